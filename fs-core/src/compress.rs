@@ -1,0 +1,101 @@
+//! Compression with a bound: a record never opens to more than it claims.
+
+/// How a record's plaintext is stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Codec {
+    /// As it is.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+}
+
+impl Codec {
+    /// The number in the format.
+    pub fn to_byte(self) -> u8 {
+        match self {
+            Self::Raw => 0,
+            Self::Zstd => 1,
+        }
+    }
+
+    /// The codec of a number in the format; `None` if this version does not know it.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// Plaintext that could not be compressed or stored bytes that could not be decompressed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompressError {
+    /// The bytes are no valid frame of exactly the expected length.
+    #[error("the compressed bytes do not give {expected} bytes")]
+    Damaged {
+        /// Expected plaintext length.
+        expected: usize,
+    },
+}
+
+/// Compresses with one reusable context; one per thread.
+pub struct Compressor {
+    context: zstd::bulk::Compressor<'static>,
+}
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compressor")
+    }
+}
+
+/// Level that `auto` stands for.
+pub const LEVEL_DEFAULT: i32 = 3;
+
+impl Compressor {
+    /// A compressor at a zstd level.
+    pub fn new(level: i32) -> Self {
+        Self { context: zstd::bulk::Compressor::new(level).expect("zstd has a context for every level") }
+    }
+
+    /// Compresses if that saves at least 3 %; otherwise the codec is [`Codec::Raw`] and the bytes are empty: use the plaintext itself.
+    pub fn compress(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
+        match self.context.compress(plain) {
+            Ok(packed) if packed.len() + plain.len().div_ceil(33) <= plain.len() => (Codec::Zstd, packed),
+            _ => (Codec::Raw, Vec::new()),
+        }
+    }
+}
+
+/// Decompresses into exactly `plain_len` bytes. Never allocates more.
+///
+/// # Errors
+/// [`CompressError::Damaged`] for anything else than exactly that many bytes.
+pub fn decompress(codec: Codec, stored: &[u8], plain_len: usize) -> Result<Vec<u8>, CompressError> {
+    let damaged = CompressError::Damaged { expected: plain_len };
+    let plain = match codec {
+        Codec::Raw => stored.to_vec(),
+        Codec::Zstd => zstd::bulk::decompress(stored, plain_len).map_err(|_| CompressError::Damaged { expected: plain_len })?,
+    };
+    if plain.len() == plain_len { Ok(plain) } else { Err(damaged) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_gains_is_compressed() {
+        let mut compressor = Compressor::new(LEVEL_DEFAULT);
+        let text = b"the same words again and again ".repeat(100);
+        let (codec, packed) = compressor.compress(&text);
+        assert_eq!(codec, Codec::Zstd);
+        assert_eq!(decompress(codec, &packed, text.len()), Ok(text.clone()));
+        assert_eq!(compressor.compress(b"x").0, Codec::Raw);
+        assert_eq!(compressor.compress(b"").0, Codec::Raw);
+        assert!(decompress(codec, &packed, text.len() - 1).is_err());
+        assert!(decompress(codec, &packed, text.len() + 1).is_err());
+        assert!(decompress(Codec::Zstd, b"no frame", 8).is_err());
+    }
+}

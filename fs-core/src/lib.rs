@@ -1,0 +1,20 @@
+//! Everything that can be known from a Yesterdrive repository: the format, the stores, reading, and the view that a mount shows.
+//!
+//! The crate knows no kernel, no terminal and no environment. Modules stand in reading order, which is the order of dependency:
+//! each uses only what stands above it.
+
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod path;
+pub mod time;
+pub mod report;
+pub mod observer;
+pub mod compress;
+pub mod storage;
+pub mod tree;
+
+pub mod snapshot;
+pub mod repository;
+pub mod reader;
+pub mod view;

@@ -1,0 +1,255 @@
+//! Where objects live: the contract that every store keeps, and the one door through which synchronous code waits for it.
+//!
+//! Reading and writing are separate traits: a mount is given a [`ReadStore`], which has no method that writes.
+//! The contract is tested by one suite, `testing::contract`, that every store passes.
+//!
+//! - An object is visible under its name completely or not at all, and survives a crash once `put_new` has returned.
+//! - Correctness never rests on `put_new` refusing an existing name: names are random or hashes. A store that can refuse, does.
+//! - An error is never "empty": what could not be listed or read is an error, and only a store that is sure answers [`StoreError::NotFound`].
+
+use std::fmt;
+use std::future::Future;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::id::ObjectHash;
+use crate::time::Timestamp;
+
+pub mod local;
+pub mod memory;
+
+/// Longest object name, in bytes.
+pub const OBJECT_NAME_LENGTH_MAX: usize = 200;
+
+/// Largest object that `get` returns whole, in bytes.
+pub const OBJECT_SIZE_MAX: u64 = 512 << 20;
+
+/// Longest wait for one store call before it becomes [`StoreError::Timeout`].
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The name of an object: lower-case letters, digits, `-` and `/`, no empty part.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(Arc<str>);
+
+impl ObjectName {
+    /// Takes a name that this program made.
+    ///
+    /// # Panics
+    /// If the name breaks the rule above: our own names never do.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        assert!(Self::is_valid(&name), "object names are made by this program: {name}");
+        Self(name)
+    }
+
+    /// Takes a name that a store listed; `None` for foreign objects.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::is_valid(name).then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_valid(name: &str) -> bool {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'/';
+        !name.is_empty()
+            && name.len() <= OBJECT_NAME_LENGTH_MAX
+            && name.bytes().all(allowed)
+            && name.split('/').all(|part| !part.is_empty())
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One object as a store lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObjectMeta {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When the store received it, by the store's clock; `None` if the store does not say.
+    pub modified: Option<Timestamp>,
+}
+
+/// What a store can promise. `init` shows it, maintenance adapts to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    /// `put_new` refuses a name that exists, also under a race.
+    pub create_only: bool,
+    /// The store verifies the checksum given to `put_new`.
+    pub verifies_checksum: bool,
+    /// `delete` can work; `false` for append-only credentials and locked stores.
+    pub deletes: bool,
+}
+
+/// Why a store call failed, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is sure that there is no such object.
+    #[error("object {name} does not exist")]
+    NotFound {
+        /// The object asked for.
+        name: ObjectName,
+    },
+    /// `put_new` met an object of that name and left it alone.
+    #[error("object {name} exists already")]
+    AlreadyExists {
+        /// The object that was to be written.
+        name: ObjectName,
+    },
+    /// The object is shorter than the range asked for, or larger than the limit for whole reads.
+    #[error("object {name} has {size} bytes, which does not fit the request")]
+    WrongSize {
+        /// The object asked for.
+        name: ObjectName,
+        /// How long it is.
+        size: u64,
+    },
+    /// There is no room left.
+    #[error("the store is full (while writing {name})")]
+    Full {
+        /// The object that was to be written.
+        name: ObjectName,
+    },
+    /// The credentials or permissions do not allow it.
+    #[error("the store refuses access to {place}")]
+    Denied {
+        /// Object or place.
+        place: String,
+        /// What the store said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No answer within the deadline.
+    #[error("the store did not answer within {} s (for {place})", .after.as_secs())]
+    Timeout {
+        /// Object or place.
+        place: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// Anything else; trying again may help.
+    #[error("the store failed at {place}")]
+    Failed {
+        /// Object or place.
+        place: String,
+        /// What the store said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Reads objects. Object safe, shared between threads, cheap to clone behind an [`Arc`].
+#[async_trait]
+pub trait ReadStore: Send + Sync + fmt::Debug {
+    /// Reads a whole object of at most [`OBJECT_SIZE_MAX`] bytes.
+    ///
+    /// # Errors
+    /// `NotFound` only if the store is sure; `WrongSize` beyond the limit.
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError>;
+
+    /// Reads exactly the bytes of a half-open range.
+    ///
+    /// # Errors
+    /// `WrongSize` if the object is shorter: a range is never cut silently.
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError>;
+
+    /// Size and time of one object.
+    ///
+    /// # Errors
+    /// `NotFound` only if the store is sure.
+    async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError>;
+
+    /// All objects whose name begins with `prefix` and is greater than `after`, sorted by name. `prefix` is empty or ends with `/`. A prefix under which nothing
+    /// was ever written is an empty list. Foreign files whose names are no object names are left out.
+    ///
+    /// # Errors
+    /// Any failure, also one half-way: a partial list is never returned.
+    async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError>;
+
+    /// The store's clock; `None` if it has none of its own.
+    ///
+    /// # Errors
+    /// If the store cannot be reached.
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// What the store can promise.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The store's address for people, without secrets.
+    fn location(&self) -> String;
+}
+
+/// Writes objects.
+#[async_trait]
+pub trait WriteStore: ReadStore {
+    /// Writes a new object so that it is durable when this returns. `checksum` is the hash of all bytes, for stores that verify one.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if the name is taken and the store can tell; `Full` if there is no room. After any error the name holds either nothing or exactly these bytes.
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes, checksum: &ObjectHash) -> Result<(), StoreError>;
+
+    /// Deletes an object; deleting what is not there is no error.
+    ///
+    /// # Errors
+    /// `Denied` if the store holds on to it.
+    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
+
+    /// The same store for readers.
+    fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore>;
+}
+
+/// The runtime that carries network and timers; nothing else runs on it.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("store")
+        .enable_all()
+        .build()
+        .expect("the system grants two threads at the start")
+});
+
+/// Waits for a store call from a plain thread, at most [`CALL_DEADLINE`]. `place` names the object or prefix in the error.
+///
+/// A local store never yields, so its work runs on the calling thread without a hand-over. Must not be called on the runtime itself.
+///
+/// # Errors
+/// The call's own error, or [`StoreError::Timeout`].
+pub fn wait<T>(place: &str, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    RUNTIME.block_on(async {
+        match tokio::time::timeout(CALL_DEADLINE, call).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Timeout { place: place.into(), after: CALL_DEADLINE }),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_ours_only() {
+        assert!(ObjectName::parse("snap/00ff/0000000001-ab").is_some());
+        for foreign in ["", "Pack/aa", "pack//a", "/pack", "pack/", "pack/../x", "pack/a.tmp"] {
+            assert!(ObjectName::parse(foreign).is_none(), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
+//! the lists of large files in `tree/list.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
+
+use crate::compress::Codec;
+use crate::id::{PackId, RecordId};
+use crate::path::Name;
+use crate::time::Timestamp;
+
+/// References that stand in an entry itself; more go into a list.
+pub const INLINE_REFERENCES_MAX: usize = 32;
+/// Rows of one list record.
+pub const LIST_ROWS_MAX: usize = 4096;
+/// Levels of lists or page indexes.
+pub const DEPTH_MAX: u8 = 6;
+/// Extended attribute values up to this length stand in the entry itself.
+pub const XATTR_INLINE_MAX: usize = 256;
+/// Position of the root directory.
+pub const ROOT_POSITION: u64 = 1;
+/// Largest position in a snapshot.
+pub const POSITION_MAX: u64 = (1 << 44) - 1;
+
+/// The HPKE value of the session that sealed a record, and that session's key epoch: what is needed to open it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionKeyRef {
+    /// Key epoch.
+    pub epoch: u16,
+    /// HPKE encapsulated key of the record kind's key pair.
+    pub enc: [u8; 32],
+}
+
+/// A record's id with a hint where it lies.
+///
+/// Id, lengths, codec and session are facts; pack and offset may be out of date, then the index knows better.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Reference {
+    /// The record.
+    pub id: RecordId,
+    /// Plaintext length in bytes.
+    pub plain_len: u32,
+    /// Length in the pack in bytes.
+    pub stored_len: u32,
+    /// Offset in the pack in bytes.
+    pub offset: u32,
+    /// How the plaintext is compressed.
+    pub codec: Codec,
+    /// The pack.
+    pub pack: PackId,
+    /// What opens it.
+    pub session: SessionKeyRef,
+}
+
+/// The records that hold a stream of bytes, in order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Content {
+    /// At most [`INLINE_REFERENCES_MAX`] references to data records; empty for no bytes.
+    Inline(Vec<Reference>),
+    /// A list record: depth 1 lists data records, depth n lists of depth n − 1.
+    List {
+        /// Levels below.
+        depth: u8,
+        /// The list record.
+        reference: Reference,
+    },
+}
+
+impl Content {
+    /// No bytes.
+    pub const EMPTY: Self = Self::Inline(Vec::new());
+
+    /// The references that stand here itself.
+    pub fn references(&self) -> &[Reference] {
+        match self {
+            Self::Inline(references) => references,
+            Self::List { reference, .. } => std::slice::from_ref(reference),
+        }
+    }
+}
+
+/// Bytes that stand in the entry if short, in records of their own if long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// The bytes.
+    Inline(Vec<u8>),
+    /// Their number and where they are.
+    Stored {
+        /// Length in bytes.
+        size: u64,
+        /// The records.
+        content: Content,
+    },
+}
+
+impl Value {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Stored { size, .. } => *size,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Kinds of entries.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum EntryKind {
+    /// Regular file.
+    File,
+    /// Directory.
+    Directory,
+    /// Symbolic link.
+    Symlink,
+    /// Named pipe.
+    Fifo,
+    /// Unix socket.
+    Socket,
+    /// Character device.
+    CharDevice,
+    /// Block device.
+    BlockDevice,
+}
+
+impl EntryKind {
+    /// All kinds with their numbers in the format.
+    pub const ALL: [(u8, Self); 7] = [
+        (1, Self::File),
+        (2, Self::Directory),
+        (3, Self::Symlink),
+        (4, Self::Fifo),
+        (5, Self::Socket),
+        (6, Self::CharDevice),
+        (7, Self::BlockDevice),
+    ];
+
+    /// The word used in JSON records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::Symlink => "symlink",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::CharDevice => "char_device",
+            Self::BlockDevice => "block_device",
+        }
+    }
+}
+
+/// An alternate data stream (Windows) or resource fork.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stream {
+    /// Its name, bytes.
+    pub name: Vec<u8>,
+    /// Length in bytes.
+    pub size: u64,
+    /// Its bytes.
+    pub content: Content,
+}
+
+/// A run of bytes that is present in a sparse file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Extent {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+}
+
+/// POSIX access control lists, as the bytes of the Linux extended attributes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Acl {
+    /// `system.posix_acl_access`.
+    pub access: Option<Vec<u8>>,
+    /// `system.posix_acl_default`.
+    pub default: Option<Vec<u8>>,
+}
+
+/// What a directory entry that is a directory says about everything below it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Subtree {
+    /// Its page or page index; `None` if it is empty.
+    pub page: Option<Reference>,
+    /// Positions it takes in the pre-order numbering, itself included: 1 if empty.
+    pub position_count: u64,
+    /// Subdirectories directly in it.
+    pub directory_count: u64,
+    /// Bytes of all files below.
+    pub byte_count: u64,
+    /// Entries below, at any depth, that are not directories.
+    pub file_count: u64,
+}
+
+impl Subtree {
+    /// An empty directory.
+    pub const EMPTY: Self = Self { page: None, position_count: 1, directory_count: 0, byte_count: 0, file_count: 0 };
+}
+
+/// One line of a tree: everything that `ls -l` and `open` need.
+///
+/// Fields that a kind does not have are empty. `unknown` holds keys of later versions, undecoded, so that rewriting a page keeps them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Name in its directory; `None` only for the root of a snapshot.
+    pub name: Option<Name>,
+    /// Kind.
+    pub kind: EntryKind,
+    /// Permission bits with setuid, setgid and sticky: the low twelve.
+    pub mode: u32,
+    /// Owner id.
+    pub uid: Option<u32>,
+    /// Group id.
+    pub gid: Option<u32>,
+    /// Owner name.
+    pub user: Option<String>,
+    /// Group name.
+    pub group: Option<String>,
+    /// Time of modification.
+    pub mtime: Option<Timestamp>,
+    /// Time of change of content or metadata.
+    pub ctime: Option<Timestamp>,
+    /// Time of birth.
+    pub btime: Option<Timestamp>,
+    /// Bytes of a file with its holes, or of a symlink's target.
+    pub size: u64,
+    /// Content of a file: its data extents, concatenated.
+    pub content: Content,
+    /// Which parts of a sparse file are present; `None` if all.
+    pub sparse: Option<Vec<Extent>>,
+    /// Whole-file hash.
+    pub file_hash: Option<[u8; 32]>,
+    /// Fixed block size by which the content was cut; `None` if by content.
+    pub block_size: Option<u32>,
+    /// What is below a directory; `None` for all other kinds.
+    pub subtree: Option<Subtree>,
+    /// Target of a symlink.
+    pub target: Option<Vec<u8>>,
+    /// Device number (major, minor).
+    pub device: Option<(u32, u32)>,
+    /// Entries with the same group in a snapshot are one file.
+    pub link_group: Option<u64>,
+    /// Link count of the source.
+    pub link_count: Option<u64>,
+    /// Extended attributes sorted by name, without the ACLs.
+    pub xattrs: Vec<(Vec<u8>, Value)>,
+    /// POSIX ACLs.
+    pub acl: Acl,
+    /// Windows attributes.
+    pub windows_attributes: Option<u32>,
+    /// Windows security descriptor.
+    pub security_descriptor: Option<Value>,
+    /// Alternate streams.
+    pub streams: Vec<Stream>,
+    /// Placeholder state of a cloud file.
+    pub placeholder: Option<u64>,
+    /// Reparse data.
+    pub reparse: Option<Vec<u8>>,
+    /// Keys of later versions with their values, as CBOR.
+    pub unknown: Vec<(u64, Vec<u8>)>,
+}
+
+impl Entry {
+    /// An entry with nothing but name and kind.
+    pub fn new(name: Option<Name>, kind: EntryKind) -> Self {
+        Self {
+            name,
+            kind,
+            mode: 0,
+            uid: None,
+            gid: None,
+            user: None,
+            group: None,
+            mtime: None,
+            ctime: None,
+            btime: None,
+            size: 0,
+            content: Content::EMPTY,
+            sparse: None,
+            file_hash: None,
+            block_size: None,
+            subtree: (kind == EntryKind::Directory).then_some(Subtree::EMPTY),
+            target: None,
+            device: None,
+            link_group: None,
+            link_count: None,
+            xattrs: Vec::new(),
+            acl: Acl::default(),
+            windows_attributes: None,
+            security_descriptor: None,
+            streams: Vec::new(),
+            placeholder: None,
+            reparse: None,
+            unknown: Vec::new(),
+        }
+    }
+
+    /// The name's bytes; empty for the root.
+    pub fn name_bytes(&self) -> &[u8] {
+        self.name.as_ref().map_or(&[], Name::as_bytes)
+    }
+
+    /// Positions that this entry takes in the pre-order numbering.
+    pub fn position_count(&self) -> u64 {
+        self.subtree.as_ref().map_or(1, |subtree| subtree.position_count)
+    }
+}
+
+/// One row of a page index. Entries and positions are cumulative: they count everything up to and including this row's page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageRow {
+    /// Name of the first entry in the page.
+    pub first_name: Name,
+    /// Entries up to the end of this page.
+    pub entry_end: u64,
+    /// Positions up to the end of this page, the directory itself not counted.
+    pub position_end: u64,
+    /// The page.
+    pub reference: Reference,
+}
+
+/// A tree record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Page {
+    /// Entries sorted by name.
+    Leaf(Vec<Entry>),
+    /// Pages in the order of their names.
+    Index(Vec<PageRow>),
+}
+
+/// One row of a list record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListRow {
+    /// Content bytes up to and including this row, from the beginning of the list.
+    pub end: u64,
+    /// Data record or list below.
+    pub reference: Reference,
+}
+
+/// A list record: where the bytes of a large file are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct List {
+    /// 1 if the rows are data records.
+    pub depth: u8,
+    /// At most [`LIST_ROWS_MAX`] rows.
+    pub rows: Vec<ListRow>,
+}
+
+/// One row of the hard-link table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinkRow {
+    /// Position of an entry with a group.
+    pub position: u64,
+    /// Lowest position of the group.
+    pub leader: u64,
+    /// Members of the group in the snapshot.
+    pub link_count: u64,
+}
