@@ -11,10 +11,10 @@ pub mod time;
 pub mod report;
 pub mod observer;
 pub mod compress;
-pub mod storage;
+pub mod record;
 pub mod tree;
-
 pub mod snapshot;
+pub mod storage;
 pub mod repository;
 pub mod reader;
 pub mod view;

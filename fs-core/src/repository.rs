@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::{PackId, RecordId};
+use crate::record::Reference;
 use crate::snapshot::Snapshot;
 use crate::storage::StoreError;
-use crate::tree::{LinkRow, List, Page, Reference};
+use crate::tree::{LinkRow, List, Page};
 
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use crate::id::{DeviceId, SnapshotId};
+use crate::record::Reference;
 use crate::report::Stats;
 use crate::time::Timestamp;
-use crate::tree::{Entry, Reference};
+use crate::tree::Entry;
 
 /// One path that a snapshot was made of.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,9 +1,8 @@
 //! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
 //! the lists of large files in `tree/list.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
 
-use crate::compress::Codec;
-use crate::id::{PackId, RecordId};
 use crate::path::Name;
+use crate::record::Reference;
 use crate::time::Timestamp;
 
 /// References that stand in an entry itself; more go into a list.
@@ -18,36 +17,6 @@ pub const XATTR_INLINE_MAX: usize = 256;
 pub const ROOT_POSITION: u64 = 1;
 /// Largest position in a snapshot.
 pub const POSITION_MAX: u64 = (1 << 44) - 1;
-
-/// The HPKE value of the session that sealed a record, and that session's key epoch: what is needed to open it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionKeyRef {
-    /// Key epoch.
-    pub epoch: u16,
-    /// HPKE encapsulated key of the record kind's key pair.
-    pub enc: [u8; 32],
-}
-
-/// A record's id with a hint where it lies.
-///
-/// Id, lengths, codec and session are facts; pack and offset may be out of date, then the index knows better.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Reference {
-    /// The record.
-    pub id: RecordId,
-    /// Plaintext length in bytes.
-    pub plain_len: u32,
-    /// Length in the pack in bytes.
-    pub stored_len: u32,
-    /// Offset in the pack in bytes.
-    pub offset: u32,
-    /// How the plaintext is compressed.
-    pub codec: Codec,
-    /// The pack.
-    pub pack: PackId,
-    /// What opens it.
-    pub session: SessionKeyRef,
-}
 
 /// The records that hold a stream of bytes, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
