@@ -214,9 +214,7 @@ pub fn seal(key: &Key, nonce: [u8; NONCE_LENGTH], associated: &[u8], buffer: &mu
 /// # Errors
 /// [`OpenError::NotAuthentic`]; the buffer then holds nothing of the plaintext.
 pub fn open<'a>(key: &Key, nonce: [u8; NONCE_LENGTH], associated: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenError> {
-    cipher(key)
-        .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(associated), sealed)
-        .map_err(|_| OpenError::NotAuthentic)
+    cipher(key).open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(associated), sealed).map_err(|_| OpenError::NotAuthentic)
 }
 
 fn cipher(key: &Key) -> LessSafeKey {
@@ -283,7 +281,12 @@ pub fn hpke_key_pair(seed: &Key) -> (Key, [u8; 32]) {
 ///
 /// # Errors
 /// [`OpenError::BadKeyValue`] if `public` is no valid key.
-pub fn hpke_send(context: &HpkeContext<'_>, public: &[u8; 32], label: &str, random: &dyn RandomSource) -> Result<([u8; 32], Key), OpenError> {
+pub fn hpke_send(
+    context: &HpkeContext<'_>,
+    public: &[u8; 32],
+    label: &str,
+    random: &dyn RandomSource,
+) -> Result<([u8; 32], Key), OpenError> {
     let public = <X25519HkdfSha256 as hpke::Kem>::PublicKey::from_bytes(public).map_err(|_| OpenError::BadKeyValue)?;
     let (enc, sender) = hpke::setup_sender_with_rng::<ExportOnlyAead, HkdfSha256, X25519HkdfSha256>(
         &OpModeS::Psk(context.psk()),
@@ -304,13 +307,9 @@ pub fn hpke_send(context: &HpkeContext<'_>, public: &[u8; 32], label: &str, rand
 pub fn hpke_receive(context: &HpkeContext<'_>, secret: &Key, enc: &[u8; 32], label: &str) -> Result<Key, OpenError> {
     let secret = <X25519HkdfSha256 as hpke::Kem>::PrivateKey::from_bytes(&secret.0).map_err(|_| OpenError::BadKeyValue)?;
     let enc = <X25519HkdfSha256 as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| OpenError::BadKeyValue)?;
-    let receiver = hpke::setup_receiver::<ExportOnlyAead, HkdfSha256, X25519HkdfSha256>(
-        &OpModeR::Psk(context.psk()),
-        &secret,
-        &enc,
-        &context.info(),
-    )
-    .map_err(|_| OpenError::BadKeyValue)?;
+    let receiver =
+        hpke::setup_receiver::<ExportOnlyAead, HkdfSha256, X25519HkdfSha256>(&OpModeR::Psk(context.psk()), &secret, &enc, &context.info())
+            .map_err(|_| OpenError::BadKeyValue)?;
     let mut key = Key([0; 32]);
     receiver.export(export_context(label).as_bytes(), &mut key.0).expect("32 bytes are within the limit of the exporter");
     Ok(key)
