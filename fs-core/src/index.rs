@@ -1,0 +1,396 @@
+//! Index: finds a record without a hint. Shards on the store, their union in memory.
+//!
+//! Entries are hints; whoever uses one checks that the pack is listed and that the record opens. Readers need the index only where
+//! prune has moved a record. Layout: docs/FORMAT.md, section 11.
+
+use crate::compress::Codec;
+use crate::crypto::{self, Key};
+use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
+use crate::object::{self, HEADER_LENGTH, Header, MAGIC_END, ObjectError, ObjectKind, Signed, Signer};
+use crate::pack::{PackSession, Trailer};
+use crate::record::{RecordKind, Reference, SessionKeyRef};
+use crate::wire::{Cbor, Reader};
+
+/// Most entries of one shard.
+pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
+
+const ENTRY_LENGTH: usize = 52;
+const BLOCK_LENGTH: usize = 16 * 1024;
+const BLOCK_ENTRIES: usize = (BLOCK_LENGTH - crypto::TAG_LENGTH) / ENTRY_LENGTH;
+const TAIL_LENGTH: usize = 16;
+const FENCE_LENGTH: usize = 8;
+
+/// A pack that a shard speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShardPack {
+    /// The pack.
+    pub id: PackId,
+    /// [`ObjectKind::DataPack`] or [`ObjectKind::MetaPack`].
+    pub kind: ObjectKind,
+    /// Size of the object in bytes: an entry counts only while the store lists the pack with this size.
+    pub size: u64,
+}
+
+/// Where a record was when the shard was written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Location {
+    /// What it holds.
+    pub kind: RecordKind,
+    /// Id, lengths, place and session.
+    pub reference: Reference,
+    /// Size of the pack that holds it.
+    pub pack_size: u64,
+}
+
+/// One index shard in memory: entries as on the store, sorted.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Shard {
+    packs: Vec<ShardPack>,
+    sessions: Vec<PackSession>,
+    entries: Vec<[u8; ENTRY_LENGTH]>,
+    superseded: Vec<ObjectHash>,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shard({} entries in {} packs)", self.entries.len(), self.packs.len())
+    }
+}
+
+impl Shard {
+    /// Adds all records of a pack. Call [`Self::sort`] when all packs are added.
+    pub fn add_pack(&mut self, pack: ShardPack, trailer: &Trailer) {
+        let pack_index = u32::try_from(self.packs.len()).expect("a shard has at most 2^22 entries");
+        self.packs.push(pack);
+        let sessions: Vec<u16> = trailer.sessions.iter().map(|session| self.session_index(session)).collect();
+        for record in &trailer.records {
+            let Some(session) = sessions.get(usize::from(record.session)) else { continue };
+            let mut writer = Vec::with_capacity(ENTRY_LENGTH);
+            writer.extend_from_slice(record.facts.id.as_bytes());
+            writer.extend_from_slice(&pack_index.to_le_bytes());
+            writer.extend_from_slice(&record.offset.to_le_bytes());
+            writer.extend_from_slice(&record.stored_len.to_le_bytes());
+            writer.extend_from_slice(&record.facts.plain_len.to_le_bytes());
+            writer.extend_from_slice(&session.to_le_bytes());
+            writer.extend_from_slice(&[record.facts.kind.to_byte(), record.facts.codec.to_byte()]);
+            self.entries.push(writer.try_into().expect("the fields add up to an entry"));
+        }
+    }
+
+    /// Brings the entries into the order that lookups and the store want.
+    pub fn sort(&mut self) {
+        self.entries.sort_unstable();
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Packs that it speaks of.
+    pub fn packs(&self) -> &[ShardPack] {
+        &self.packs
+    }
+
+    /// All places where the shard saw a record.
+    pub fn find(&self, id: &RecordId) -> impl Iterator<Item = Location> {
+        let key = id.as_bytes();
+        let start = self.entries.partition_point(|entry| entry.split_at(RecordId::LENGTH).0 < &key[..]);
+        let tail = self.entries.get(start..).unwrap_or_default();
+        tail.iter().take_while(move |entry| entry.starts_with(key)).filter_map(|entry| self.decode(entry).ok())
+    }
+
+    /// All entries in order.
+    pub fn locations(&self) -> impl Iterator<Item = Location> {
+        self.entries.iter().filter_map(|entry| self.decode(entry).ok())
+    }
+
+    /// The whole object, signed.
+    ///
+    /// # Panics
+    /// If there are more than [`SHARD_ENTRIES_MAX`] entries: the writer starts another shard before.
+    pub fn encode(&self, header: &Header, key: &Key, signer: &Signer) -> Vec<u8> {
+        assert!(self.entries.len() <= SHARD_ENTRIES_MAX, "the writer splits its index into shards");
+        let head = header.encode();
+        let mut object = head.to_vec();
+        let mut fences = Vec::new();
+        let blocks = self.entries.chunks(BLOCK_ENTRIES);
+        let block_count = blocks.len() as u64;
+        for (index, block) in blocks.enumerate() {
+            fences.extend(block.iter().take(1).flat_map(|entry| entry.iter().take(FENCE_LENGTH)));
+            let mut plain = block.concat();
+            plain.resize(BLOCK_ENTRIES * ENTRY_LENGTH, 0xff);
+            plain.resize(BLOCK_LENGTH - crypto::TAG_LENGTH, 0);
+            object.extend_from_slice(&object::seal_section(key, &head, index as u64, false, plain));
+        }
+        let block_hash = crypto::hash(object.split_at(HEADER_LENGTH).1);
+        let payload = self.encode_fence(&fences, &self.set_digest(key), &block_hash);
+        let fence = object::seal_section(key, &head, block_count, true, Signed::new(payload, &head, signer).encode());
+        object.extend_from_slice(&fence);
+        object.extend_from_slice(&u32::try_from(fence.len()).expect("a fence is small").to_le_bytes());
+        object.extend_from_slice(&u32::try_from(block_count).expect("a shard has few blocks").to_le_bytes());
+        object.extend_from_slice(&MAGIC_END);
+        object
+    }
+
+    /// Opens a shard: every block, the fence, order and digests. The signature is the caller's to check.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub fn decode_object(
+        object: &[u8],
+        repository: RepositoryId,
+        key_of: impl FnOnce(u16) -> Option<Key>,
+    ) -> Result<(Header, Self, Signed), ObjectError> {
+        let (header, head, body) = Header::expect(object, ObjectKind::Shard, repository)?;
+        let key = key_of(header.epoch).ok_or(ObjectError::UnknownEpoch(header.epoch))?;
+        let broken = || ObjectError::Broken("it does not end like an index shard");
+        let (body, tail) = body.split_last_chunk::<TAIL_LENGTH>().ok_or_else(broken)?;
+        let mut reader = Reader::new(tail);
+        let (fence_length, block_count) = (reader.u32()? as usize, reader.u32()? as usize);
+        let blocks_length = block_count.saturating_mul(BLOCK_LENGTH);
+        if reader.array::<8>()? != MAGIC_END || blocks_length.saturating_add(fence_length) != body.len() || block_count > SHARD_ENTRIES_MAX
+        {
+            return Err(broken());
+        }
+        let (blocks, fence) = body.split_at(blocks_length);
+        let signed = Signed::decode(&object::open_section(&key, head, block_count as u64, true, fence)?)?;
+        let mut fence = Fence::decode(&signed.payload)?;
+        if crypto::hash(blocks) != fence.block_hash || fence.entry_count.div_ceil(BLOCK_ENTRIES) != block_count {
+            return Err(ObjectError::Broken("its fence does not fit its blocks"));
+        }
+        for (index, block) in blocks.chunks(BLOCK_LENGTH).enumerate() {
+            let plain = object::open_section(&key, head, index as u64, false, block)?;
+            let room = fence.entry_count - fence.shard.entries.len();
+            let (entries, _) = plain.as_chunks::<ENTRY_LENGTH>();
+            fence.shard.entries.extend(entries.iter().take(room.min(BLOCK_ENTRIES)));
+        }
+        let shard = fence.shard;
+        shard.check(&key, &fence.fences, &fence.digest)?;
+        Ok((header, shard, signed))
+    }
+
+    fn check(&self, key: &Key, fences: &[u8], digest: &[u8; 32]) -> Result<(), ObjectError> {
+        let broken = |what| Err(ObjectError::Broken(what));
+        if !self.entries.is_sorted() {
+            return broken("its entries are out of order");
+        }
+        let firsts = self.entries.chunks(BLOCK_ENTRIES).filter_map(|block| block.first()).flat_map(|entry| entry.iter().take(FENCE_LENGTH));
+        if !firsts.eq(fences) {
+            return broken("its fences do not fit its blocks");
+        }
+        if self.entries.iter().any(|entry| self.decode(entry).is_err()) {
+            return broken("an entry names what its tables do not have");
+        }
+        if self.set_digest(key) != *digest {
+            return broken("its set digest does not fit its entries");
+        }
+        Ok(())
+    }
+
+    fn session_index(&mut self, session: &PackSession) -> u16 {
+        let index = self.sessions.iter().position(|known| known == session).unwrap_or_else(|| {
+            self.sessions.push(*session);
+            self.sessions.len() - 1
+        });
+        u16::try_from(index).expect("a shard is written by one session, merged from few")
+    }
+
+    fn decode(&self, entry: &[u8; ENTRY_LENGTH]) -> Result<Location, ObjectError> {
+        let mut reader = Reader::new(entry);
+        let id = RecordId::from_bytes(reader.array()?);
+        let pack = reader.u32()? as usize;
+        let (offset, stored_len, plain_len) = (reader.u32()?, reader.u32()?, reader.u32()?);
+        let session = usize::from(reader.u16()?);
+        let (kind, codec) = (RecordKind::from_byte(reader.u8()?), Codec::from_byte(reader.u8()?));
+        let (Some(pack), Some(session), Some(kind), Some(codec)) = (self.packs.get(pack), self.sessions.get(session), kind, codec) else {
+            return Err(ObjectError::Broken("an entry names what its tables do not have"));
+        };
+        let reference = Reference { id, plain_len, stored_len, offset, codec, pack: pack.id, session: session.key };
+        Ok(Location { kind, reference, pack_size: pack.size })
+    }
+
+    /// Sum modulo 2^256 over the entries: independent of their order and of how they are split into shards.
+    fn set_digest(&self, key: &Key) -> [u8; 32] {
+        let mut sum = [0u64; 4];
+        for Location { kind, reference: r, .. } in self.locations() {
+            let term = crypto::keyed_hash(
+                key,
+                &[
+                    r.id.as_bytes(),
+                    r.pack.as_bytes(),
+                    &r.offset.to_le_bytes(),
+                    &r.stored_len.to_le_bytes(),
+                    &r.plain_len.to_le_bytes(),
+                    &r.session.epoch.to_le_bytes(),
+                    &r.session.enc,
+                    &[kind.to_byte(), r.codec.to_byte()],
+                ],
+            );
+            let (limbs, _) = term.as_chunks::<8>();
+            let mut carry = false;
+            for (digit, limb) in sum.iter_mut().zip(limbs) {
+                let (partial, first) = digit.overflowing_add(u64::from_le_bytes(*limb));
+                let (total, second) = partial.overflowing_add(u64::from(carry));
+                (*digit, carry) = (total, first || second);
+            }
+        }
+        let mut digest = [0; 32];
+        for (bytes, digit) in digest.chunks_exact_mut(8).zip(sum) {
+            bytes.copy_from_slice(&digit.to_le_bytes());
+        }
+        digest
+    }
+
+    fn encode_fence(&self, fences: &[u8], digest: &[u8; 32], block_hash: &[u8; 32]) -> Vec<u8> {
+        let mut encoder = minicbor::Encoder::new(Vec::new());
+        (|| {
+            encoder.map(7)?.u8(0)?.u64(self.entries.len() as u64)?;
+            encoder.u8(1)?.array(self.packs.len() as u64)?;
+            for pack in &self.packs {
+                encoder.array(3)?.bytes(pack.id.as_bytes())?.u8(pack.kind.to_byte())?.u64(pack.size)?;
+            }
+            encoder.u8(2)?.array(self.sessions.len() as u64)?;
+            for session in &self.sessions {
+                encoder.array(3)?.bytes(session.id.as_bytes())?.u16(session.key.epoch)?.bytes(&session.key.enc)?;
+            }
+            encoder.u8(3)?.bytes(fences)?.u8(4)?.bytes(digest)?;
+            encoder.u8(5)?.array(self.superseded.len() as u64)?;
+            for hash in &self.superseded {
+                encoder.bytes(hash.as_bytes())?;
+            }
+            encoder.u8(6)?.bytes(block_hash)?.ok()
+        })()
+        .expect("a Vec takes all bytes");
+        encoder.into_writer()
+    }
+}
+
+/// The fence of a shard: its tables, and what its blocks must amount to.
+struct Fence {
+    entry_count: usize,
+    shard: Shard,
+    fences: Vec<u8>,
+    digest: [u8; 32],
+    block_hash: [u8; 32],
+}
+
+impl Fence {
+    fn decode(payload: &[u8]) -> Result<Self, ObjectError> {
+        let (mut entry_count, mut shard) = (0, Shard::default());
+        let (mut fences, mut digest, mut block_hash) = (None, None, None);
+        let mut cbor = Cbor::new(payload);
+        cbor.map::<ObjectError>("fence", |cbor, key| {
+            match key {
+                0 => entry_count = cbor.uint("entry count")?,
+                1 => shard.packs = cbor.list("packs", SHARD_ENTRIES_MAX, decode_pack)?,
+                2 => shard.sessions = cbor.list("sessions", usize::from(u16::MAX), decode_session)?,
+                3 => fences = Some(cbor.bytes("fences", SHARD_ENTRIES_MAX)?.to_vec()),
+                4 => digest = Some(cbor.array_of("set digest")?),
+                5 => shard.superseded = cbor.list("superseded", SHARD_ENTRIES_MAX, |c| c.array_of("hash").map(ObjectHash::from_bytes))?,
+                6 => block_hash = Some(cbor.array_of("block hash")?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        cbor.finish()?;
+        let (Some(fences), Some(digest), Some(block_hash)) = (fences, digest, block_hash) else {
+            return Err(ObjectError::Broken("its fence is incomplete"));
+        };
+        Ok(Self { entry_count, shard, fences, digest, block_hash })
+    }
+}
+
+fn decode_pack(cbor: &mut Cbor<'_>) -> Result<ShardPack, ObjectError> {
+    cbor.tuple("pack", 3)?;
+    let id = PackId::from_bytes(cbor.array_of("pack id")?);
+    let kind = ObjectKind::from_byte(cbor.uint("pack kind")?).filter(|kind| matches!(kind, ObjectKind::DataPack | ObjectKind::MetaPack));
+    let kind = kind.ok_or(ObjectError::Broken("it names a pack of an unknown kind"))?;
+    Ok(ShardPack { id, kind, size: cbor.uint("pack size")? })
+}
+
+fn decode_session(cbor: &mut Cbor<'_>) -> Result<PackSession, ObjectError> {
+    cbor.tuple("session", 3)?;
+    let id = SessionId::from_bytes(cbor.array_of("session id")?);
+    let epoch = cbor.uint("epoch")?;
+    Ok(PackSession { id, key: SessionKeyRef { epoch, enc: cbor.array_of("enc")? } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SystemRandom;
+    use crate::id::DeviceId;
+    use crate::pack::PackRecord;
+    use crate::record::RecordFacts;
+
+    const REPOSITORY: RepositoryId = RepositoryId::from_bytes([9; 16]);
+
+    fn key() -> Key {
+        Key::from_bytes([1; 32])
+    }
+
+    fn sample(count: u32) -> Shard {
+        let mut shard = Shard::default();
+        for pack in 0..2u8 {
+            let sessions = vec![PackSession { id: SessionId::from_bytes([pack; 16]), key: SessionKeyRef { epoch: 1, enc: [pack; 32] } }];
+            let record = |n: u32| PackRecord {
+                facts: RecordFacts { kind: RecordKind::Data, id: id(n), codec: Codec::Zstd, plain_len: n + 1 },
+                offset: 48 + n,
+                stored_len: 41,
+                session: 0,
+            };
+            let records = (0..count).map(record).collect();
+            let pack = ShardPack { id: PackId::from_bytes([pack; 16]), kind: ObjectKind::DataPack, size: 1000 };
+            shard.add_pack(pack, &Trailer { sessions, records });
+        }
+        shard.sort();
+        shard
+    }
+
+    fn id(n: u32) -> RecordId {
+        RecordId::from_bytes(crypto::hash(&n.to_le_bytes()))
+    }
+
+    fn encoded(shard: &Shard) -> Vec<u8> {
+        let signer = Signer { device: DeviceId::from_bytes([7; 16]), seed: Key::from_bytes([8; 32]) };
+        shard.encode(&Header::new(ObjectKind::Shard, 1, REPOSITORY, &SystemRandom), &key(), &signer)
+    }
+
+    #[test]
+    fn shards_round_trip() {
+        for count in [0, 1, 157, 158, 1000] {
+            let shard = sample(count);
+            let (_, read, _) = Shard::decode_object(&encoded(&shard), REPOSITORY, |_| Some(key())).unwrap();
+            assert_eq!(read, shard);
+            assert_eq!(read.len(), 2 * count as usize);
+        }
+    }
+
+    #[test]
+    fn a_record_is_found_in_every_pack_that_holds_it() {
+        let shard = sample(1000);
+        for n in [0, 1, 500, 999] {
+            let packs: Vec<_> = shard.find(&id(n)).map(|l| (l.reference.pack, l.reference.plain_len, l.pack_size)).collect();
+            assert_eq!(packs, [(PackId::from_bytes([0; 16]), n + 1, 1000), (PackId::from_bytes([1; 16]), n + 1, 1000)]);
+        }
+        assert_eq!(shard.find(&id(1000)).count(), 0);
+        assert_eq!(shard.find(&RecordId::from_bytes([255; 32])).count(), 0);
+    }
+
+    #[test]
+    fn every_cut_is_refused_and_so_is_every_flip() {
+        let object = encoded(&sample(3));
+        for at in 0..object.len() {
+            assert!(Shard::decode_object(&object[..at], REPOSITORY, |_| Some(key())).is_err());
+            let mut damaged = object.clone();
+            damaged[at] ^= 1;
+            assert!(Shard::decode_object(&damaged, REPOSITORY, |_| Some(key())).is_err(), "byte {at}");
+        }
+    }
+}
