@@ -10,6 +10,7 @@ pub mod path;
 pub mod time;
 pub mod report;
 pub mod observer;
+pub mod wire;
 pub mod compress;
 pub mod record;
 pub mod tree;

@@ -156,7 +156,7 @@ pub fn display(bytes: &[u8]) -> Cow<'_, str> {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(bytes.len() + 16);
-    let mut escape = |shown: &mut String, bytes: &[u8]| bytes.iter().for_each(|b| shown.push_str(&format!("\\x{b:02x}")));
+    let escape = |shown: &mut String, bytes: &[u8]| bytes.iter().for_each(|b| shown.push_str(&format!("\\x{b:02x}")));
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if harmless(c) {
