@@ -9,7 +9,7 @@ use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
 use crate::object::{self, HEADER_LENGTH, Header, MAGIC_END, ObjectError, ObjectKind, Signed, Signer};
 use crate::pack::{PackSession, Trailer};
 use crate::record::{RecordKind, Reference, SessionKeyRef};
-use crate::wire::{Cbor, Reader};
+use crate::wire::{CborReader, CborWriter, Reader};
 
 /// Most entries of one shard.
 pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
@@ -248,26 +248,23 @@ impl Shard {
     }
 
     fn encode_fence(&self, fences: &[u8], digest: &[u8; 32], block_hash: &[u8; 32]) -> Vec<u8> {
-        let mut encoder = minicbor::Encoder::new(Vec::new());
-        (|| {
-            encoder.map(7)?.u8(0)?.u64(self.entries.len() as u64)?;
-            encoder.u8(1)?.array(self.packs.len() as u64)?;
-            for pack in &self.packs {
-                encoder.array(3)?.bytes(pack.id.as_bytes())?.u8(pack.kind.to_byte())?.u64(pack.size)?;
-            }
-            encoder.u8(2)?.array(self.sessions.len() as u64)?;
-            for session in &self.sessions {
-                encoder.array(3)?.bytes(session.id.as_bytes())?.u16(session.key.epoch)?.bytes(&session.key.enc)?;
-            }
-            encoder.u8(3)?.bytes(fences)?.u8(4)?.bytes(digest)?;
-            encoder.u8(5)?.array(self.superseded.len() as u64)?;
-            for hash in &self.superseded {
-                encoder.bytes(hash.as_bytes())?;
-            }
-            encoder.u8(6)?.bytes(block_hash)?.ok()
-        })()
-        .expect("a Vec takes all bytes");
-        encoder.into_writer()
+        let mut writer = CborWriter::new();
+        writer.map(|map| {
+            map.key(0).u64(self.entries.len() as u64);
+            map.key(1).array_of(&self.packs, |writer, pack| {
+                writer.array(3).bytes(pack.id.as_bytes()).u64(pack.kind.to_byte().into()).u64(pack.size);
+            });
+            map.key(2).array_of(&self.sessions, |writer, session| {
+                writer.array(3).bytes(session.id.as_bytes()).u64(session.key.epoch.into()).bytes(&session.key.enc);
+            });
+            map.key(3).bytes(fences);
+            map.key(4).bytes(digest);
+            map.key(5).array_of(&self.superseded, |writer, hash| {
+                writer.bytes(hash.as_bytes());
+            });
+            map.key(6).bytes(block_hash);
+        });
+        writer.finish()
     }
 }
 
@@ -284,21 +281,24 @@ impl Fence {
     fn decode(payload: &[u8]) -> Result<Self, ObjectError> {
         let (mut entry_count, mut shard) = (0, Shard::default());
         let (mut fences, mut digest, mut block_hash) = (None, None, None);
-        let mut cbor = Cbor::new(payload);
-        cbor.map::<ObjectError>("fence", |cbor, key| {
+        let mut reader = CborReader::new(payload);
+        reader.map::<ObjectError>(|key, reader| {
             match key {
-                0 => entry_count = cbor.uint("entry count")?,
-                1 => shard.packs = cbor.list("packs", SHARD_ENTRIES_MAX, decode_pack)?,
-                2 => shard.sessions = cbor.list("sessions", usize::from(u16::MAX), decode_session)?,
-                3 => fences = Some(cbor.bytes("fences", SHARD_ENTRIES_MAX)?.to_vec()),
-                4 => digest = Some(cbor.array_of("set digest")?),
-                5 => shard.superseded = cbor.list("superseded", SHARD_ENTRIES_MAX, |c| c.array_of("hash").map(ObjectHash::from_bytes))?,
-                6 => block_hash = Some(cbor.array_of("block hash")?),
-                _ => return Ok(false),
+                0 => entry_count = reader.u64()?,
+                1 => shard.packs = reader.array(SHARD_ENTRIES_MAX, decode_pack)?,
+                2 => shard.sessions = reader.array(usize::from(u16::MAX), decode_session)?,
+                3 => fences = Some(reader.bytes(SHARD_ENTRIES_MAX)?.to_vec()),
+                4 => digest = Some(reader.byte_array()?),
+                5 => {
+                    shard.superseded = reader.array(SHARD_ENTRIES_MAX, |r| Ok::<_, ObjectError>(ObjectHash::from_bytes(r.byte_array()?)))?
+                }
+                6 => block_hash = Some(reader.byte_array()?),
+                _ => reader.skip()?,
             }
-            Ok(true)
+            Ok(())
         })?;
-        cbor.finish()?;
+        reader.finish()?;
+        let entry_count = usize::try_from(entry_count).unwrap_or(usize::MAX);
         let (Some(fences), Some(digest), Some(block_hash)) = (fences, digest, block_hash) else {
             return Err(ObjectError::Broken("its fence is incomplete"));
         };
@@ -306,19 +306,20 @@ impl Fence {
     }
 }
 
-fn decode_pack(cbor: &mut Cbor<'_>) -> Result<ShardPack, ObjectError> {
-    cbor.tuple("pack", 3)?;
-    let id = PackId::from_bytes(cbor.array_of("pack id")?);
-    let kind = ObjectKind::from_byte(cbor.uint("pack kind")?).filter(|kind| matches!(kind, ObjectKind::DataPack | ObjectKind::MetaPack));
-    let kind = kind.ok_or(ObjectError::Broken("it names a pack of an unknown kind"))?;
-    Ok(ShardPack { id, kind, size: cbor.uint("pack size")? })
+fn decode_pack(reader: &mut CborReader<'_>) -> Result<ShardPack, ObjectError> {
+    reader.tuple(3, |reader| {
+        let id = PackId::from_bytes(reader.byte_array()?);
+        let kind = ObjectKind::from_byte(reader.u8()?).filter(|kind| matches!(kind, ObjectKind::DataPack | ObjectKind::MetaPack));
+        let kind = kind.ok_or(ObjectError::Broken("it names a pack of an unknown kind"))?;
+        Ok(ShardPack { id, kind, size: reader.u64()? })
+    })
 }
 
-fn decode_session(cbor: &mut Cbor<'_>) -> Result<PackSession, ObjectError> {
-    cbor.tuple("session", 3)?;
-    let id = SessionId::from_bytes(cbor.array_of("session id")?);
-    let epoch = cbor.uint("epoch")?;
-    Ok(PackSession { id, key: SessionKeyRef { epoch, enc: cbor.array_of("enc")? } })
+fn decode_session(reader: &mut CborReader<'_>) -> Result<PackSession, ObjectError> {
+    reader.tuple(3, |reader| {
+        let id = SessionId::from_bytes(reader.byte_array()?);
+        Ok(PackSession { id, key: SessionKeyRef { epoch: reader.u16()?, enc: reader.byte_array()? } })
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod time;
 pub mod report;
 pub mod observer;
 pub mod wire;
+pub mod crypto;
 pub mod compress;
 pub mod record;
 pub mod storage;

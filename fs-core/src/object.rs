@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::crypto::{self, Key, NONCE_LENGTH, OpenError, RandomSource};
 use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, SessionId};
 use crate::storage::ObjectName;
-use crate::wire::{self, WireError};
+use crate::wire::{self, CborReader, CborWriter, WireError};
 
 /// Length of the header.
 pub const HEADER_LENGTH: usize = 48;
@@ -239,14 +239,9 @@ impl Signed {
 
     /// The padded body.
     pub fn encode(&self) -> Vec<u8> {
-        let mut encoder = minicbor::Encoder::new(Vec::new());
-        encoder
-            .array(3)
-            .and_then(|e| e.bytes(&self.payload))
-            .and_then(|e| e.bytes(&self.signature))
-            .and_then(|e| e.bytes(self.signer.as_bytes()))
-            .expect("a Vec takes all bytes");
-        wire::padded_body(&encoder.into_writer())
+        let mut writer = CborWriter::new();
+        writer.array(3).bytes(&self.payload).bytes(&self.signature).bytes(self.signer.as_bytes());
+        wire::padded_body(&writer.finish(), wire::BODY_STEP)
     }
 
     /// Reads a padded body.
@@ -255,13 +250,14 @@ impl Signed {
     /// [`ObjectError::Malformed`] or [`ObjectError::Broken`].
     pub fn decode(body: &[u8]) -> Result<Self, ObjectError> {
         let body = wire::open_padded_body(body)?;
-        let mut cbor = wire::Cbor::new(body);
-        cbor.tuple("signed body", 3)?;
-        let payload = cbor.bytes("payload", usize::MAX)?.to_vec();
-        let signature = cbor.array_of("signature")?;
-        let signer = DeviceId::from_bytes(cbor.array_of("signer")?);
-        cbor.finish()?;
-        Ok(Self { payload, signature, signer })
+        let mut reader = CborReader::new(body);
+        let signed = reader.tuple(3, |reader| {
+            let payload = reader.bytes(body.len())?.to_vec();
+            let signature = reader.byte_array()?;
+            Ok::<_, WireError>(Self { payload, signature, signer: DeviceId::from_bytes(reader.byte_array()?) })
+        })?;
+        reader.finish()?;
+        Ok(signed)
     }
 
     /// Checks the signature against the signer's public key.
