@@ -16,6 +16,7 @@ pub mod compress;
 pub mod record;
 pub mod storage;
 pub mod object;
+pub mod key;
 pub mod pack;
 pub mod index;
 pub mod tree;
