@@ -17,6 +17,7 @@ pub mod record;
 pub mod storage;
 pub mod object;
 pub mod key;
+pub mod config;
 pub mod pack;
 pub mod index;
 pub mod tree;
