@@ -20,8 +20,11 @@ pub mod key;
 pub mod config;
 pub mod pack;
 pub mod index;
+pub mod chunker;
 pub mod tree;
 pub mod snapshot;
 pub mod repository;
 pub mod reader;
 pub mod view;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

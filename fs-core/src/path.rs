@@ -9,7 +9,7 @@ use std::fmt;
 pub const NAME_LENGTH_MAX: usize = 4096;
 
 /// Bytes that cannot be the name of an entry.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
 #[error("'{}' cannot be the name of an entry", display(.0))]
 pub struct NameError(pub Vec<u8>);
 

@@ -1,9 +1,14 @@
 //! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
 //! the lists of large files in `tree/list.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
 
-use crate::path::Name;
+use crate::path::{Name, NameError};
 use crate::record::Reference;
 use crate::time::Timestamp;
+use crate::wire::WireError;
+
+pub mod codec;
+pub mod list;
+pub mod page;
 
 /// References that stand in an entry itself; more go into a list.
 pub const INLINE_REFERENCES_MAX: usize = 32;
@@ -271,6 +276,31 @@ impl Entry {
         self.name.as_ref().map_or(&[], Name::as_bytes)
     }
 
+    /// An upper bound of its encoded length, without encoding it.
+    pub fn encoded_size_max(&self) -> usize {
+        const REFERENCE: usize = 64;
+        let content = |content: &Content| 16 + content.references().len() * REFERENCE;
+        let value = |value: &Value| match value {
+            Value::Inline(bytes) => 8 + bytes.len(),
+            Value::Stored { content: stored, .. } => 16 + content(stored),
+        };
+        let text = |text: &Option<String>| text.as_ref().map_or(0, |text| 8 + text.len());
+        let bytes = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, |bytes| 8 + bytes.len());
+        let fixed = 256 + self.name_bytes().len() + content(&self.content) + if self.subtree.is_some() { REFERENCE + 48 } else { 0 };
+        fixed
+            + text(&self.user)
+            + text(&self.group)
+            + bytes(&self.target)
+            + bytes(&self.reparse)
+            + bytes(&self.acl.access)
+            + bytes(&self.acl.default)
+            + self.sparse.as_ref().map_or(0, |extents| 8 + 20 * extents.len())
+            + self.xattrs.iter().map(|(name, v)| 16 + name.len() + value(v)).sum::<usize>()
+            + self.security_descriptor.as_ref().map_or(0, value)
+            + self.streams.iter().map(|stream| 32 + stream.name.len() + content(&stream.content)).sum::<usize>()
+            + self.unknown.iter().map(|(_, bytes)| 16 + bytes.len()).sum::<usize>()
+    }
+
     /// Positions that this entry takes in the pre-order numbering.
     pub fn position_count(&self) -> u64 {
         self.subtree.as_ref().map_or(1, |subtree| subtree.position_count)
@@ -290,13 +320,95 @@ pub struct PageRow {
     pub reference: Reference,
 }
 
+/// Bytes that are no tree, list or table of the format.
+#[derive(Debug, thiserror::Error, PartialEq, Eq, Clone)]
+pub enum TreeError {
+    /// The bytes do not decode.
+    #[error("it does not decode")]
+    Malformed(#[from] WireError),
+    /// A name cannot be one.
+    #[error("it holds an impossible name")]
+    Name(#[from] NameError),
+    /// A rule of the format is broken.
+    #[error("it breaks the format: {0}")]
+    Broken(&'static str),
+}
+
+/// A page of entries, with the positions that they take.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Leaf {
+    entries: Vec<Entry>,
+    position_ends: Vec<u64>,
+}
+
+impl Leaf {
+    /// A page of entries that are sorted by name.
+    pub fn new(entries: Vec<Entry>) -> Self {
+        let ends = entries.iter().scan(0u64, |end, entry| {
+            *end = end.saturating_add(entry.position_count());
+            Some(*end)
+        });
+        let position_ends = ends.collect();
+        Self { entries, position_ends }
+    }
+
+    /// The entries in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The entries in order, taken out.
+    pub fn into_entries(self) -> Vec<Entry> {
+        self.entries
+    }
+
+    /// Positions of all entries before one.
+    pub fn positions_before(&self, index: usize) -> u64 {
+        index.checked_sub(1).and_then(|before| self.position_ends.get(before)).copied().unwrap_or(0)
+    }
+
+    /// Positions of all entries.
+    pub fn position_count(&self) -> u64 {
+        self.position_ends.last().copied().unwrap_or(0)
+    }
+
+    /// Where a name stands.
+    pub fn find(&self, name: &[u8]) -> Option<usize> {
+        self.entries.binary_search_by(|entry| entry.name_bytes().cmp(name)).ok()
+    }
+
+    /// The entry whose subtree takes the position `offset`, counted from 1 within this page.
+    pub fn find_position(&self, offset: u64) -> Option<usize> {
+        let index = self.position_ends.partition_point(|&end| end < offset);
+        (offset > 0 && index < self.entries.len()).then_some(index)
+    }
+}
+
 /// A tree record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Page {
     /// Entries sorted by name.
-    Leaf(Vec<Entry>),
+    Leaf(Leaf),
     /// Pages in the order of their names.
     Index(Vec<PageRow>),
+}
+
+impl Page {
+    /// Entries of a leaf; none for an index.
+    pub fn entries(&self) -> &[Entry] {
+        match self {
+            Self::Leaf(leaf) => leaf.entries(),
+            Self::Index(_) => &[],
+        }
+    }
+
+    /// Roughly how many bytes of memory it takes, for the cache.
+    pub fn memory_size(&self) -> usize {
+        match self {
+            Self::Leaf(leaf) => leaf.entries.iter().map(|entry| size_of::<Entry>() + 8 + entry.encoded_size_max() / 2).sum(),
+            Self::Index(rows) => rows.iter().map(|row| size_of::<PageRow>() + row.first_name.as_bytes().len()).sum(),
+        }
+    }
 }
 
 /// One row of a list record.

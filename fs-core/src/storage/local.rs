@@ -1,1 +1,400 @@
-//! Objects in a directory.
+//! Objects in a directory, on this machine or on a NAS: one file per object, its path is its name.
+//!
+//! A new object is written under a temporary name beside its place, made durable, and only then given its name, so a crash leaves at
+//! most a temporary file, which no listing shows and [`LocalStore::sweep_temporary`] removes. The directory is opened once and held:
+//! should the NAS be unmounted under us, the empty mount point left behind must not pass for an empty store.
+//! Symbolic links below the root are never followed. A deletion is not made durable: after a crash a deleted object may be back.
+
+use std::fmt;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Capabilities, OBJECT_NAME_LENGTH_MAX, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore};
+use crate::id::ObjectHash;
+use crate::time::Timestamp;
+
+#[cfg(any(not(unix), test))]
+mod portable;
+#[cfg(unix)]
+mod unix;
+
+#[cfg(not(unix))]
+use portable::PortableDisk as SystemDisk;
+#[cfg(unix)]
+use unix::UnixDisk as SystemDisk;
+
+/// How a temporary name begins; the dot keeps it from being an object name.
+const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// Hexadecimal digits after [`TEMPORARY_PREFIX`].
+const TEMPORARY_DIGITS: usize = 16;
+
+/// How many temporary names are tried before giving up; they are random, so a second try is already a curiosity.
+const TEMPORARY_ATTEMPTS: usize = 8;
+
+/// What file systems and NAS boxes put into an empty directory on their own.
+const HOUSEKEEPING: [&str; 8] =
+    ["lost+found", "System Volume Information", "$RECYCLE.BIN", "#recycle", "@eaDir", ".snapshot", ".DS_Store", ".Trashes"];
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct LocalStore {
+    path: PathBuf,
+    disk: Box<dyn Disk>,
+}
+
+impl LocalStore {
+    /// Opens a directory that exists. Writes nothing.
+    ///
+    /// # Errors
+    /// `Denied` or `Failed` if it is missing, no directory, or not accessible.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let open = || {
+            let path = std::path::absolute(path)?;
+            let disk = SystemDisk::open(&path)?;
+            Ok((path, disk))
+        };
+        let (path, disk) = open().map_err(|error| failure(path.display(), error))?;
+        Ok(Self { path, disk: Box::new(disk) })
+    }
+
+    /// Creates a directory for a new store, for its owner only and together with missing parents, or takes one that exists and is empty.
+    ///
+    /// # Errors
+    /// `Failed` with [`io::ErrorKind::DirectoryNotEmpty`] if anything is in it, apart from what file systems put there themselves.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        SystemDisk::create_root(path).and_then(|()| refuse_contents(path)).map_err(|error| failure(path.display(), error))?;
+        Self::open(path)
+    }
+
+    /// Removes temporary files that crashed writers left behind and nobody has touched since `before`; returns how many.
+    ///
+    /// `before` must lie well before any write that may still be running, on this machine or another one.
+    ///
+    /// # Errors
+    /// If the directory cannot be listed or a file cannot be removed.
+    pub fn sweep_temporary(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut old = Vec::new();
+        let mut collect = |directory: &str, file: FoundFile| {
+            if is_temporary(&file.name) && file.modified.is_some_and(|modified| modified < before) {
+                old.push(format!("{directory}{}", file.name));
+            }
+        };
+        self.walk("", &|_| true, &mut collect).map_err(|error| failure(self.path.display(), error))?;
+        let mut count = 0;
+        for file in old {
+            match self.disk.remove(&file) {
+                Ok(()) => count += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failure(file, error)),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Visits every file of ours below `directory` (empty or ending with `/`), entering the directories that `enter` admits.
+    /// A directory that is missing is empty. The depth is bounded by the length of object names.
+    fn walk(&self, directory: &str, enter: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(&str, FoundFile)) -> io::Result<()> {
+        let found = match self.disk.children(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        for file in found.files {
+            visit(directory, file);
+        }
+        for name in found.directories {
+            let path = format!("{directory}{name}/");
+            if path.len() < OBJECT_NAME_LENGTH_MAX && enter(&path) {
+                self.walk(&path, enter, visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges a failed call on one object: "not there" is believed only while the store itself is there.
+    fn object_failure(&self, name: &ObjectName, error: io::Error) -> StoreError {
+        if error.kind() != io::ErrorKind::NotFound {
+            return failure(name, error);
+        }
+        match self.disk.confirm() {
+            Ok(()) => StoreError::NotFound { name: name.clone() },
+            Err(error) => failure(self.path.display(), error),
+        }
+    }
+
+    fn open_object(&self, name: &ObjectName) -> Result<(File, u64), StoreError> {
+        self.disk.open_file(name.as_str()).map_err(|error| self.object_failure(name, error))
+    }
+
+    fn read_exactly(&self, name: &ObjectName, file: &File, offset: u64, length: u64) -> Result<Bytes, StoreError> {
+        let too_long = |_| failure(name, io::ErrorKind::FileTooLarge.into());
+        let length = usize::try_from(length).map_err(too_long)?;
+        let bytes = self.disk.read_at(file, offset, length).map_err(|error| failure(name, error))?;
+        if bytes.len() < length {
+            // Somebody cut the file since we asked for its size.
+            let rest = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            return Err(StoreError::WrongSize { name: name.clone(), size: offset.saturating_add(rest) });
+        }
+        Ok(bytes.into())
+    }
+}
+
+#[async_trait]
+impl ReadStore for LocalStore {
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let (file, size) = self.open_object(name)?;
+        if size > OBJECT_SIZE_MAX {
+            return Err(StoreError::WrongSize { name: name.clone(), size });
+        }
+        self.read_exactly(name, &file, 0, size)
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let (file, size) = self.open_object(name)?;
+        let length = range.end.checked_sub(range.start);
+        match length {
+            Some(length) if range.end <= size && length <= OBJECT_SIZE_MAX => self.read_exactly(name, &file, range.start, length),
+            _ => Err(StoreError::WrongSize { name: name.clone(), size }),
+        }
+    }
+
+    async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
+        let file = self.disk.stat(name.as_str()).map_err(|error| self.object_failure(name, error))?;
+        Ok(ObjectMeta { name: name.clone(), size: file.size, modified: file.modified })
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
+        if !is_prefix(prefix) {
+            return Err(failure(prefix, io::ErrorKind::InvalidInput.into()));
+        }
+        // A directory is left out if `after` is greater than every name in it.
+        let enter = |directory: &str| after.is_none_or(|after| after.as_str() < directory || after.as_str().starts_with(directory));
+        let mut objects = Vec::new();
+        let mut collect = |directory: &str, file: FoundFile| {
+            let name = ObjectName::parse(&format!("{directory}{}", file.name));
+            if let Some(name) = name.filter(|name| after.is_none_or(|after| name > after)) {
+                objects.push(ObjectMeta { name, size: file.size, modified: file.modified });
+            }
+        };
+        self.walk(prefix, &enter, &mut collect).map_err(|error| failure(self.place_of(prefix), error))?;
+        self.disk.confirm().map_err(|error| failure(self.path.display(), error))?;
+        // Not the order in which a tree is walked: "a-b/x" comes before "a/x".
+        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(None)
+    }
+
+    /// Create-only unless the file system has turned out to know neither an exclusive rename nor hard links.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { create_only: self.disk.is_exclusive(), verifies_checksum: false, deletes: true }
+    }
+
+    fn location(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+#[async_trait]
+impl WriteStore for LocalStore {
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes, _checksum: &ObjectHash) -> Result<(), StoreError> {
+        self.disk.put_new(name.as_str(), &bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => StoreError::AlreadyExists { name: name.clone() },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { name: name.clone() },
+            _ => failure(name, error),
+        })
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        match self.disk.remove(name.as_str()).map_err(|error| self.object_failure(name, error)) {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
+        self
+    }
+}
+
+impl LocalStore {
+    fn place_of(&self, prefix: &str) -> String {
+        if prefix.is_empty() { self.location() } else { prefix.to_owned() }
+    }
+}
+
+/// What the store needs of the system. Names are object names or temporary ones below the root; errors are the system's own.
+trait Disk: Send + Sync + fmt::Debug {
+    /// Opens a regular file for reading; its size in bytes.
+    fn open_file(&self, name: &str) -> io::Result<(File, u64)>;
+
+    /// Reads `length` bytes at `offset`; fewer only if the file ends before.
+    fn read_at(&self, file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>>;
+
+    /// Looks at a regular file.
+    fn stat(&self, name: &str) -> io::Result<FoundFile>;
+
+    /// Writes a new file durably; `AlreadyExists` if the name is taken.
+    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// The files and directories in a directory (empty or ending with `/`) whose names may be ours, in any order.
+    fn children(&self, directory: &str) -> io::Result<Children>;
+
+    /// Makes sure that the root is still there and still the same directory.
+    fn confirm(&self) -> io::Result<()>;
+
+    /// Whether `put_new` refuses an existing name also under a race with other machines, as far as is known.
+    fn is_exclusive(&self) -> bool;
+}
+
+/// What is in one directory.
+#[derive(Debug, Default)]
+struct Children {
+    files: Vec<FoundFile>,
+    directories: Vec<String>,
+}
+
+/// One regular file.
+#[derive(Debug)]
+struct FoundFile {
+    /// Its name within its directory.
+    name: String,
+    size: u64,
+    modified: Option<Timestamp>,
+}
+
+/// Whether a file or directory of that name can be ours.
+fn is_ours(name: &str) -> bool {
+    ObjectName::parse(name).is_some() || is_temporary(name)
+}
+
+fn is_temporary(name: &str) -> bool {
+    let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    name.strip_prefix(TEMPORARY_PREFIX).is_some_and(|digits| digits.len() == TEMPORARY_DIGITS && digits.bytes().all(is_digit))
+}
+
+/// A temporary name that very likely nobody uses. The hash map's seed is random enough: a collision is noticed and only costs another try.
+fn temporary_name() -> String {
+    let number = RandomState::new().build_hasher().finish();
+    format!("{TEMPORARY_PREFIX}{number:0width$x}", width = TEMPORARY_DIGITS)
+}
+
+/// Tries temporary names until `create` does not find its name taken.
+fn with_temporary_name<T>(create: impl Fn(&str) -> io::Result<T>) -> io::Result<(String, T)> {
+    for _ in 0..TEMPORARY_ATTEMPTS {
+        let name = temporary_name();
+        match create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|made| (name, made)),
+        }
+    }
+    Err(io::Error::other("no temporary name is free"))
+}
+
+/// Splits a name into its directory (empty or ending with `/`) and the rest.
+fn split(name: &str) -> (&str, &str) {
+    name.split_at(name.rfind('/').map_or(0, |slash| slash + 1))
+}
+
+fn is_prefix(prefix: &str) -> bool {
+    prefix.is_empty() || prefix.strip_suffix('/').is_some_and(|directory| ObjectName::parse(directory).is_some())
+}
+
+fn refuse_contents(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if !HOUSEKEEPING.iter().any(|harmless| name == *harmless) {
+            let text = format!("the directory is not empty: it holds {}", name.display());
+            return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, text));
+        }
+    }
+    Ok(())
+}
+
+fn failure(place: impl fmt::Display, source: io::Error) -> StoreError {
+    let place = place.to_string();
+    match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreError::Denied { place, source },
+        _ => StoreError::Failed { place, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::object::object_hash;
+    use crate::storage::wait;
+    use crate::testing::contract;
+
+    fn put(store: &LocalStore, name: &str) -> Result<(), StoreError> {
+        wait(name, store.put_new(&ObjectName::new(name), Bytes::from_static(b"bytes"), &object_hash(b"bytes")))
+    }
+
+    #[test]
+    fn keeps_the_contract() {
+        let directory = tempfile::tempdir().unwrap();
+        let count = std::cell::Cell::new(0);
+        contract::run(|| {
+            count.set(count.get() + 1);
+            Arc::new(LocalStore::create(directory.path().join(count.get().to_string())).unwrap())
+        });
+    }
+
+    #[test]
+    fn foreign_files_are_left_out_and_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::create(directory.path().join("r")).unwrap();
+        put(&store, "pack/aa/1").unwrap();
+        std::fs::write(directory.path().join("r/pack/aa/Thumbs.db"), "foreign").unwrap();
+        std::fs::write(directory.path().join("r/README"), "foreign").unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("/etc", directory.path().join("r/pack/bb")).unwrap();
+        let listed = wait("list", store.list("", None)).unwrap();
+        assert_eq!(listed.iter().map(|meta| meta.name.as_str()).collect::<Vec<_>>(), ["pack/aa/1"]);
+    }
+
+    #[test]
+    fn a_missing_or_broken_repository_is_an_error_and_never_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(LocalStore::open(directory.path().join("nowhere")).is_err());
+        let store = LocalStore::create(directory.path().join("r")).unwrap();
+        put(&store, "snap/a").unwrap();
+        std::fs::rename(directory.path().join("r"), directory.path().join("moved")).unwrap();
+        std::fs::write(directory.path().join("moved/pack"), "a file where a directory must be").unwrap();
+        let moved = LocalStore::open(directory.path().join("moved")).unwrap();
+        assert!(put(&moved, "pack/aa/1").is_err());
+        std::fs::remove_dir_all(directory.path().join("moved")).unwrap();
+        assert!(wait("list", moved.list("", None)).is_err(), "the repository is gone");
+        assert!(LocalStore::create(directory.path()).is_ok() || std::fs::read_dir(directory.path()).unwrap().count() > 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn objects_are_private_and_no_temporary_file_stays() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::create(directory.path().join("r")).unwrap();
+        put(&store, "idx/1").unwrap();
+        assert!(matches!(put(&store, "idx/1"), Err(StoreError::AlreadyExists { .. })));
+        let files: Vec<_> = std::fs::read_dir(directory.path().join("r/idx")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(files, [directory.path().join("r/idx/1")]);
+        assert_eq!(std::fs::metadata(&files[0]).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(directory.path().join("r")).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

@@ -1,0 +1,170 @@
+//! The directory through the standard library alone: for Windows, and tested on every system.
+//!
+//! Windows makes a directory's entries durable on its own and has no `fsync` for them. Files inherit the permissions of their directory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Children, Disk, FoundFile, is_ours, split, with_temporary_name};
+
+/// The root of a store.
+#[derive(Debug)]
+pub(super) struct PortableDisk {
+    root: PathBuf,
+    /// Whether hard links work here, as far as is known; without them only our own threads exclude each other.
+    has_links: AtomicBool,
+    rename: Mutex<()>,
+}
+
+impl PortableDisk {
+    /// Opens the root.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let disk = Self { root: path.into(), has_links: AtomicBool::new(true), rename: Mutex::default() };
+        disk.confirm()?;
+        Ok(disk)
+    }
+
+    /// Makes the root and its missing parents.
+    #[cfg_attr(unix, expect(dead_code, reason = "compiled on Unix for its tests only"))]
+    pub(super) fn create_root(path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    /// A disk that believes its file system to lack hard links.
+    #[cfg(test)]
+    pub(super) fn open_limited(path: &Path) -> io::Result<Self> {
+        let disk = Self::open(path)?;
+        disk.has_links.store(false, Ordering::Relaxed);
+        Ok(disk)
+    }
+
+    fn resolve(&self, name: &str) -> PathBuf {
+        let mut path = self.root.clone();
+        path.extend(name.split_terminator('/'));
+        path
+    }
+
+    fn publish(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        if self.has_links.load(Ordering::Relaxed) {
+            match fs::hard_link(temporary, path) {
+                Ok(()) => {
+                    // A second name left over does no harm: it is invisible and for `sweep_temporary`.
+                    let _ = fs::remove_file(temporary);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
+                // File systems without links have many ways to say so. A rename that fails as well says what is really wrong.
+                Err(_) => {}
+            }
+        }
+        let _one_at_a_time = self.rename.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::symlink_metadata(path) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::rename(temporary, path)?;
+                self.has_links.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Disk for PortableDisk {
+    fn open_file(&self, name: &str) -> io::Result<(File, u64)> {
+        let path = self.resolve(name);
+        // Looked at before opening: a device or pipe must not be opened at all.
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Err(not_a_file());
+        }
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    fn read_at(&self, mut file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.take(u64::try_from(length).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn stat(&self, name: &str) -> io::Result<FoundFile> {
+        let meta = fs::symlink_metadata(self.resolve(name))?;
+        if !meta.is_file() {
+            return Err(not_a_file());
+        }
+        Ok(found_file(split(name).1.to_owned(), &meta))
+    }
+
+    fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let (parent, name) = split(name);
+        let directory = self.resolve(parent);
+        // Not `create_dir_all` from the top: a root that is gone must not be made anew.
+        self.confirm()?;
+        fs::create_dir_all(&directory).map_err(|error| match error.kind() {
+            // A file where a directory must be is not the object that exists already.
+            io::ErrorKind::AlreadyExists => io::ErrorKind::NotADirectory.into(),
+            _ => error,
+        })?;
+        let create = |name: &str| OpenOptions::new().write(true).create_new(true).open(directory.join(name));
+        let (temporary, mut file) = with_temporary_name(create)?;
+        let temporary = directory.join(temporary);
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        // Closed before anything else: Windows neither renames nor removes an open file.
+        drop(file);
+        let result = written.and_then(|()| self.publish(&temporary, &directory.join(name)));
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.resolve(name))
+    }
+
+    fn children(&self, directory: &str) -> io::Result<Children> {
+        let mut children = Children::default();
+        let directory = self.resolve(directory);
+        if !fs::symlink_metadata(&directory)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !is_ours(&name) {
+                continue;
+            }
+            match entry.metadata() {
+                // Deleted since.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+                Ok(meta) if meta.is_dir() => children.directories.push(name),
+                Ok(meta) if meta.is_file() => children.files.push(found_file(name, &meta)),
+                Ok(_) => {}
+            }
+        }
+        Ok(children)
+    }
+
+    fn confirm(&self) -> io::Result<()> {
+        if fs::metadata(&self.root)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.has_links.load(Ordering::Relaxed)
+    }
+}
+
+fn found_file(name: String, meta: &fs::Metadata) -> FoundFile {
+    FoundFile { name, size: meta.len(), modified: meta.modified().ok().map(Into::into) }
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::other("not a regular file")
+}
