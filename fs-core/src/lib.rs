@@ -23,6 +23,7 @@ pub mod index;
 pub mod chunker;
 pub mod tree;
 pub mod snapshot;
+pub mod cache;
 pub mod repository;
 pub mod reader;
 pub mod view;

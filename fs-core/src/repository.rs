@@ -1,14 +1,62 @@
-//! Repository: a store with its keys and index. It speaks records: loads them verified, lists snapshots.
+//! Repository: a store with its keys and index. It speaks records: opens, loads them verified, lists snapshots.
+//!
+//! A record is read where its reference says; only where it does not open there, the index is asked. Nothing that a store returns is believed:
+//! names are compared with hashes, signatures with certificates, records with their ids.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::id::{PackId, RecordId};
-use crate::record::Reference;
+use crate::cache::RecordCache;
+use crate::config::{self, Certificate, Config};
+use crate::crypto::{SharedRandom, SystemRandom};
+use crate::id::{DeviceId, ObjectHash, PackId, RecordId, RepositoryId};
+use crate::index::{Location, Shard};
+use crate::key::slot::Credential;
+use crate::key::{KeyRing, Role, slot};
+use crate::object::{self, Header, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX, Signed};
+use crate::pack::pack_kind;
+use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef};
+use crate::report::{Finding, Severity};
 use crate::snapshot::Snapshot;
-use crate::storage::StoreError;
-use crate::tree::{LinkRow, List, Page};
+use crate::snapshot::codec::check_hash;
+use crate::storage::{ObjectMeta, ObjectName, ReadStore, StoreError, wait};
+use crate::time::{SharedClock, SystemClock};
+use crate::tree::codec::{decode_findings, decode_links};
+use crate::tree::page::{self, Found, Wanted};
+use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
+
+mod catalogue;
+
+/// Why a repository could not be opened or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// There is none.
+    #[error("there is no Yesterdrive repository in {location}")]
+    NotThere {
+        /// Where we looked.
+        location: String,
+    },
+    /// The credential opens none of the slots.
+    #[error("this {kind} opens none of the repository's keys")]
+    WrongKey {
+        /// What kind of credential.
+        kind: &'static str,
+    },
+    /// An object that everything rests on is damaged, forged or newer.
+    #[error("object {name} cannot be used")]
+    Object {
+        /// The object.
+        name: ObjectName,
+        /// What is wrong.
+        #[source]
+        source: ObjectError,
+    },
+    /// The store failed.
+    #[error("the repository cannot be reached")]
+    Store(#[from] StoreError),
+}
 
 /// Why a record could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +67,8 @@ pub enum ReadError {
         /// The record.
         id: RecordId,
     },
-    /// Its bytes do not authenticate, decompress, hash or decode.
-    #[error("record {id} in pack {pack} at byte {offset} is damaged: {reason}")]
+    /// Its bytes do not authenticate, decompress or hash.
+    #[error("record {id} in pack {pack} at byte {offset} is damaged")]
     Damaged {
         /// The record.
         id: RecordId,
@@ -29,77 +77,507 @@ pub enum ReadError {
         /// Where in the pack.
         offset: u32,
         /// Which check failed.
-        reason: String,
+        #[source]
+        source: RecordError,
     },
+    /// It opened and is no tree, list or table.
+    #[error("record {id} does not decode")]
+    Malformed {
+        /// The record.
+        id: RecordId,
+        /// What is wrong.
+        #[source]
+        source: TreeError,
+    },
+    /// References that contradict each other.
+    #[error("the tree contradicts itself")]
+    Tree(#[from] TreeError),
+    /// The keys at hand do not open it.
+    #[error("record {id} cannot be opened with this key")]
+    Key {
+        /// The record.
+        id: RecordId,
+        /// Why.
+        #[source]
+        source: ObjectError,
+    },
+    /// The index could not be loaded to look for a record that is not where its reference says.
+    #[error("the index cannot be read")]
+    Index(#[source] Box<RepositoryError>),
     /// The store failed.
     #[error("a record could not be fetched")]
     Store(#[from] StoreError),
 }
 
+/// How to open a repository.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Memory for opened records, in bytes; a quarter of it for trees.
+    pub memory_max: usize,
+    /// Clock.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub random: SharedRandom,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { memory_max: 128 << 20, clock: SystemClock::shared(), random: SystemRandom::shared() }
+    }
+}
+
 /// An open repository for reading. Shared between threads behind an [`Arc`].
 #[derive(Debug)]
-pub struct Repository {}
+pub struct Repository {
+    store: Arc<dyn ReadStore>,
+    ring: KeyRing,
+    config: Config,
+    clock: SharedClock,
+    random: SharedRandom,
+    certificates: Mutex<HashMap<DeviceId, Certificate>>,
+    record_keys: Mutex<HashMap<(SessionKeyRef, RecordKind), RecordKey>>,
+    catalogue: Mutex<catalogue::Known>,
+    shards: Mutex<HashMap<ObjectHash, Arc<Shard>>>,
+    pages: RecordCache<Arc<Page>>,
+    lists: RecordCache<Arc<List>>,
+    links: RecordCache<Arc<Vec<LinkRow>>>,
+    data: RecordCache<Bytes>,
+    in_flight: (Mutex<HashSet<RecordId>>, Condvar),
+}
 
 impl Repository {
+    /// Opens a repository: reads the configuration and the key slots. Takes seconds with a password.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    pub fn open(store: Arc<dyn ReadStore>, credential: &Credential, options: &OpenOptions) -> Result<Self, RepositoryError> {
+        let configs = list_configs(&*store)?;
+        let repository = repository_id(&*store, &configs)?;
+        let ring = open_slots(&*store, repository, credential)?;
+        let config = read_config(&*store, &configs, &ring)?;
+        let opened = Self {
+            store,
+            ring,
+            config,
+            clock: Arc::clone(&options.clock),
+            random: Arc::clone(&options.random),
+            certificates: Mutex::default(),
+            record_keys: Mutex::default(),
+            catalogue: Mutex::default(),
+            shards: Mutex::default(),
+            pages: RecordCache::new(options.memory_max / 4),
+            lists: RecordCache::new(options.memory_max / 16),
+            links: RecordCache::new(options.memory_max / 16),
+            data: RecordCache::new(options.memory_max / 8 * 5),
+            in_flight: Default::default(),
+        };
+        opened.load_certificates()?;
+        Ok(opened)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn ReadStore> {
+        &self.store
+    }
+
+    /// The keys.
+    pub fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// The parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The repository's id.
+    pub fn id(&self) -> RepositoryId {
+        self.ring.repository
+    }
+
+    /// The clock that it was opened with.
+    pub fn clock(&self) -> &SharedClock {
+        &self.clock
+    }
+
+    /// The randomness that it was opened with.
+    pub fn random(&self) -> &SharedRandom {
+        &self.random
+    }
+
+    /// The certificate of a device; reads new ones if it is not known.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn certificate(&self, device: &DeviceId) -> Result<Option<Certificate>, RepositoryError> {
+        if let Some(known) = lock(&self.certificates).get(device) {
+            return Ok(Some(known.clone()));
+        }
+        self.load_certificates()?;
+        Ok(lock(&self.certificates).get(device).cloned())
+    }
+
+    /// Checks that a signed object was signed by a device that may write it.
+    ///
+    /// # Errors
+    /// [`ObjectError`] inside [`RepositoryError::Object`]; [`RepositoryError::Store`].
+    pub fn check_signature(&self, name: &ObjectName, header: &Header, signed: &Signed) -> Result<(), RepositoryError> {
+        let certificate = self.certificate(&signed.signer)?.filter(|certificate| certificate.role.may_write());
+        let verified = match certificate {
+            Some(certificate) => signed.verify(&header.encode(), &certificate.public),
+            None => Err(ObjectError::Broken("nobody who may write signed it")),
+        };
+        verified.map_err(|source| RepositoryError::Object { name: name.clone(), source })
+    }
+
     /// All snapshots, sealed or not, oldest first. Lists the store; manifests seen before are not read again.
     ///
     /// # Errors
-    /// If the store cannot be listed. A manifest that does not open is left out here and is a finding of `check`.
-    pub fn snapshots(&self) -> Result<Vec<Snapshot>, ReadError> {
-        unimplemented!()
+    /// If the store cannot be listed or read. A manifest that does not open is left out here; [`Self::snapshots_and_findings`] names it.
+    pub fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
+        Ok(self.snapshots_and_findings()?.0)
     }
 
-    /// A tree page, if it is in memory. Never blocks.
-    pub fn cached_page(&self, id: &RecordId) -> Option<Arc<Page>> {
-        let _ = id;
-        unimplemented!()
-    }
-
-    /// A tree page. May wait for the store: at most one ranged read where the hint is right.
+    /// All snapshots, and what is wrong with those that do not open.
     ///
     /// # Errors
-    /// See [`ReadError`].
-    pub fn page(&self, reference: &Reference) -> Result<Arc<Page>, ReadError> {
-        let _ = reference;
-        unimplemented!()
+    /// If the store cannot be listed or read.
+    pub fn snapshots_and_findings(&self) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
+        catalogue::refresh(self, &mut lock(&self.catalogue))
     }
 
-    /// A list record, if it is in memory. Never blocks.
+    /// All index shards that the store lists and that are sound; damaged ones are findings.
+    ///
+    /// # Errors
+    /// If the store cannot be listed or read.
+    pub fn shards(&self) -> Result<(Vec<Arc<Shard>>, Vec<Finding>), RepositoryError> {
+        let prefix = ObjectKind::Shard.prefix();
+        let (mut shards, mut findings) = (Vec::new(), Vec::new());
+        for meta in wait(prefix, self.store.list(prefix, None))? {
+            let Some(hash) = meta.name.as_str().strip_prefix(prefix).and_then(|hash| hash.parse::<ObjectHash>().ok()) else { continue };
+            if let Some(known) = lock(&self.shards).get(&hash) {
+                shards.push(Arc::clone(known));
+                continue;
+            }
+            match self.read_shard(&meta.name, &hash) {
+                Ok(shard) => {
+                    lock(&self.shards).insert(hash, Arc::clone(&shard));
+                    shards.push(shard);
+                }
+                Err(RepositoryError::Object { name, source }) => {
+                    findings.push(Finding::object(Severity::Error, name.as_str(), source.to_string()))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((shards, findings))
+    }
+
+    /// Bytes of a record as stored, verbatim and unopened, where its reference says.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn stored(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, StoreError> {
+        let name = object::pack_name(pack_kind(kind), &reference.pack);
+        let start = u64::from(reference.offset);
+        wait(name.as_str(), self.store.get_range(&name, start..start + u64::from(reference.stored_len)))
+    }
+
+    /// What opens the records of a session.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub fn record_key(&self, session: &SessionKeyRef, kind: RecordKind) -> Result<RecordKey, ObjectError> {
+        let place = (*session, kind);
+        if let Some(known) = lock(&self.record_keys).get(&place) {
+            return Ok(known.clone());
+        }
+        let key = self.ring.record_key(session, kind.pair())?;
+        lock(&self.record_keys).insert(place, key.clone());
+        Ok(key)
+    }
+
+    /// Opens the stored bytes of a record with all checks.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn open_record(&self, kind: RecordKind, reference: &Reference, stored: &[u8]) -> Result<Vec<u8>, ReadError> {
+        let id = reference.id;
+        let epoch = self.ring.epochs.get(&reference.session.epoch);
+        let id_key = epoch.and_then(|keys| keys.id_key(kind)).ok_or(ReadError::Key { id, source: ObjectError::NotAllowed })?;
+        let key = self.record_key(&reference.session, kind).map_err(|source| ReadError::Key { id, source })?;
+        let damaged = |source| ReadError::Damaged { id, pack: reference.pack, offset: reference.offset, source };
+        key.open(&reference.facts(kind), id_key, stored).map_err(damaged)
+    }
+
+    /// A record's plaintext, from its hint or, failing that, from the index. Not cached.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read_record(&self, kind: RecordKind, reference: &Reference) -> Result<Vec<u8>, ReadError> {
+        let first = match self.read_at(kind, reference) {
+            Ok(plain) => return Ok(plain),
+            Err(
+                error @ (ReadError::Key { .. }
+                | ReadError::Store(StoreError::Timeout { .. } | StoreError::Denied { .. } | StoreError::Failed { .. })),
+            ) => {
+                return Err(error);
+            }
+            Err(error) => error,
+        };
+        for location in self.locate(&reference.id)? {
+            let other = location.reference;
+            if (other.pack, other.offset) != (reference.pack, reference.offset)
+                && let Ok(plain) = self.read_at(kind, &other)
+            {
+                return Ok(plain);
+            }
+        }
+        match first {
+            ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => Err(ReadError::Missing { id: reference.id }),
+            error => Err(error),
+        }
+    }
+
+    /// Where the index knows a record.
+    ///
+    /// # Errors
+    /// [`ReadError::Index`] if the index cannot be read.
+    pub fn locate(&self, id: &RecordId) -> Result<Vec<Location>, ReadError> {
+        let (shards, _) = self.shards().map_err(|error| ReadError::Index(Box::new(error)))?;
+        Ok(shards.iter().flat_map(|shard| shard.find(id)).collect())
+    }
+
+    /// A tree page, if it is in memory. Never waits for the store.
+    pub fn cached_page(&self, id: &RecordId) -> Option<Arc<Page>> {
+        self.pages.get(id)
+    }
+
+    /// A tree page. May wait for the store: one ranged read where the hint is right.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn page(&self, reference: &Reference) -> Result<Arc<Page>, ReadError> {
+        self.load(reference, &self.pages, || {
+            let page = Page::decode(&self.read_record(RecordKind::Tree, reference)?).map_err(malformed(reference))?;
+            let size = page.memory_size();
+            Ok((Arc::new(page), size))
+        })
+    }
+
+    /// Finds an entry of a directory; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn find_entry(&self, directory: &Subtree, wanted: Wanted<'_>) -> Result<Option<Found>, ReadError> {
+        let Some(top) = &directory.page else { return Ok(None) };
+        page::find(top, wanted, &|reference| self.page(reference))
+    }
+
+    /// A list record, if it is in memory. Never waits for the store.
     pub fn cached_list(&self, id: &RecordId) -> Option<Arc<List>> {
-        let _ = id;
-        unimplemented!()
+        self.lists.get(id)
     }
 
     /// A list record. May wait for the store.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError`].
     pub fn list(&self, reference: &Reference) -> Result<Arc<List>, ReadError> {
-        let _ = reference;
-        unimplemented!()
+        self.load(reference, &self.lists, || {
+            let list = List::decode(&self.read_record(RecordKind::List, reference)?).map_err(malformed(reference))?;
+            let size = list.rows.len() * size_of::<crate::tree::ListRow>();
+            Ok((Arc::new(list), size))
+        })
     }
 
     /// Rows of one record of a hard-link table.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError`].
     pub fn link_rows(&self, reference: &Reference) -> Result<Arc<Vec<LinkRow>>, ReadError> {
-        let _ = reference;
-        unimplemented!()
+        self.load(reference, &self.links, || {
+            let rows = decode_links(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))?;
+            let size = rows.len() * size_of::<LinkRow>();
+            Ok((Arc::new(rows), size))
+        })
     }
 
-    /// A data record's plaintext, if it is in memory. Never blocks.
+    /// Findings that were stored with a snapshot.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn stored_findings(&self, reference: &Reference) -> Result<Vec<Finding>, ReadError> {
+        decode_findings(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))
+    }
+
+    /// A data record's plaintext, if it is in memory. Never waits for the store.
     pub fn cached_data(&self, id: &RecordId) -> Option<Bytes> {
-        let _ = id;
-        unimplemented!()
+        self.data.get(id)
     }
 
     /// A data record's plaintext. May wait for the store.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError`].
     pub fn data(&self, reference: &Reference) -> Result<Bytes, ReadError> {
-        let _ = reference;
-        unimplemented!()
+        self.load(reference, &self.data, || {
+            let plain = Bytes::from(self.read_record(RecordKind::Data, reference)?);
+            let size = plain.len();
+            Ok((plain, size))
+        })
     }
+
+    /// Single flight: of several threads that want a record, one reads it and the others wait for that.
+    fn load<V: Clone>(
+        &self,
+        reference: &Reference,
+        cache: &RecordCache<V>,
+        read: impl FnOnce() -> Result<(V, usize), ReadError>,
+    ) -> Result<V, ReadError> {
+        let (in_flight, landed) = &self.in_flight;
+        let mut waiting = lock(in_flight);
+        loop {
+            if let Some(value) = cache.get(&reference.id) {
+                return Ok(value);
+            }
+            if waiting.insert(reference.id) {
+                break;
+            }
+            waiting = landed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(waiting);
+        let _landing = Landing { repository: self, id: reference.id };
+        let (value, size) = read()?;
+        cache.insert(reference.id, value.clone(), size);
+        Ok(value)
+    }
+
+    fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Vec<u8>, ReadError> {
+        self.open_record(kind, reference, &self.stored(kind, reference)?)
+    }
+
+    fn read_shard(&self, name: &ObjectName, hash: &ObjectHash) -> Result<Arc<Shard>, RepositoryError> {
+        let object = wait(name.as_str(), self.store.get(name))?;
+        let wrong = |source| RepositoryError::Object { name: name.clone(), source };
+        check_hash(&object, hash).map_err(wrong)?;
+        let (header, shard, signed) = Shard::decode_object(&object, self.id(), |epoch| self.ring.index(epoch)).map_err(wrong)?;
+        self.check_signature(name, &header, &signed)?;
+        Ok(Arc::new(shard))
+    }
+
+    fn load_certificates(&self) -> Result<(), RepositoryError> {
+        let prefix = ObjectKind::Device.prefix();
+        for meta in wait(prefix, self.store.list(prefix, None))? {
+            let parts = meta.name.as_str().strip_prefix(prefix).and_then(|rest| rest.split_once('-'));
+            let Some((Ok(device), Ok(hash))) = parts.map(|(device, hash)| (device.parse::<DeviceId>(), hash.parse::<ObjectHash>())) else {
+                continue;
+            };
+            if lock(&self.certificates).contains_key(&device) {
+                continue;
+            }
+            let object = get_small(&*self.store, &meta.name)?;
+            let read = check_hash(&object, &hash)
+                .and_then(|()| Certificate::decode_object(&object, self.id(), &self.ring.root_public, |epoch| self.ring.structure(epoch)));
+            match read {
+                Ok(certificate) if certificate.device == device => drop(lock(&self.certificates).insert(device, certificate)),
+                Ok(_) => tracing::warn!(name = %meta.name, "a certificate stands under another device's name"),
+                Err(error) => tracing::warn!(name = %meta.name, %error, "a device certificate is not valid"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends a read in flight, also when it failed, and wakes those who wait for it.
+struct Landing<'a> {
+    repository: &'a Repository,
+    id: RecordId,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let (in_flight, landed) = &self.repository.in_flight;
+        lock(in_flight).remove(&self.id);
+        landed.notify_all();
+    }
+}
+
+fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {
+    let id = reference.id;
+    move |source| ReadError::Malformed { id, source }
+}
+
+/// No lock of this file is held while anything can panic half-way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads an object that must be small.
+fn get_small(store: &dyn ReadStore, name: &ObjectName) -> Result<Bytes, RepositoryError> {
+    let size = wait(name.as_str(), store.stat(name))?.size;
+    if size > SMALL_OBJECT_SIZE_MAX {
+        return Err(StoreError::WrongSize { name: name.clone(), size }.into());
+    }
+    Ok(wait(name.as_str(), store.get(name))?)
+}
+
+type NamedConfig = (u64, ObjectHash, ObjectMeta);
+
+/// Configurations by generation, the newest first.
+fn list_configs(store: &dyn ReadStore) -> Result<Vec<NamedConfig>, RepositoryError> {
+    let prefix = ObjectKind::Config.prefix();
+    let named = |meta: ObjectMeta| {
+        let (generation, hash) = object::parse_numbered(meta.name.as_str().strip_prefix(prefix)?)?;
+        Some((generation, hash, meta))
+    };
+    let mut configs: Vec<_> = wait(prefix, store.list(prefix, None))?.into_iter().filter_map(named).collect();
+    configs.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+    if configs.is_empty() { Err(RepositoryError::NotThere { location: store.location() }) } else { Ok(configs) }
+}
+
+fn repository_id(store: &dyn ReadStore, configs: &[NamedConfig]) -> Result<RepositoryId, RepositoryError> {
+    let mut first_error = None;
+    for (_, _, meta) in configs {
+        match Header::decode(&get_small(store, &meta.name)?) {
+            Ok((header, _, _)) => return Ok(header.repository),
+            Err(source) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source })),
+        }
+    }
+    Err(first_error.unwrap_or(RepositoryError::NotThere { location: store.location() }))
+}
+
+fn open_slots(store: &dyn ReadStore, repository: RepositoryId, credential: &Credential) -> Result<KeyRing, RepositoryError> {
+    let prefix = ObjectKind::Slot.prefix();
+    let mut damaged = None;
+    for meta in wait(prefix, store.list(prefix, None))? {
+        let Some(id) = meta.name.as_str().strip_prefix(prefix).and_then(|id| id.parse().ok()) else { continue };
+        match slot::open(id, &get_small(store, &meta.name)?, credential) {
+            Ok(Some(ring)) if ring.repository == repository => return Ok(ring),
+            Ok(Some(_)) => damaged = Some(RepositoryError::Object { name: meta.name, source: ObjectError::Misplaced }),
+            Ok(None) => {}
+            Err(source) => damaged = Some(RepositoryError::Object { name: meta.name, source }),
+        }
+    }
+    Err(damaged.unwrap_or(RepositoryError::WrongKey { kind: credential.kind().as_str() }))
+}
+
+fn read_config(store: &dyn ReadStore, configs: &[NamedConfig], ring: &KeyRing) -> Result<Config, RepositoryError> {
+    let mut first_error = None;
+    for (generation, hash, meta) in configs {
+        let object = get_small(store, &meta.name)?;
+        let read = check_hash(&object, hash)
+            .and_then(|()| config::decode_config(&object, ring.repository, &ring.root_public, |epoch| ring.structure(epoch)));
+        match read {
+            Ok(config) if config.generation == *generation => return Ok(config),
+            Ok(_) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source: ObjectError::Misplaced })),
+            Err(source) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source })),
+        }
+    }
+    Err(first_error.unwrap_or(RepositoryError::NotThere { location: store.location() }))
+}
+
+/// Whether a role may see what snapshots contain.
+pub fn may_list(role: Role) -> bool {
+    !matches!(role, Role::Writer)
 }

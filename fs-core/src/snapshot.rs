@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+pub mod codec;
+pub mod select;
+
 use crate::id::{DeviceId, SnapshotId};
 use crate::record::Reference;
 use crate::report::Stats;
