@@ -1,1 +1,11 @@
-//! backup-writer
+//! Everything that changes a Yesterdrive repository or a local tree.
+//!
+//! The crate knows no terminal and no environment. Modules stand in reading order, which is the order of dependency.
+
+#![forbid(unsafe_code)]
+
+pub mod create;
+pub mod device;
+pub mod source;
+pub mod packer;
+pub mod backup;

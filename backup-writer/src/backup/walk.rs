@@ -1,0 +1,171 @@
+//! The ordered walk of a source: for each directory small files by name, then larger ones, then subdirectories. That is the order of packs.
+
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::Sender;
+use fs_core::path::{Name, TreePath};
+use fs_core::report::{Finding, Severity};
+use fs_core::tree::{Entry, EntryKind};
+
+use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
+
+/// One step of the walk.
+pub(super) enum Step {
+    /// Into a directory.
+    Enter(Box<Entry>),
+    /// An entry of the directory that is open.
+    Entry(Box<Child>, Directory),
+    /// Out of it; everything below was seen.
+    Leave,
+    /// Something that could not be saved.
+    Finding(Finding),
+}
+
+/// What to walk.
+pub(super) struct Walk<'a> {
+    /// Absolute paths, none inside another.
+    pub sources: &'a [PathBuf],
+    /// Entries that are left out wherever they are met: device and inode.
+    pub never: &'a HashSet<((u32, u32), u64)>,
+    /// Files up to this size come first.
+    pub small: u64,
+}
+
+/// The part of the tree that the sources name.
+#[derive(Default)]
+struct Wanted {
+    /// Everything below.
+    all: bool,
+    /// Only these.
+    children: BTreeMap<Name, Wanted>,
+}
+
+/// A directory whose subdirectories are still to come.
+struct Open {
+    directory: Directory,
+    rest: std::vec::IntoIter<(Child, Wanted)>,
+}
+
+/// The walk cannot go on because nobody takes its steps.
+struct Stopped;
+
+impl Walk<'_> {
+    /// Walks until the end, or until nobody takes the steps any more.
+    pub(super) fn run(&self, source: &LiveTree, steps: &Sender<Step>) {
+        let _ = self.walk(source, &|step| steps.send(step).map_err(|_| Stopped));
+    }
+
+    fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
+        let Ok((root, child)) = source.root() else { return Ok(()) };
+        let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
+        emit(Step::Enter(Box::new(child.entry)))?;
+        open.push(self.list(source, root, &self.wanted(), &path, emit)?);
+        // A stack and no recursion: a tree may be deeper than a thread's stack.
+        while let Some(top) = open.last_mut() {
+            let Some((child, wanted)) = top.rest.next() else {
+                emit(Step::Leave)?;
+                open.pop();
+                path.pop();
+                continue;
+            };
+            let Some(name) = child.entry.name.clone() else { continue };
+            let opened = source.open(&top.directory, &name, &child.stamp);
+            path.push(name);
+            emit(Step::Enter(Box::new(child.entry)))?;
+            match opened {
+                Ok(directory) if self.enters(source, &directory, &child.stamp) => {
+                    let next = self.list(source, directory, &wanted, &path, emit)?;
+                    open.push(next);
+                    continue;
+                }
+                Ok(_) => {
+                    emit(Step::Finding(Finding::at(Severity::Note, path.clone(), "left out: it belongs to the system or to this program")))?
+                }
+                Err(error) => emit(failed(&path, &error))?,
+            }
+            emit(Step::Leave)?;
+            path.pop();
+        }
+        Ok(())
+    }
+
+    fn enters(&self, source: &LiveTree, directory: &Directory, stamp: &Stamp) -> bool {
+        !self.never.contains(&(stamp.device, stamp.inode)) && !source.is_pseudo(directory)
+    }
+
+    /// Emits the entries of a directory that are no directories, in order, and keeps the subdirectories for later.
+    fn list(
+        &self,
+        source: &LiveTree,
+        directory: Directory,
+        wanted: &Wanted,
+        path: &TreePath,
+        emit: &dyn Fn(Step) -> Result<(), Stopped>,
+    ) -> Result<Open, Stopped> {
+        let names = if wanted.all { source.names(&directory) } else { Ok(wanted.children.keys().cloned().collect()) };
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => {
+                emit(failed(path, &error))?;
+                Vec::new()
+            }
+        };
+        let (mut large, mut directories) = (Vec::new(), Vec::new());
+        for name in names {
+            let child = match source.entry(&directory, &name) {
+                Ok(child) => child,
+                Err(error) => {
+                    emit(failed(&path.join(name), &error))?;
+                    continue;
+                }
+            };
+            if self.never.contains(&(child.stamp.device, child.stamp.inode)) && child.entry.kind != EntryKind::Directory {
+                continue;
+            }
+            match child.entry.kind {
+                EntryKind::Directory => directories.push((child, wanted.below(&name))),
+                EntryKind::File if child.entry.size > self.small => large.push(child),
+                _ => emit(Step::Entry(Box::new(child), directory.clone()))?,
+            }
+        }
+        for child in large {
+            emit(Step::Entry(Box::new(child), directory.clone()))?;
+        }
+        Ok(Open { directory, rest: directories.into_iter() })
+    }
+
+    fn wanted(&self) -> Wanted {
+        let mut root = Wanted::default();
+        for source in self.sources {
+            let mut node = &mut root;
+            for name in names_of(source) {
+                node = node.children.entry(name).or_default();
+            }
+            node.all = true;
+        }
+        root
+    }
+}
+
+impl Wanted {
+    fn below(&self, name: &Name) -> Self {
+        match self.children.get(name) {
+            Some(child) if !self.all => child.copy(),
+            _ => Self { all: true, children: BTreeMap::new() },
+        }
+    }
+
+    fn copy(&self) -> Self {
+        Self { all: self.all, children: self.children.iter().map(|(name, child)| (name.clone(), child.copy())).collect() }
+    }
+}
+
+fn names_of(path: &Path) -> impl Iterator<Item = Name> {
+    path.as_os_str().as_bytes().split(|&b| b == b'/').filter_map(|part| Name::new(part).ok())
+}
+
+fn failed(path: &TreePath, error: &SourceError) -> Step {
+    Step::Finding(Finding::at(Severity::Warning, path.clone(), error.to_string()))
+}

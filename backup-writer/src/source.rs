@@ -1,0 +1,382 @@
+//! The tree that is backed up: directories with everything the system tells about their entries, and the bytes of files.
+//!
+//! Everything is opened relative to its directory and never through a symbolic link, so nothing is read that another program put in place of
+//! what was listed.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fs_core::path::Name;
+use fs_core::time::Timestamp;
+use fs_core::tree::{Entry, EntryKind, Extent, Value};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
+use rustix::io::Errno;
+
+/// Extents beyond this number are not kept: the file is then saved in full.
+const EXTENTS_MAX: usize = 10_000;
+const XATTR_SIZE_MAX: usize = 1 << 16;
+
+/// Why something in the source could not be saved. A finding, never the end of a run.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It was there when the directory was listed and is not any more.
+    #[error("it vanished while the backup ran")]
+    Vanished,
+    /// It is another entry than the one listed.
+    #[error("it was replaced while the backup ran")]
+    Replaced,
+    /// The system refuses.
+    #[error("permission denied: run the backup as an administrator, or leave it out")]
+    Denied,
+    /// Anything else.
+    #[error("it could not be read: {0}")]
+    Failed(Errno),
+}
+
+impl From<Errno> for SourceError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::NOENT => Self::Vanished,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            Errno::LOOP | Errno::NOTDIR => Self::Replaced,
+            error => Self::Failed(error),
+        }
+    }
+}
+
+/// What tells one entry of a file system from another, and a changed one from an unchanged one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Device of the file system.
+    pub device: (u32, u32),
+    /// Inode.
+    pub inode: u64,
+    /// Length in bytes.
+    pub size: u64,
+    /// Modification.
+    pub mtime: Timestamp,
+    /// Change.
+    pub ctime: Timestamp,
+    /// Bytes on disk.
+    pub allocated: u64,
+}
+
+/// One entry as listed.
+#[derive(Clone, Debug)]
+pub struct Child {
+    /// Everything but content and what is below.
+    pub entry: Entry,
+    /// Its identity.
+    pub stamp: Stamp,
+}
+
+/// An open directory. Shared with the threads that read its files.
+#[derive(Clone, Debug)]
+pub struct Directory(Arc<OwnedFd>);
+
+/// Reads a live tree. Keeps the names of owners and groups that it has looked up.
+#[derive(Debug, Default)]
+pub struct LiveTree {
+    users: Mutex<HashMap<u32, Option<String>>>,
+    groups: Mutex<HashMap<u32, Option<String>>>,
+}
+
+impl LiveTree {
+    /// Opens the root of the file system.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn root(&self) -> Result<(Directory, Child), SourceError> {
+        let directory = Directory(Arc::new(open_at(CWD, b"/")?));
+        let child = self.child(&directory, b".", None)?;
+        Ok((directory, child))
+    }
+
+    /// Opens a subdirectory that was listed as `stamp`.
+    ///
+    /// # Errors
+    /// [`SourceError`], `Replaced` if it is another one by now.
+    pub fn open(&self, parent: &Directory, name: &Name, stamp: &Stamp) -> Result<Directory, SourceError> {
+        let directory = Directory(Arc::new(open_at(&*parent.0, name.as_bytes())?));
+        let now = rustix::fs::fstat(&*directory.0)?;
+        if now.st_ino == stamp.inode { Ok(directory) } else { Err(SourceError::Replaced) }
+    }
+
+    /// Names in a directory, sorted bytewise.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn names(&self, directory: &Directory) -> Result<Vec<Name>, SourceError> {
+        let mut names = Vec::new();
+        for item in rustix::fs::Dir::read_from(&*directory.0)? {
+            // "." and ".." are no names; neither is anything else that a file system may not return.
+            names.extend(Name::new(item?.file_name().to_bytes()));
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// One entry of a directory.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn entry(&self, directory: &Directory, name: &Name) -> Result<Child, SourceError> {
+        self.child(directory, name.as_bytes(), Some(name.clone()))
+    }
+
+    /// Whether a directory belongs to a file system that the kernel makes up, or is one of our own mounts.
+    pub fn is_pseudo(&self, directory: &Directory) -> bool {
+        const PSEUDO: [u64; 16] = [
+            0x9fa0,      // proc
+            0x6265_6572, // sysfs
+            0x1cd1,      // devpts
+            0x27e0_eb,   // cgroup
+            0x6367_7270, // cgroup2
+            0x6462_6720, // debugfs
+            0x7472_6163, // tracefs
+            0x7363_6673, // securityfs
+            0xcafe_4a11, // bpf
+            0x1980_0202, // mqueue
+            0x0187,      // autofs
+            0x6165_676c, // pstore
+            0x6265_6570, // configfs
+            0xde5e_81e4, // efivarfs
+            0x4249_4e4d, // binfmt_misc
+            0x6e73_6673, // nsfs
+        ];
+        const FUSE: u64 = 0x6573_5546;
+        let Ok(info) = rustix::fs::fstatfs(&*directory.0) else { return false };
+        #[expect(clippy::cast_sign_loss, reason = "a magic number, whatever type the C library gives it")]
+        let kind = info.f_type as u64 & 0xffff_ffff;
+        PSEUDO.contains(&kind) || (kind == FUSE && is_own_mount(directory)) || is_device_tree(directory)
+    }
+
+    /// Opens a regular file that was listed as `stamp`.
+    ///
+    /// # Errors
+    /// [`SourceError`], `Replaced` if it is another file by now.
+    pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<SourceFile, SourceError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        // Only the owner may leave the time of access alone.
+        let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
+            .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
+        let file = SourceFile { file: File::from(fd) };
+        let now = file.stamp()?;
+        if now.inode == stamp.inode && now.device == stamp.device { Ok(file) } else { Err(SourceError::Replaced) }
+    }
+
+    fn child(&self, directory: &Directory, raw_name: &[u8], name: Option<Name>) -> Result<Child, SourceError> {
+        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+        let stat = rustix::fs::statx(&*directory.0, raw_name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted)?;
+        let kind = kind_of(stat.stx_mode.into()).ok_or(SourceError::Failed(Errno::NOTSUP))?;
+        let mut entry = Entry::new(name, kind);
+        let stamp = stamp_of(&stat);
+        entry.mode = u32::from(stat.stx_mode) & 0o7777;
+        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
+        entry.user = cached(&self.users, stat.stx_uid, user_name);
+        entry.group = cached(&self.groups, stat.stx_gid, group_name);
+        (entry.mtime, entry.ctime) = (Some(stamp.mtime), Some(stamp.ctime));
+        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            entry.btime = Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
+        }
+        match kind {
+            EntryKind::File => entry.size = stat.stx_size,
+            EntryKind::Symlink => {
+                let target = rustix::fs::readlinkat(&*directory.0, raw_name, Vec::new())?.into_bytes();
+                entry.size = target.len() as u64;
+                entry.target = Some(target);
+            }
+            EntryKind::CharDevice | EntryKind::BlockDevice => entry.device = Some((stat.stx_rdev_major, stat.stx_rdev_minor)),
+            EntryKind::Directory | EntryKind::Fifo | EntryKind::Socket => {}
+        }
+        if kind != EntryKind::Directory && stat.stx_nlink > 1 {
+            // Inodes are unique in a file system, file systems by their device: mixed, so that both count.
+            let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
+            entry.link_group = Some(stat.stx_ino ^ device.rotate_left(24));
+            entry.link_count = Some(stat.stx_nlink.into());
+        }
+        let path = [format!("/proc/self/fd/{}/", directory.0.as_raw_fd()).as_bytes(), raw_name].concat();
+        read_xattrs(&path, &mut entry);
+        Ok(Child { entry, stamp })
+    }
+}
+
+/// An open regular file of the source.
+#[derive(Debug)]
+pub struct SourceFile {
+    file: File,
+}
+
+impl SourceFile {
+    /// Reads into the buffer; 0 at the end.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        loop {
+            match self.file.read(buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO).into()),
+            }
+        }
+    }
+
+    /// Continues reading at this offset.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn seek(&mut self, offset: u64) -> Result<(), SourceError> {
+        rustix::fs::seek(&self.file, SeekFrom::Start(offset))?;
+        Ok(())
+    }
+
+    /// What it is now.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn stamp(&self) -> Result<Stamp, SourceError> {
+        let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        if kind_of(stat.stx_mode.into()) == Some(EntryKind::File) { Ok(stamp_of(&stat)) } else { Err(SourceError::Replaced) }
+    }
+
+    /// The parts of a sparse file that are present; `None` if it has no holes worth keeping.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn extents(&self, stamp: &Stamp) -> Result<Option<Vec<Extent>>, SourceError> {
+        if stamp.allocated >= stamp.size {
+            return Ok(None);
+        }
+        let (mut extents, mut at) = (Vec::new(), 0);
+        while at < stamp.size {
+            let offset = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(offset) => offset,
+                Err(Errno::NXIO) => break,
+                Err(_) => return Ok(None),
+            };
+            let end = rustix::fs::seek(&self.file, SeekFrom::Hole(offset))?.min(stamp.size);
+            if offset >= stamp.size || end <= offset {
+                break;
+            }
+            extents.push(Extent { offset, length: end - offset });
+            at = end;
+            if extents.len() > EXTENTS_MAX {
+                return Ok(None);
+            }
+        }
+        let all = [Extent { offset: 0, length: stamp.size }];
+        Ok((extents != all).then_some(extents))
+    }
+}
+
+/// A path made absolute, without `.`, `..` and symbolic links in its parent; the last part is kept as it is.
+///
+/// # Errors
+/// The system's, with the path.
+pub fn absolute(path: &Path) -> Result<PathBuf, std::io::Error> {
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let whole = parent.canonicalize()?.join(name);
+            whole.symlink_metadata()?;
+            Ok(whole)
+        }
+        _ => path.canonicalize(),
+    }
+}
+
+/// Device and inode of a path, to recognise it wherever it is met; `None` if there is nothing.
+pub fn identity(path: &Path) -> Option<((u32, u32), u64)> {
+    let stat = rustix::fs::statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
+    Some(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+}
+
+fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags | OFlags::NOATIME, Mode::empty())
+        .or_else(|_| rustix::fs::openat(&parent, name, flags, Mode::empty()))
+}
+
+fn kind_of(mode: u32) -> Option<EntryKind> {
+    use rustix::fs::FileType;
+    match FileType::from_raw_mode(mode) {
+        FileType::RegularFile => Some(EntryKind::File),
+        FileType::Directory => Some(EntryKind::Directory),
+        FileType::Symlink => Some(EntryKind::Symlink),
+        FileType::Fifo => Some(EntryKind::Fifo),
+        FileType::Socket => Some(EntryKind::Socket),
+        FileType::CharacterDevice => Some(EntryKind::CharDevice),
+        FileType::BlockDevice => Some(EntryKind::BlockDevice),
+        FileType::Unknown => None,
+    }
+}
+
+fn stamp_of(stat: &Statx) -> Stamp {
+    let time = |seconds, nanos| Timestamp::new(seconds, nanos).unwrap_or_default();
+    Stamp {
+        device: (stat.stx_dev_major, stat.stx_dev_minor),
+        inode: stat.stx_ino,
+        size: stat.stx_size,
+        mtime: time(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+        ctime: time(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        allocated: stat.stx_blocks.saturating_mul(512),
+    }
+}
+
+fn cached(names: &Mutex<HashMap<u32, Option<String>>>, id: u32, look_up: fn(u32) -> Option<String>) -> Option<String> {
+    names.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert_with(|| look_up(id)).clone()
+}
+
+fn user_name(id: u32) -> Option<String> {
+    nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(id)).ok().flatten().map(|user| user.name)
+}
+
+fn group_name(id: u32) -> Option<String> {
+    nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(id)).ok().flatten().map(|group| group.name)
+}
+
+/// Attributes that cannot be read are left out: most often the file system has none.
+fn read_xattrs(path: &[u8], entry: &mut Entry) {
+    let mut list = [0u8; 1024];
+    let names = match rustix::fs::llistxattr(path, &mut list) {
+        Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => return,
+        Ok(length) => list.get(..length).unwrap_or_default().to_vec(),
+        Err(_) => {
+            let mut long = vec![0u8; XATTR_SIZE_MAX];
+            let Ok(length) = rustix::fs::llistxattr(path, &mut long[..]) else { return };
+            long.truncate(length);
+            long
+        }
+    };
+    for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {
+        let mut value = vec![0u8; XATTR_SIZE_MAX];
+        let Ok(length) = rustix::fs::lgetxattr(path, name, &mut value[..]) else { continue };
+        value.truncate(length);
+        match name {
+            b"system.posix_acl_access" => entry.acl.access = Some(value),
+            b"system.posix_acl_default" => entry.acl.default = Some(value),
+            _ => entry.xattrs.push((name.to_vec(), Value::Inline(value))),
+        }
+    }
+    entry.xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+}
+
+fn is_own_mount(directory: &Directory) -> bool {
+    let Ok(stat) = rustix::fs::statx(&*directory.0, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS) else { return false };
+    let device = format!(" {}:{} ", stat.stx_dev_major, stat.stx_dev_minor);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.contains(&device) && line.contains(" - fuse.yesterdrive "))
+}
+
+/// A devtmpfs cannot be told from a tmpfs by its number, only by its mount.
+fn is_device_tree(directory: &Directory) -> bool {
+    let link = format!("/proc/self/fd/{}", directory.0.as_raw_fd());
+    let mounted_on = std::fs::read_link(link).unwrap_or_default();
+    mounted_on == Path::new("/dev")
+}
