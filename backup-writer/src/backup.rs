@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::chunker::Chunker;
-use fs_core::crypto::{self, OpenError, SharedRandom};
+use fs_core::crypto;
 use fs_core::id::{ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::{Observer, Progress};
@@ -29,7 +29,7 @@ use fs_core::tree::{Content, Entry, EntryKind, LinkRow, ROOT_POSITION, Subtree, 
 
 use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
-use crate::packer::{PackError, Packer, Sealed, Shared, list_packs};
+use crate::packer::{PackError, Packer, Shared, list_packs};
 use crate::source::{self, LiveTree};
 
 mod read;
@@ -401,7 +401,8 @@ impl<'a> Collector<'a> {
 
     fn is_unchanged(&self, now: &Entry, before: &Entry) -> bool {
         let Some(trusted_before) = self.trusted_before else { return false };
-        let old_enough = now.mtime < Some(trusted_before) && now.ctime < Some(trusted_before);
+        // Every write moves the time of change; the time of modification can be set to anything, also to the future.
+        let old_enough = now.ctime.or(now.mtime) < Some(trusted_before);
         let same = (now.size, now.mtime, now.ctime) == (before.size, before.mtime, before.ctime);
         old_enough && same && before.content.references().iter().all(|reference| self.shared.is_present(reference))
     }

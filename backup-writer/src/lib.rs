@@ -9,3 +9,6 @@ pub mod device;
 pub mod source;
 pub mod packer;
 pub mod backup;
+pub mod metadata;
+pub mod restore;
+pub mod check;

@@ -1,1 +1,151 @@
-//! tests
+//! The kit that the suite shares: repositories in memory or in a folder, source trees, comparison of trees.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use backup_writer::backup::{BackupOptions, BackupReport, backup};
+use backup_writer::create::{NewKey, create};
+use fs_core::crypto::{Key, SharedRandom};
+use fs_core::key::slot::{Credential, PasswordCost};
+use fs_core::observer::Silent;
+use fs_core::repository::{OpenOptions, Repository};
+use fs_core::storage::WriteStore;
+use fs_core::testing::{ManualClock, SeededRandom};
+
+/// A repository with the key file that opens it.
+#[derive(Debug, Clone)]
+pub struct Bench {
+    /// Its store.
+    pub store: Arc<dyn WriteStore>,
+    /// Opens it.
+    pub credential: Credential,
+    /// Its clock, set by hand.
+    pub clock: Arc<ManualClock>,
+    /// Its randomness.
+    pub random: SharedRandom,
+}
+
+impl Bench {
+    /// A new repository in a store.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn new(store: Arc<dyn WriteStore>) -> Result<Self> {
+        let (clock, random): (_, SharedRandom) = (ManualClock::at(later_than_any_file()), SeededRandom::shared(7));
+        let credential = Credential::KeyFile(Key::from_bytes([42; 32]));
+        let key = NewKey { credential: credential.clone(), label: "test".into(), cost: PasswordCost::LEAST };
+        create(&*store, &[key], &(Arc::clone(&clock) as _), &random)?;
+        Ok(Self { store, credential, clock, random })
+    }
+
+    /// Opens it anew, with empty caches.
+    ///
+    /// # Errors
+    /// If it does not open.
+    pub fn open(&self) -> Result<Arc<Repository>> {
+        let options = OpenOptions { clock: Arc::clone(&self.clock) as _, random: Arc::clone(&self.random), ..OpenOptions::default() };
+        Ok(Arc::new(Repository::open(Arc::clone(&self.store).as_read(), &self.credential, &options)?))
+    }
+
+    /// Backs up one folder as host `host`.
+    ///
+    /// # Errors
+    /// If the backup fails.
+    pub fn backup(&self, folder: &Path, state: Option<&Path>) -> Result<BackupReport> {
+        self.clock.advance(std::time::Duration::from_secs(60));
+        Ok(backup(&self.open()?, &self.store, &options(folder, state), &Silent)?)
+    }
+}
+
+/// Options for a backup of one folder.
+pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
+    BackupOptions {
+        paths: vec![folder.into()],
+        host: "host".into(),
+        set: String::new(),
+        tags: Vec::new(),
+        never: Vec::new(),
+        state: state.map(Into::into),
+        reread: false,
+        level: 3,
+        utc_offset_minutes: 0,
+        tool_version: "test".into(),
+    }
+}
+
+/// Tomorrow by the system's clock: files that a test has just made are old enough to be trusted.
+#[expect(clippy::disallowed_methods, reason = "compared with times that the file system gives")]
+fn later_than_any_file() -> fs_core::time::Timestamp {
+    fs_core::time::Timestamp::from(std::time::SystemTime::now()).saturating_add(std::time::Duration::from_secs(86_400))
+}
+
+/// A file or directory, as `stat` and reading tell.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Kind and permission bits.
+    pub mode: u32,
+    /// Owner and group.
+    pub owner: (u32, u32),
+    /// Length; 0 for directories.
+    pub size: u64,
+    /// Time of modification; `None` where it is not compared.
+    pub mtime: (i64, i64),
+    /// Device number.
+    pub device: u64,
+    /// Links to it; 0 for directories.
+    pub links: u64,
+    /// Content of a file, target of a link.
+    pub bytes: Vec<u8>,
+}
+
+/// Everything below a folder by relative path.
+///
+/// # Errors
+/// If something cannot be read.
+pub fn look(folder: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
+    let (mut seen, mut open) = (BTreeMap::new(), vec![PathBuf::new()]);
+    while let Some(path) = open.pop() {
+        for item in std::fs::read_dir(folder.join(&path)).with_context(|| path.display().to_string())? {
+            let place = path.join(item?.file_name());
+            let whole = folder.join(&place);
+            let metadata = whole.symlink_metadata()?;
+            let bytes = if metadata.is_file() {
+                std::fs::read(&whole)?
+            } else if metadata.is_symlink() {
+                std::fs::read_link(&whole)?.as_os_str().as_bytes().to_vec()
+            } else {
+                Vec::new()
+            };
+            let is_directory = metadata.is_dir();
+            seen.insert(
+                place.clone(),
+                Seen {
+                    mode: metadata.permissions().mode(),
+                    owner: (metadata.uid(), metadata.gid()),
+                    size: if is_directory { 0 } else { metadata.size() },
+                    mtime: (metadata.mtime(), metadata.mtime_nsec()),
+                    device: metadata.rdev(),
+                    links: if is_directory { 0 } else { metadata.nlink() },
+                    bytes,
+                },
+            );
+            if is_directory {
+                open.push(place);
+            }
+        }
+    }
+    Ok(seen)
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    fs_core::crypto::RandomSource::fill(&*SeededRandom::shared(seed), &mut bytes);
+    bytes
+}

@@ -60,8 +60,9 @@ impl Walk<'_> {
     fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
         let Ok((root, child)) = source.root() else { return Ok(()) };
         let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
-        emit(Step::Enter(Box::new(child.entry)))?;
-        open.push(self.list(source, root, &self.wanted(), &path, emit)?);
+        let wanted = self.wanted();
+        emit(enter(child, &wanted))?;
+        open.push(self.list(source, root, &wanted, &path, emit)?);
         // A stack and no recursion: a tree may be deeper than a thread's stack.
         while let Some(top) = open.last_mut() {
             let Some((child, wanted)) = top.rest.next() else {
@@ -72,10 +73,11 @@ impl Walk<'_> {
             };
             let Some(name) = child.entry.name.clone() else { continue };
             let opened = source.open(&top.directory, &name, &child.stamp);
+            let stamp = child.stamp;
             path.push(name);
-            emit(Step::Enter(Box::new(child.entry)))?;
+            emit(enter(child, &wanted))?;
             match opened {
-                Ok(directory) if self.enters(source, &directory, &child.stamp) => {
+                Ok(directory) if self.enters(source, &directory, &stamp) => {
                     let next = self.list(source, directory, &wanted, &path, emit)?;
                     open.push(next);
                     continue;
@@ -160,6 +162,15 @@ impl Wanted {
     fn copy(&self) -> Self {
         Self { all: self.all, children: self.children.iter().map(|(name, child)| (name.clone(), child.copy())).collect() }
     }
+}
+
+/// A directory above the sources is only the way to them: its times change with things that are not saved, and would make every run a changed one.
+fn enter(child: Child, wanted: &Wanted) -> Step {
+    let mut entry = child.entry;
+    if !wanted.all {
+        (entry.mtime, entry.ctime) = (None, None);
+    }
+    Step::Enter(Box::new(entry))
 }
 
 fn names_of(path: &Path) -> impl Iterator<Item = Name> {

@@ -1,82 +1,247 @@
-//! Breaks an operation at every store call it makes, one after the other.
+//! Breaks an operation at every store call it makes, or at random ones, all from one seed.
+//!
+//! An operation under test is a closure that uses [`Simulator::store`] and [`Simulator::clock`]. Whatever it does to them, the objects that reached
+//! the store are in [`Simulator::memory`], which never fails: what a program finds that comes after the crash.
 
 use std::sync::Arc;
 
-use super::faulty::{Fault, FaultyStore};
-use super::random::SeededRandom;
-use super::{Call, ManualClock};
-use crate::storage::{WriteStore, memory::MemoryStore};
+use super::{CallKind, Fault, FaultyStore, ManualClock, Rule};
+use crate::storage::WriteStore;
+use crate::storage::memory::MemoryStore;
 
-/// Everything that an operation under test may see of the world, made from one seed.
+/// Most faults in one random script.
+const RANDOM_FAULTS_MAX: u64 = 3;
+
+/// A store that can be broken, over one that cannot, and a clock.
 #[derive(Debug)]
-pub struct World {
-    /// The store that the operation is given.
-    pub store: Arc<FaultyStore>,
-    /// The same objects without faults.
-    pub memory: Arc<MemoryStore>,
-    /// The clock.
-    pub clock: Arc<ManualClock>,
-    /// The source of randomness.
-    pub random: Arc<SeededRandom>,
+pub struct Simulator {
+    seed: u64,
+    clock: Arc<ManualClock>,
+    memory: MemoryStore,
+    faulty: Arc<FaultyStore>,
 }
 
-impl World {
-    /// A world whose store begins with the objects of `memory`.
-    pub fn new(seed: u64, memory: &MemoryStore) -> Self {
-        let memory = Arc::new(memory.fork());
-        let store = FaultyStore::new(Arc::clone(&memory) as Arc<dyn WriteStore>);
-        Self { store, memory, clock: ManualClock::shared(), random: SeededRandom::shared(seed) }
+impl Simulator {
+    /// An empty store without faults.
+    pub fn new(seed: u64) -> Self {
+        let clock = ManualClock::shared();
+        let memory = MemoryStore::with_clock(clock.clone());
+        let faulty = FaultyStore::new(Arc::new(memory.clone()), []);
+        Self { seed, clock, memory, faulty }
+    }
+
+    /// The seed, for whatever else in the test is random.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The store for the operation under test.
+    pub fn store(&self) -> Arc<dyn WriteStore> {
+        self.faulty.clone()
+    }
+
+    /// The clock of the store and of the operation.
+    pub fn clock(&self) -> Arc<ManualClock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// What has reached the store, without faults.
+    pub fn memory(&self) -> &MemoryStore {
+        &self.memory
+    }
+
+    /// The wrapper that fails: its script, its count of calls, and what it struck.
+    pub fn faulty(&self) -> &FaultyStore {
+        &self.faulty
     }
 }
 
-/// Runs `operation` once undisturbed and counts its store calls, then once for each call and fault with that call broken; after each run the
-/// store is healed and `check` sees the world and what the operation returned.
+/// One run of an operation, after the faults have been lifted.
+#[derive(Debug)]
+pub struct Outcome<T> {
+    /// The call that was to be struck, counted from 1; 0 for a random script.
+    pub call: u64,
+    /// Whether any fault struck. Not if the operation made fewer calls this time.
+    pub was_struck: bool,
+    /// What the operation returned.
+    pub result: T,
+}
+
+/// Runs `operation` once without faults to count its store calls, then once for each of them with `fault` at it.
 ///
-/// Returns the calls of the undisturbed run.
-pub fn at_every_call<T>(
+/// Each run begins with a new simulator of the same seed that `prepare` has filled; its calls are neither counted nor struck. After each run, the
+/// undisturbed one included, the store works again and `check` looks at what is left. Returns the number of calls.
+///
+/// # Panics
+/// If a closure does; the seed and the call are then printed.
+pub fn run_at_every_call<T>(
     seed: u64,
-    start: &MemoryStore,
-    faults: &[Fault],
-    operation: impl Fn(&World) -> T,
-    check: impl Fn(&World, T, Option<(&Call, Fault)>),
-) -> Vec<Call> {
-    let quiet = World::new(seed, start);
-    let result = operation(&quiet);
-    let calls = quiet.store.log();
-    check(&quiet, result, None);
-    for &fault in faults {
-        for (at, call) in (1..).zip(&calls) {
-            let world = World::new(seed, start);
-            world.store.fail_at(at, fault);
-            let result = operation(&world);
-            world.store.heal();
-            check(&world, result, Some((call, fault)));
-        }
+    fault: Fault,
+    prepare: impl Fn(&Simulator),
+    operation: impl Fn(&Simulator) -> T,
+    check: impl Fn(&Simulator, Outcome<T>),
+) -> u64 {
+    let run = |call: u64| {
+        let rules = (call > 0).then(|| Rule::nth(call, fault));
+        run_once(seed, &format!("{fault:?} at store call {call}"), rules, call, (&prepare, &operation, &check))
+    };
+    let calls = run(0);
+    for call in 1..=calls {
+        run(call);
     }
     calls
 }
 
+/// Runs `operation` with one to three random faults from `faults`, once for each seed; otherwise as [`run_at_every_call`].
+///
+/// # Panics
+/// If a closure does; the seed and the script are then printed.
+pub fn run_with_random_faults<T>(
+    seeds: std::ops::Range<u64>,
+    faults: &[Fault],
+    prepare: impl Fn(&Simulator),
+    operation: impl Fn(&Simulator) -> T,
+    check: impl Fn(&Simulator, Outcome<T>),
+) {
+    for seed in seeds {
+        let calls = run_once(seed, "no fault", [], 0, (&prepare, &operation, &check));
+        let script = random_script(seed, faults, calls);
+        run_once(seed, &format!("{script:?}"), script, 0, (&prepare, &operation, &check));
+    }
+}
+
+/// The three closures of a run.
+type Steps<'a, T> = (&'a dyn Fn(&Simulator), &'a dyn Fn(&Simulator) -> T, &'a dyn Fn(&Simulator, Outcome<T>));
+
+fn run_once<T>(seed: u64, what: &str, rules: impl IntoIterator<Item = Rule>, call: u64, steps: Steps<'_, T>) -> u64 {
+    let (prepare, operation, check) = steps;
+    let _guard = TellWhere { seed, what };
+    let simulator = Simulator::new(seed);
+    prepare(&simulator);
+    let calls_before = simulator.faulty.calls();
+    for rule in rules {
+        simulator.faulty.add(rule);
+    }
+    let result = operation(&simulator);
+    let calls = simulator.faulty.calls() - calls_before;
+    let was_struck = !simulator.faulty.struck().is_empty();
+    simulator.faulty.heal();
+    check(&simulator, Outcome { call, was_struck, result });
+    calls
+}
+
+fn random_script(seed: u64, faults: &[Fault], calls: u64) -> Vec<Rule> {
+    let mut random = Random(seed);
+    let count = 1 + random.below(RANDOM_FAULTS_MAX);
+    let mut rule = || {
+        let fault = faults.iter().cycle().nth(usize::try_from(random.below(64)).unwrap_or(0)).copied().unwrap_or(Fault::ErrorBefore);
+        let rule = Rule::nth(1 + random.below(calls), fault);
+        // Faults that mean something for one kind of call only would rarely strike such a call by chance.
+        match fault {
+            Fault::TornWrite | Fault::Full => rule.kind(CallKind::Put),
+            Fault::StaleList | Fault::EmptyList => rule.kind(CallKind::List),
+            _ => rule,
+        }
+    };
+    (0..count).map(|_| rule()).collect()
+}
+
+/// Numbers that look random and follow from a seed (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound`; 0 if that is 0.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).checked_rem(bound).unwrap_or(0)
+    }
+}
+
+/// Says how to come back to a failed run.
+struct TellWhere<'a> {
+    seed: u64,
+    what: &'a str,
+}
+
+impl Drop for TellWhere<'_> {
+    #[expect(clippy::print_stderr, reason = "the only way to add to a panic that is not ours; tests only")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("simulator: seed {}, {}", self.seed, self.what);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::object::object_hash;
-    use crate::storage::{ObjectName, StoreError, wait};
+    use crate::storage::{StoreError, wait};
+    use crate::testing::contract;
+
+    /// A small operation with an order to keep: data before the name that promises them.
+    fn publish(simulator: &Simulator) -> Result<(), StoreError> {
+        let store = simulator.store();
+        contract::put(&*store, "pack/1", b"data")?;
+        contract::put(&*store, "pack/2", b"data")?;
+        contract::put(&*store, "snap/1", b"promise")
+    }
+
+    fn names(simulator: &Simulator) -> Vec<String> {
+        simulator.memory().contents().into_iter().map(|(name, _)| name.to_string()).collect()
+    }
 
     #[test]
-    fn every_call_is_broken_once_in_every_way() {
-        let put_two = |world: &World| -> Result<(), StoreError> {
-            for name in ["pack/a", "snap/a"] {
-                wait(name, world.store.put_new(&ObjectName::new(name), bytes::Bytes::from_static(b"x"), &object_hash(b"x")))?;
-            }
-            Ok(())
-        };
-        let broken = std::cell::Cell::new(0);
-        let calls = at_every_call(1, &MemoryStore::new(), &[Fault::ErrorBefore, Fault::ErrorAfter], put_two, |world, result, fault| {
-            let names: Vec<_> = world.memory.contents().into_iter().map(|(name, _)| name.to_string()).collect();
-            assert_eq!(result.is_ok(), fault.is_none());
-            assert!(!names.contains(&"snap/a".to_owned()) || names.contains(&"pack/a".to_owned()), "order holds at every cut");
-            broken.set(broken.get() + usize::from(fault.is_some()));
+    fn every_crash_is_seen_once() {
+        let seen = RefCell::new(Vec::new());
+        let prepare = |simulator: &Simulator| contract::put(&*simulator.store(), "repo/1", b"").unwrap();
+        let calls = run_at_every_call(7, Fault::KillFromHere, prepare, publish, |simulator, outcome| {
+            assert_eq!(outcome.was_struck, outcome.call > 0);
+            assert_eq!(outcome.result.is_err(), outcome.was_struck);
+            seen.borrow_mut().push(names(simulator).len());
+            assert!(wait("", simulator.store().list("", None)).is_ok(), "the store works again");
         });
-        assert_eq!((calls.len(), broken.get()), (2, 4));
+        assert_eq!((calls, seen.into_inner()), (3, vec![4, 1, 2, 3]));
+    }
+
+    #[test]
+    fn an_operation_in_the_wrong_order_is_caught() {
+        let wrong = |simulator: &Simulator| {
+            contract::put(&*simulator.store(), "snap/1", b"promise")?;
+            contract::put(&*simulator.store(), "pack/1", b"data")
+        };
+        let broken = RefCell::new(Vec::new());
+        run_at_every_call(
+            7,
+            Fault::KillFromHere,
+            |_| {},
+            wrong,
+            |simulator, outcome| {
+                if names(simulator) == ["snap/1"] {
+                    broken.borrow_mut().push(outcome.call);
+                }
+            },
+        );
+        assert_eq!(broken.into_inner(), [2]);
+    }
+
+    #[test]
+    fn random_faults_follow_from_the_seed_and_reach_everything() {
+        let run = || {
+            let left = RefCell::new(Vec::new());
+            let check = |simulator: &Simulator, outcome: Outcome<Result<(), StoreError>>| {
+                left.borrow_mut().push((names(simulator), outcome.result.is_ok(), outcome.was_struck));
+            };
+            run_with_random_faults(0..40, &[Fault::ErrorAfterEffect, Fault::KillFromHere, Fault::Full], |_| {}, publish, check);
+            left.into_inner()
+        };
+        let left = run();
+        assert_eq!(left, run());
+        let lengths: BTreeSet<_> = left.iter().map(|(names, ..)| names.len()).collect();
+        assert_eq!(lengths, (0..=3).collect());
     }
 }

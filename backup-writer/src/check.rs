@@ -1,0 +1,280 @@
+//! `check()`: whether everything that the snapshots need is there and opens. Changes nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use fs_core::id::{PackId, RecordId};
+use fs_core::object::{self, ObjectKind};
+use fs_core::observer::{Observer, Progress};
+use fs_core::pack::{self, Trailer};
+use fs_core::path::TreePath;
+use fs_core::record::{RecordKind, Reference};
+use fs_core::report::{Finding, Place, Severity};
+use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::snapshot::Snapshot;
+use fs_core::storage::wait;
+use fs_core::tree::{Content, Entry, Page, Value};
+
+use crate::packer::{list_packs, read_trailer};
+
+/// How much data is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReadData {
+    /// Trees only; data packs by their trailers.
+    #[default]
+    None,
+    /// The n-th of m parts of all packs, counted from 1: m runs read everything.
+    Part {
+        /// Which part.
+        n: u64,
+        /// Of how many.
+        m: u64,
+    },
+    /// Everything.
+    All,
+}
+
+/// What a check saw.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// Snapshots that open.
+    pub snapshot_count: u64,
+    /// Packs listed.
+    pub pack_count: u64,
+    /// Records that the packs hold.
+    pub record_count: u64,
+    /// Packs read in full.
+    pub packs_read: u64,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// Checks a repository.
+///
+/// # Errors
+/// [`RepositoryError`] only if the store cannot be listed; damage is a finding.
+pub fn check(repository: &Repository, read_data: ReadData, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
+    let mut run =
+        Run { repository, observer, report: CheckReport::default(), packs: HashMap::new(), seen: HashSet::new(), index: HashMap::new() };
+    run.packs(read_data)?;
+    run.index()?;
+    let (snapshots, findings) = repository.snapshots_and_findings()?;
+    run.note(findings);
+    for snapshot in &snapshots {
+        if observer.is_cancelled() {
+            break;
+        }
+        run.snapshot(snapshot);
+    }
+    Ok(run.report)
+}
+
+struct Run<'a> {
+    repository: &'a Repository,
+    observer: &'a dyn Observer,
+    report: CheckReport,
+    /// Where each listed pack holds which record.
+    packs: HashMap<PackId, HashMap<u32, (RecordId, u32)>>,
+    /// Pages and lists that were checked.
+    seen: HashSet<RecordId>,
+    /// Records that moved: found by the index only.
+    index: HashMap<RecordId, bool>,
+}
+
+impl Run<'_> {
+    fn packs(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
+        let packs = list_packs(self.repository)?;
+        let mut progress = Progress { entry_total: packs.len() as u64, ..Progress::default() };
+        for (id, kind, size) in packs {
+            if self.observer.is_cancelled() {
+                return Ok(());
+            }
+            let name = object::pack_name(kind, &id);
+            let trailer = if wanted(read_data, &id) { self.read_whole(id, kind) } else { read_trailer(self.repository, id, kind, size) };
+            match trailer {
+                Ok(trailer) => {
+                    self.report.record_count += trailer.records.len() as u64;
+                    let records = trailer.records.iter().map(|record| (record.offset, (record.facts.id, record.stored_len)));
+                    self.packs.insert(id, records.collect());
+                }
+                Err(RepositoryError::Object { source, .. }) => {
+                    self.note([Finding::object(Severity::Error, name.as_str(), source.to_string())])
+                }
+                Err(RepositoryError::Store(error)) => self.note([Finding::object(Severity::Error, name.as_str(), error.to_string())]),
+                Err(error) => return Err(error),
+            }
+            self.report.pack_count += 1;
+            progress.entry_count += 1;
+            progress.byte_count += size;
+            self.observer.progress(&progress);
+        }
+        Ok(())
+    }
+
+    /// Reads a pack, its end hash and every record in it.
+    fn read_whole(&mut self, id: PackId, kind: ObjectKind) -> Result<Trailer, RepositoryError> {
+        let name = object::pack_name(kind, &id);
+        let bytes = wait(name.as_str(), self.repository.store().get(&name))?;
+        let mut findings = Vec::new();
+        if !pack::verify_end_hash(&bytes) {
+            findings.push(Finding::object(Severity::Error, name.as_str(), "its bytes do not have the hash at its end"));
+        }
+        let trailer = pack::decode_whole(&bytes, (kind, id, self.repository.id()), |epoch| self.repository.ring().structure(epoch))
+            .map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
+        for (record_kind, _, reference) in trailer.references(id) {
+            let start = reference.offset as usize;
+            let stored = bytes.get(start..start + reference.stored_len as usize).unwrap_or_default();
+            if let Err(error) = self.repository.open_record(record_kind, &reference, stored) {
+                findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string()));
+            }
+        }
+        self.report.packs_read += 1;
+        self.note(findings);
+        Ok(trailer)
+    }
+
+    fn index(&mut self) -> Result<(), RepositoryError> {
+        let (shards, findings) = self.repository.shards()?;
+        self.note(findings);
+        for shard in shards {
+            let missing = shard.packs().iter().filter(|pack| !self.packs.contains_key(&pack.id)).map(|pack| {
+                let name = object::pack_name(pack.kind, &pack.id);
+                Finding::object(Severity::Error, name.as_str(), "the index names it, and it is missing or damaged")
+            });
+            let missing: Vec<_> = missing.collect();
+            self.note(missing);
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) {
+        self.report.snapshot_count += 1;
+        let id = snapshot.id.short();
+        if !snapshot.sealed {
+            let message =
+                format!("snapshot {id} is incomplete: its backup was interrupted before the last check; the next run replaces it");
+            self.note([Finding { severity: Severity::Note, place: Place::Operation, message }]);
+        }
+        let manifest = &snapshot.manifest;
+        for reference in manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings) {
+            self.read(RecordKind::Table, reference, &TreePath::ROOT, &id);
+        }
+        let mut open = vec![(TreePath::ROOT, manifest.root.clone())];
+        while let Some((path, entry)) = open.pop() {
+            if self.observer.is_cancelled() {
+                return;
+            }
+            self.observer.at(&path);
+            self.contents(&entry, &path, &id);
+            let Some(page) = entry.subtree.as_ref().and_then(|subtree| subtree.page) else { continue };
+            self.pages(page, &path, &id, &mut open);
+        }
+    }
+
+    fn pages(&mut self, page: Reference, path: &TreePath, snapshot: &str, open: &mut Vec<(TreePath, Entry)>) {
+        if !self.seen.insert(page.id) {
+            return;
+        }
+        match self.repository.page(&page).as_deref() {
+            Ok(Page::Index(rows)) => rows.iter().for_each(|row| self.pages(row.reference, path, snapshot, open)),
+            Ok(Page::Leaf(leaf)) => {
+                for entry in leaf.entries() {
+                    let Some(name) = entry.name.clone() else { continue };
+                    let below = path.join(name);
+                    if entry.subtree.is_some() { open.push((below, entry.clone())) } else { self.contents(entry, &below, snapshot) }
+                }
+            }
+            Err(error) => self.damaged(path, snapshot, "its list of entries", error),
+        }
+    }
+
+    fn contents(&mut self, entry: &Entry, path: &TreePath, snapshot: &str) {
+        self.content(&entry.content, path, snapshot);
+        let values = entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor);
+        for value in values {
+            if let Value::Stored { content, .. } = value {
+                self.content(content, path, snapshot);
+            }
+        }
+        for stream in &entry.streams {
+            self.content(&stream.content, path, snapshot);
+        }
+    }
+
+    fn content(&mut self, content: &Content, path: &TreePath, snapshot: &str) {
+        match content {
+            Content::Inline(references) => references.iter().for_each(|reference| self.present(reference, path, snapshot)),
+            Content::List { depth, reference } => self.list(*depth, reference, path, snapshot),
+        }
+    }
+
+    fn list(&mut self, depth: u8, reference: &Reference, path: &TreePath, snapshot: &str) {
+        if !self.seen.insert(reference.id) {
+            return;
+        }
+        match self.repository.list(reference) {
+            Ok(list) if list.depth == depth => {
+                for row in &list.rows {
+                    if depth == 1 {
+                        self.present(&row.reference, path, snapshot)
+                    } else {
+                        self.list(depth - 1, &row.reference, path, snapshot)
+                    }
+                }
+            }
+            Ok(_) => {
+                self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: its lists contradict each other"))])
+            }
+            Err(error) => self.damaged(path, snapshot, "the list of its parts", &error),
+        }
+    }
+
+    /// A data record counts as present if its pack's trailer has it at that place, or the index knows another.
+    fn present(&mut self, reference: &Reference, path: &TreePath, snapshot: &str) {
+        let expected = (reference.id, reference.stored_len);
+        if self.packs.get(&reference.pack).and_then(|records| records.get(&reference.offset)) == Some(&expected) {
+            return;
+        }
+        let found = match self.index.get(&reference.id) {
+            Some(found) => *found,
+            None => {
+                let located = self.repository.locate(&reference.id).unwrap_or_default();
+                let found = located
+                    .iter()
+                    .any(|l| self.packs.get(&l.reference.pack).is_some_and(|records| records.contains_key(&l.reference.offset)));
+                self.index.insert(reference.id, found);
+                found
+            }
+        };
+        if !found {
+            self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: a part of it is missing or damaged"))]);
+        }
+    }
+
+    fn read(&mut self, kind: RecordKind, reference: &Reference, path: &TreePath, snapshot: &str) {
+        if let Err(error) = self.repository.read_record(kind, reference) {
+            self.damaged(path, snapshot, "a table", &error);
+        }
+    }
+
+    fn damaged(&mut self, path: &TreePath, snapshot: &str, what: &str, error: &ReadError) {
+        self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: {what} cannot be read: {error}"))]);
+    }
+
+    fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
+        for finding in findings {
+            self.observer.finding(&finding);
+            self.report.findings.push(finding);
+        }
+    }
+}
+
+fn wanted(read_data: ReadData, id: &PackId) -> bool {
+    match read_data {
+        ReadData::None => false,
+        ReadData::All => true,
+        ReadData::Part { n, m } => {
+            let [a, b, c, d, ..] = *id.as_bytes();
+            u64::from(u32::from_le_bytes([a, b, c, d])) % m.max(1) + 1 == n
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! One file per verb: gather options, call, print.
+
+mod backup;
+mod cat;
+mod check;
+mod init;
+mod key;
+mod ls;
+mod restore;
+mod shell;
+mod snapshots;
+
+use crate::args::{Args, Command};
+use crate::error::{Exit, Failure};
+use crate::output::Output;
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
+    let global = &args.global;
+    match &args.command {
+        Command::Init(options) => init::run(global, options, output),
+        Command::Backup(options) => backup::run(global, options, output),
+        Command::Snapshots(options) => snapshots::run(global, options, output),
+        Command::Ls(options) => ls::run(global, options, output),
+        Command::Cat(options) => cat::run(global, options, output),
+        Command::Restore(options) => restore::run(global, options, output),
+        Command::Check(options) => check::run(global, options, output),
+        Command::Key(command) => key::run(global, command, output),
+        Command::Completions { shell } => shell::completions(*shell, output),
+        Command::Man { folder } => shell::man(folder),
+    }
+}

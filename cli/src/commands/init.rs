@@ -1,0 +1,97 @@
+//! `init`
+
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_writer::create::{NewKey, create};
+use fs_core::crypto::{Key, SystemRandom};
+use fs_core::key::slot::{Credential, PasswordCost, key_file_text, recovery_words};
+use fs_core::storage::local::LocalStore;
+use fs_core::storage::WriteStore;
+use fs_core::time::{Clock as _, SystemClock};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use crate::args::{Global, Init};
+use crate::error::{Exit, Failure};
+use crate::output::Output;
+use crate::{secret, session};
+
+pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Exit, Failure> {
+    let path = session::location(global)?;
+    let random = SystemRandom::shared();
+    let mut keys = Vec::new();
+    let new = |credential, label: &str| NewKey { credential, label: label.into(), cost: PasswordCost::DEFAULT };
+    let key_file = options.new_key_file.as_ref().map(|file| (file, Key::random(&*random)));
+    if let Some((_, key)) = &key_file {
+        keys.push(new(Credential::KeyFile(key.clone()), "key file"));
+    }
+    let password_named = global.password.is_some() || global.password_file.is_some() || global.password_command.is_some();
+    if key_file.is_none() || password_named {
+        keys.push(new(Credential::Password(secret::new_password(global, None)?), "password"));
+    }
+    let recovery = (!options.accept_loss).then(|| Key::random(&*random));
+    if let Some(code) = &recovery {
+        keys.push(new(Credential::Recovery(code.clone()), "recovery code"));
+    }
+    // Whoever has no key afterwards has no repository: the files are written first, and never over another.
+    if let Some((file, key)) = &key_file {
+        write_secret(file, &key_file_text(key))?;
+    }
+    let store: Arc<dyn WriteStore> = if path.is_dir() && std::fs::read_dir(&path)?.next().is_some() {
+        let store = LocalStore::open(&path)?;
+        Arc::new(store)
+    } else {
+        Arc::new(LocalStore::create(&path)?)
+    };
+    let ring = create(&*store, &keys, &SystemClock::shared(), &random)?;
+    output.show(
+        || format!("created repository {} in {}", ring.repository, store.location()),
+        || json!({"type": "repository", "id": ring.repository.to_string(), "location": store.location()}),
+    );
+    if let Some(code) = &recovery {
+        let sheet = sheet(&recovery_words(code), &store.location(), &ring.repository.to_string());
+        match &options.recovery_sheet {
+            Some(file) => {
+                write_secret(file, &sheet)?;
+                output.message(&format!("the recovery sheet is in {}: print it, keep it apart, delete the file", file.display()));
+            }
+            // Standard error, so that the words never end up where records or lists are kept.
+            None => output.message(&sheet),
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// What a person needs to restore on a new machine with nothing but this sheet.
+pub(crate) fn sheet(words: &str, location: &str, repository: &str) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(format!(
+        "RECOVERY SHEET  -  keep it on paper, apart from this machine\n\n\
+         repository  {location}\nid          {repository}\nmade        {} with yesterdrive {}\n\n",
+        SystemClock.now(),
+        env!("CARGO_PKG_VERSION"),
+    ));
+    for (number, word) in (1..).zip(words.split(' ')) {
+        text.push_str(&format!("{number:>4}. {word:<10}"));
+        if number % 6 == 0 {
+            text.push('\n');
+        }
+    }
+    text.push_str(
+        "\nThese words open the repository without a password. Nobody can reset them.\n\
+         To restore: write them into a file, then\n  yesterdrive --repository PATH --recovery-file FILE restore latest:/ --to FOLDER\n",
+    );
+    text
+}
+
+/// Writes a file that only its owner can read and that must not exist yet.
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let fail = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
+    let mut file = options.open(path).map_err(fail)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
+}

@@ -1,0 +1,46 @@
+//! `restore`
+
+use backup_writer::restore::{Overwrite, RestoreOptions, restore};
+use fs_core::path::TreePath;
+use fs_core::report::is_incomplete;
+use serde_json::json;
+
+use crate::args::{Global, OverwriteChoice, Restore};
+use crate::error::{Exit, Failure};
+use crate::output::{Output, size};
+use crate::progress::Watcher;
+use crate::session;
+
+pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result<Exit, Failure> {
+    let (wanted, path) = options.what.split_once(':').unwrap_or((&options.what, "/"));
+    let path = TreePath::parse(path.as_bytes()).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let (repository, _) = session::open(global)?;
+    let snapshot = session::snapshot(&repository, wanted, &options.select)?;
+    let overwrite = match options.overwrite {
+        OverwriteChoice::Never => Overwrite::Never,
+        OverwriteChoice::Changed => Overwrite::Changed,
+        OverwriteChoice::Newer => Overwrite::Newer,
+        OverwriteChoice::Always => Overwrite::Always,
+        OverwriteChoice::KeepBoth => Overwrite::KeepBoth,
+    };
+    let how = RestoreOptions { overwrite, as_me: options.as_me, verify: options.verify, dry_run: options.dry_run };
+    let watcher = Watcher::new(global);
+    let report = restore(&repository, &snapshot, &path, &options.to, &how, &watcher);
+    watcher.finish();
+    let report = report?;
+    output.findings(&report.findings);
+    let verb = if options.dry_run { "would restore" } else { "restored" };
+    output.show(
+        || {
+            let (files, folders, others, kept) = (report.file_count, report.directory_count, report.other_count, report.kept_count);
+            format!("{verb} {files} files ({}), {folders} folders, {others} others; {kept} were there already", size(report.byte_count))
+        },
+        || {
+            json!({
+                "type": "restore", "snapshot": snapshot.id.to_string(), "dry_run": options.dry_run, "files": report.file_count, "bytes": report.byte_count,
+                "directories": report.directory_count, "others": report.other_count, "kept": report.kept_count, "findings": report.findings.len(),
+            })
+        },
+    );
+    Ok(if is_incomplete(&report.findings) { Exit::Findings } else { Exit::Done })
+}

@@ -1,0 +1,48 @@
+//! `snapshots`
+
+use fs_core::path::display;
+use fs_core::snapshot::Snapshot;
+use fs_core::time::Zone;
+use serde_json::json;
+
+use crate::args::{Global, Snapshots};
+use crate::error::{Exit, Failure};
+use crate::output::{Output, name_record, size};
+use crate::session;
+
+pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Result<Exit, Failure> {
+    let (repository, _) = session::open(global)?;
+    let (mut snapshots, findings) = repository.snapshots_and_findings()?;
+    let filter = session::filter(&options.select);
+    snapshots.retain(|snapshot| filter.matches(snapshot));
+    let skipped = snapshots.len().saturating_sub(options.last.unwrap_or(usize::MAX));
+    let zone = Zone::system();
+    for snapshot in snapshots.iter().skip(skipped) {
+        output.show(|| line(snapshot, &zone), || record(snapshot));
+    }
+    output.findings(&findings);
+    Ok(if findings.is_empty() { Exit::Done } else { Exit::Findings })
+}
+
+fn line(snapshot: &Snapshot, zone: &Zone) -> String {
+    let manifest = &snapshot.manifest;
+    let time = zone
+        .local(manifest.started)
+        .map_or_else(|| manifest.started.to_string(), |local| local.civil.strftime("%Y-%m-%d %H:%M:%S").to_string());
+    let set = if manifest.set.is_empty() { String::new() } else { format!(" ({})", manifest.set) };
+    let paths: Vec<_> = manifest.sources.iter().map(|source| display(&source.path)).collect();
+    let incomplete = if snapshot.sealed { "" } else { "  incomplete" };
+    let (id, files, bytes) = (snapshot.id.short(), manifest.stats.file_count, size(manifest.stats.byte_count));
+    format!("{id}  {time}  {}{set}  {files} files  {bytes}  {}{incomplete}", manifest.host, paths.join(" "))
+}
+
+fn record(snapshot: &Snapshot) -> serde_json::Value {
+    let manifest = &snapshot.manifest;
+    json!({
+        "type": "snapshot", "id": snapshot.id.to_string(), "sealed": snapshot.sealed, "host": manifest.host, "set": manifest.set,
+        "started": manifest.started.to_string(), "ended": manifest.ended.to_string(), "tags": manifest.tags,
+        "paths": manifest.sources.iter().map(|source| name_record(&source.path)).collect::<Vec<_>>(),
+        "files": manifest.stats.file_count, "bytes": manifest.stats.byte_count, "failed": manifest.stats.failed_count,
+        "device": manifest.device.to_string(), "sequence": manifest.sequence,
+    })
+}

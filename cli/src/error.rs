@@ -1,0 +1,196 @@
+//! What went wrong, in one message with its causes, a hint, and the exit code.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use backup_writer::backup::BackupError;
+use backup_writer::create::CreateError;
+use backup_writer::packer::PackError;
+use backup_writer::restore::RestoreError;
+use fs_core::repository::{ReadError, RepositoryError};
+use fs_core::snapshot::select::SelectError;
+use fs_core::storage::StoreError;
+
+/// How the program ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Exit {
+    /// Done.
+    Done,
+    /// Failed.
+    Failed,
+    /// Wrong use.
+    Usage,
+    /// Done, but the report has findings.
+    Findings,
+    /// Wrong key.
+    WrongKey,
+    /// The repository cannot be reached.
+    Unreachable,
+    /// Interrupted.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Findings => 3,
+            Self::WrongKey => 4,
+            Self::Unreachable => 5,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// How the program ends.
+    pub(crate) exit: Exit,
+    /// What happened, with causes.
+    pub(crate) message: String,
+    /// What to do.
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure in our own words.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// The same with advice.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    fn from_error(exit: Exit, error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // A transparent error repeats its cause.
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self::new(exit, message)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::from_error(Exit::Failed, &error);
+        match &error {
+            StoreError::Full { .. } => {
+                failure.hint("free some space where the repository lies and run it again; what was uploaded is used")
+            }
+            StoreError::Denied { .. } => failure.hint("check the owner and permissions of the repository"),
+            StoreError::Timeout { .. } | StoreError::Failed { .. } => {
+                Self { exit: Exit::Unreachable, ..failure }.hint("check that the repository's disk or server is there")
+            }
+            StoreError::NotFound { .. } | StoreError::AlreadyExists { .. } | StoreError::WrongSize { .. } => failure,
+        }
+    }
+}
+
+impl From<RepositoryError> for Failure {
+    fn from(error: RepositoryError) -> Self {
+        match error {
+            RepositoryError::NotThere { .. } => {
+                Self::from_error(Exit::Unreachable, &error).hint("check the path, or create a repository with 'yesterdrive init'")
+            }
+            RepositoryError::WrongKey { .. } => Self::from_error(Exit::WrongKey, &error)
+                .hint("check the password or key file; the recovery code opens it too: --recovery-file"),
+            RepositoryError::Object { .. } => Self::from_error(Exit::Failed, &error),
+            RepositoryError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            error => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
+        }
+    }
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        Self::from_error(Exit::Failed, &error).hint("'yesterdrive snapshots' lists them")
+    }
+}
+
+impl From<CreateError> for Failure {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Store(error) => error.into(),
+            error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            BackupError::Repository(error) | BackupError::Pack(PackError::Repository(error)) => error.into(),
+            BackupError::Store(error) | BackupError::Pack(PackError::Store(error)) => error.into(),
+            error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        match error {
+            RestoreError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            RestoreError::Read(error) => error.into(),
+            error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::from_error(Exit::Failed, &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fs_core::storage::ObjectName;
+
+    #[test]
+    fn exit_codes_say_what_a_script_needs() {
+        let exit = |error: StoreError| Failure::from(error).exit.code();
+        let io = || std::io::Error::other("x");
+        assert_eq!(exit(StoreError::Full { name: ObjectName::new("pack/a") }), 1);
+        assert_eq!(exit(StoreError::Failed { place: "x".into(), source: io() }), 5);
+        assert_eq!(Failure::from(RepositoryError::WrongKey { kind: "password" }).exit.code(), 4);
+        assert_eq!(Failure::from(BackupError::Cancelled).exit.code(), 130);
+        assert_eq!(Failure::from(RepositoryError::NotThere { location: "/x".into() }).exit.code(), 5);
+    }
+
+    #[test]
+    fn causes_are_named_once() {
+        let error = BackupError::Pack(PackError::Store(StoreError::Full { name: ObjectName::new("pack/a") }));
+        let failure = Failure::from(error);
+        assert_eq!(failure.message, "the store is full (while writing pack/a)");
+        assert!(failure.hint.is_some());
+    }
+}

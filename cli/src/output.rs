@@ -1,0 +1,112 @@
+//! Standard output: lines for people, or one JSON record per line. Messages go to standard error.
+
+use std::io::Write as _;
+
+use fs_core::path::display;
+use fs_core::report::Finding;
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+
+/// Where results go.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// For people, or as JSON.
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// A result in both forms; only the wanted one is made.
+    pub(crate) fn show(&self, line: impl FnOnce() -> String, record: impl FnOnce() -> Value) {
+        let text = if self.json { record().to_string() } else { line() };
+        self.raw(format!("{text}\n").as_bytes());
+    }
+
+    /// Bytes as they are. A reader that has gone away (`| head`) is no failure.
+    pub(crate) fn raw(&self, bytes: &[u8]) {
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = out.write_all(bytes).and_then(|()| out.flush())
+            && error.kind() == std::io::ErrorKind::BrokenPipe
+        {
+            std::process::exit(0);
+        }
+    }
+
+    /// A message for people, on standard error.
+    #[expect(clippy::unused_self, reason = "all output goes through here")]
+    pub(crate) fn message(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+
+    /// What an operation met.
+    pub(crate) fn findings(&self, findings: &[Finding]) {
+        for finding in findings {
+            let severity = finding.severity.as_str();
+            if self.json {
+                self.raw(format!("{}\n", json!({"type": "finding", "severity": severity, "message": finding.to_string()})).as_bytes());
+            } else {
+                self.message(&format!("{severity}: {finding}"));
+            }
+        }
+    }
+
+    /// Why a command failed.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        self.message(&format!("yesterdrive: {}", failure.message));
+        if let Some(hint) = &failure.hint {
+            self.message(&format!("hint: {hint}"));
+        }
+        if self.json {
+            let record = json!({"type": "error", "exit": failure.exit.code(), "message": failure.message, "hint": failure.hint});
+            self.raw(format!("{record}\n").as_bytes());
+        }
+    }
+}
+
+/// A count of bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = "KiB";
+    for next in UNITS.into_iter().skip(1) {
+        if tenths < 10_240 {
+            break;
+        }
+        tenths /= 1024;
+        unit = next;
+    }
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
+}
+
+/// Raw bytes in a record: text, and the bytes themselves where they are no text.
+pub(crate) fn name_record(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!({"shown": display(bytes), "hex": fs_core::id::to_hex(bytes)}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, shown) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (u64::MAX, "15.9 EiB")] {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+
+    #[test]
+    fn names_that_are_no_text_keep_their_bytes() {
+        assert_eq!(name_record(b"a"), json!("a"));
+        assert_eq!(name_record(b"\xff"), json!({"shown": "\\xff", "hex": "ff"}));
+    }
+}

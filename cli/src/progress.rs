@@ -1,0 +1,65 @@
+//! Progress on a terminal, and the interruption by the user.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fs_core::observer::{Observer, Progress};
+use fs_core::path::TreePath;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+
+use crate::args::Global;
+
+/// Shows how far an operation is; cancelled by SIGINT and SIGTERM.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    bar: ProgressBar,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Watcher {
+    /// A bar on standard error if that is a terminal and nobody objects.
+    pub(crate) fn new(global: &Global) -> Self {
+        let wanted = std::io::stderr().is_terminal() && !global.json && !global.quiet;
+        let bar = if wanted { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+            bar.set_style(style);
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // The second signal ends the program at once; the first only asks it to stop.
+            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
+            let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
+        }
+        Self { bar, cancelled }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Observer for Watcher {
+    fn progress(&self, progress: &Progress) {
+        let rate = HumanBytes(progress.byte_count / self.bar.elapsed().as_secs().max(1));
+        let remaining = (progress.byte_total > progress.byte_count && progress.byte_count > 0).then(|| {
+            let left =
+                u128::from(progress.byte_total - progress.byte_count) * self.bar.elapsed().as_millis() / u128::from(progress.byte_count);
+            format!(", {} s left", left / 1000)
+        });
+        let total = if progress.entry_total > 0 { format!(" of {}", progress.entry_total) } else { String::new() };
+        let (count, bytes) = (progress.entry_count, HumanBytes(progress.byte_count));
+        self.bar.set_message(format!("{count}{total} entries, {bytes}, {rate}/s{}", remaining.unwrap_or_default()));
+        self.bar.tick();
+    }
+
+    fn at(&self, path: &TreePath) {
+        let _ = path;
+        self.bar.tick();
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,123 @@
+//! What comes back is what was saved.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use backup_writer::restore::{RestoreOptions, restore};
+use fs_core::observer::Silent;
+use fs_core::path::TreePath;
+use fs_core::report::Severity;
+use fs_core::storage::memory::MemoryStore;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
+use tests::{Bench, look, noise};
+
+/// Every kind of entry that Linux has, with awkward names, times and sizes.
+pub(crate) fn every_kind(folder: &Path) {
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    std::fs::create_dir_all(folder.join("deep/er/and/deeper")).unwrap();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    write("empty file", b"");
+    write("small", b"a few bytes");
+    write("deep/er/text", &b"the same line again\n".repeat(20_000));
+    write("large", &noise(1, 3_000_001));
+    write("list of lists", &noise(2, 20_000_000));
+    write("deep/er/and/deeper/twin", &noise(1, 3_000_001));
+    std::fs::hard_link(folder.join("small"), folder.join("deep/hard link")).unwrap();
+    std::fs::hard_link(folder.join("small"), folder.join("a hard link")).unwrap();
+    std::os::unix::fs::symlink("../nowhere/\u{e4}", folder.join("dangling")).unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", folder.join("absolute")).unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"not \xff utf-8 \n newline");
+    std::fs::write(folder.join(odd), b"odd").unwrap();
+    rustix::fs::mknodat(CWD, folder.join("pipe"), FileType::Fifo, Mode::from_raw_mode(0o640), 0).unwrap();
+    rustix::fs::mknodat(CWD, folder.join("socket"), FileType::Socket, Mode::from_raw_mode(0o600), 0).unwrap();
+    if rustix::process::geteuid().is_root() {
+        let device = rustix::fs::makedev(1, 3);
+        // Some containers do not allow it; then there is one kind less.
+        let _ = rustix::fs::mknodat(CWD, folder.join("null"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), device);
+        rustix::fs::chown(folder.join("small"), Some(rustix::fs::Uid::from_raw(1234)), Some(rustix::fs::Gid::from_raw(4321))).unwrap();
+        let _ = rustix::fs::lsetxattr(folder.join("deep"), "trusted.note", b"for root", XattrFlags::empty());
+    }
+    let sparse = std::fs::File::create(folder.join("sparse")).unwrap();
+    sparse.set_len(50_000_000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"in the middle", 20_000_000).unwrap();
+    std::fs::File::create(folder.join("only a hole")).unwrap().set_len(1_000_000).unwrap();
+    let _ = rustix::fs::lsetxattr(folder.join("large"), "user.comment", b"short", XattrFlags::empty());
+    let _ = rustix::fs::lsetxattr(folder.join("large"), "user.long", &noise(5, 2000), XattrFlags::empty());
+    std::fs::set_permissions(folder.join("large"), std::os::unix::fs::PermissionsExt::from_mode(0o4751)).unwrap();
+    for (name, seconds, nanos) in
+        [("small", -1_000_000_000, 999_999_999), ("large", 5_000_000_000, 1), ("dangling", 86_400, 5), ("empty", 1, 2)]
+    {
+        let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, folder.join(name), &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    }
+}
+
+fn restored(bench: &Bench, source: &Path, target: &Path, options: &RestoreOptions) -> backup_writer::restore::RestoreReport {
+    let repository = bench.open().unwrap();
+    let snapshots = repository.snapshots().unwrap();
+    let path = TreePath::parse(source.as_os_str().as_bytes()).unwrap();
+    restore(&repository, snapshots.last().unwrap(), &path, target, options, &Silent).unwrap()
+}
+
+#[test]
+fn every_kind_of_entry_comes_back_as_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, target) = (place.path().join("source"), place.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    every_kind(&source);
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    let report = bench.backup(&source, None).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    let restored = restored(&bench, &source, &target, &RestoreOptions { verify: true, ..RestoreOptions::default() });
+    assert!(restored.findings.is_empty(), "{:?}", restored.findings);
+    let (before, after) = (look(&source).unwrap(), look(&target).unwrap());
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (path, seen) in &before {
+        assert!(after[path] == *seen, "{}: {:?}", path.display(), (after[path].mode, after[path].mtime, seen.mode, seen.mtime));
+    }
+    let mut value = vec![0; 4000];
+    let length = rustix::fs::lgetxattr(target.join("large"), "user.long", &mut value[..]).unwrap();
+    assert_eq!(value[..length], noise(5, 2000));
+    let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(target.join("sparse")).unwrap()) * 512;
+    assert!(allocated < 1_000_000, "holes stay holes: {allocated}");
+}
+
+#[test]
+fn restoring_again_changes_nothing_and_repairs_what_changed() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, target) = (place.path().join("source"), place.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("a"), "first").unwrap();
+    std::fs::write(source.join("b"), "second").unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let first = restored(&bench, &source, &target, &RestoreOptions::default());
+    let again = restored(&bench, &source, &target, &RestoreOptions::default());
+    assert_eq!((first.file_count, again.file_count, again.kept_count), (2, 0, 2));
+    std::fs::write(target.join("a"), "damaged since").unwrap();
+    assert_eq!(restored(&bench, &source, &target, &RestoreOptions::default()).file_count, 1);
+    assert_eq!(look(&source).unwrap(), look(&target).unwrap());
+}
+
+#[test]
+fn nothing_is_written_through_a_link_out_of_the_target() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, target, outside) = (place.path().join("source"), place.path().join("target"), place.path().join("outside"));
+    std::fs::create_dir_all(source.join("sub")).unwrap();
+    std::fs::write(source.join("sub/file"), "saved").unwrap();
+    std::fs::write(source.join("plain"), "saved").unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    std::fs::create_dir_all(&target).unwrap();
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::write(outside.join("victim"), "untouched").unwrap();
+    std::os::unix::fs::symlink(&outside, target.join("sub")).unwrap();
+    std::os::unix::fs::symlink(outside.join("victim"), target.join("plain")).unwrap();
+    let report = restored(&bench, &source, &target, &RestoreOptions::default());
+    assert!(report.findings.iter().any(|finding| finding.severity == Severity::Error));
+    assert!(!outside.join("file").exists());
+    assert_eq!(std::fs::read_to_string(outside.join("victim")).unwrap(), "untouched");
+    assert_eq!(std::fs::read_to_string(target.join("plain")).unwrap(), "saved");
+}

@@ -1,0 +1,5 @@
+//! The tests that see the whole.
+
+mod fidelity;
+mod faults;
+mod writer;
