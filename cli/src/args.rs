@@ -15,7 +15,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Global {
     /// The repository: a folder
     #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", value_name = "PATH")]
@@ -71,6 +71,14 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
+    /// Show all snapshots as a drive
+    Mount(Mount),
+    /// Take a drive away
+    Unmount(Unmount),
+    /// List the drives
+    Mounts,
+    /// Try it: save a folder into a new repository and show it as a drive
+    Try(Try),
     /// Who may open the repository
     #[command(subcommand)]
     Key(Key),
@@ -215,6 +223,42 @@ pub(crate) struct Check {
     pub(crate) read_data_subset: Option<ReadData>,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct Mount {
+    /// An empty folder; made if it is not there
+    pub(crate) folder: PathBuf,
+    /// Return when the drive is there
+    #[arg(short, long)]
+    pub(crate) background: bool,
+    /// Show everything as mine and readable
+    #[arg(long)]
+    pub(crate) owner_me: bool,
+    /// Let other users in, by the saved permissions
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// What `--background` starts
+    #[arg(long, hide = true)]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Unmount {
+    /// The drive
+    pub(crate) folder: PathBuf,
+    /// Also while somebody uses it
+    #[arg(long)]
+    pub(crate) lazy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Try {
+    /// What to save
+    pub(crate) folder: PathBuf,
+    /// Where to keep repository, key and drive
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) at: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Key {
     /// List the keys
@@ -244,6 +288,19 @@ pub(crate) enum Key {
     },
     /// Make another recovery code
     Recovery,
+}
+
+impl Global {
+    /// The same with no way to open a repository: what is asked for next is a new secret.
+    pub(crate) fn without_credentials(&self) -> Self {
+        Self { password_file: None, password_command: None, key_file: None, recovery_file: None, password: None, ..self.clone() }
+    }
+
+    /// The same for another repository that a key file opens.
+    pub(crate) fn for_repository(&self, repository: PathBuf, key_file: PathBuf) -> Self {
+        let repository = Some(repository.to_string_lossy().into_owned());
+        Self { repository, key_file: Some(key_file), ..self.without_credentials() }
+    }
 }
 
 fn subset(text: &str) -> Result<ReadData, String> {

@@ -3,9 +3,11 @@
 mod backup;
 mod cat;
 mod check;
+mod demonstration;
 mod init;
 mod key;
 mod ls;
+mod mount;
 mod restore;
 mod shell;
 mod snapshots;
@@ -25,6 +27,10 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Cat(options) => cat::run(global, options, output),
         Command::Restore(options) => restore::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
+        Command::Mount(options) => mount::mount(global, options, output),
+        Command::Unmount(options) => mount::unmount(options, output),
+        Command::Mounts => Ok(mount::list(output)),
+        Command::Try(options) => demonstration::run(global, options, output),
         Command::Key(command) => key::run(global, command, output),
         Command::Completions { shell } => shell::completions(*shell, output),
         Command::Man { folder } => shell::man(folder),

@@ -45,6 +45,14 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// How another run of this program ended; `None` if a signal ended it.
+    pub(crate) fn from_code(code: Option<i32>) -> Self {
+        let all = [Self::Usage, Self::Findings, Self::WrongKey, Self::Unreachable, Self::Interrupted];
+        all.into_iter().find(|exit| code == Some(exit.code().into())).unwrap_or(Self::Failed)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         exit.code().into()

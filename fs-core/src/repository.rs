@@ -403,6 +403,11 @@ impl Repository {
         })
     }
 
+    /// Rows of one record of a hard-link table, if they are in memory. Never waits for the store.
+    pub fn cached_link_rows(&self, id: &RecordId) -> Option<Arc<Vec<LinkRow>>> {
+        self.links.get(id)
+    }
+
     /// Findings that were stored with a snapshot.
     ///
     /// # Errors

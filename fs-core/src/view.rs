@@ -1,4 +1,550 @@
 //! The virtual file system over all snapshots: what a mount shows, in our own types. The adapters only translate.
+//!
+//! Numbers of entries are computed and not stored: 20 bits for the snapshot's slot, 44 bits for the entry's position in it. Slot 0 holds what
+//! the view makes up. Every operation exists in one form with a [`Patience`]: without patience it answers from memory or says that it would have to wait, so
+//! that an adapter never blocks the kernel's thread.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use crate::path::Name;
+use crate::reader::ContentReader;
+use crate::record::Reference;
+use crate::repository::{ReadError, Repository, RepositoryError};
+use crate::snapshot::Snapshot;
+use crate::time::{Timestamp, Zone};
+use crate::tree::page::{self, Found, Wanted};
+use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION, TreeError, Value};
 
 pub mod attr;
 pub mod error;
+pub mod handle;
+pub mod inode;
+pub mod layout;
+
+use attr::Attr;
+use error::ViewError;
+use handle::Handle;
+use inode::{Inode, SlotTable};
+use layout::{Folder, Virtual, VirtualKind};
+
+/// Entries whose place in the tree is remembered.
+const NODES_KEPT: usize = 1 << 16;
+/// Files whose readers are kept.
+const HANDLES_KEPT: usize = 1 << 12;
+
+/// Whom the entries belong to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// As saved.
+    AsSaved,
+    /// Everything belongs to this user and is readable by it.
+    Me {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// How to show a repository.
+#[derive(Clone, Debug)]
+pub struct ViewOptions {
+    /// Whom the entries belong to.
+    pub owner: Owner,
+    /// User and group of what the view makes up.
+    pub mounter: (u32, u32),
+    /// The time zone of folder names.
+    pub zone: Zone,
+}
+
+/// Whether an operation may wait for the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Answer from memory or not at all.
+    None,
+    /// Whatever it takes, up to the deadline of the store.
+    Wait,
+}
+
+/// Why an operation gave no answer.
+#[derive(Debug)]
+pub enum Stop {
+    /// It would have to wait for the store: ask again with patience.
+    WouldWait,
+    /// It failed.
+    Failed(ViewError),
+}
+
+impl From<ViewError> for Stop {
+    fn from(error: ViewError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        use crate::storage::StoreError;
+        match error {
+            ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => Self::Failed(ViewError::Damaged(error)),
+            ReadError::Store(_) | ReadError::Index(_) => Self::Failed(ViewError::Unreachable(error)),
+            error => Self::Failed(ViewError::Damaged(error)),
+        }
+    }
+}
+
+impl From<TreeError> for Stop {
+    fn from(error: TreeError) -> Self {
+        ReadError::from(error).into()
+    }
+}
+
+/// What an operation answers.
+pub type Answer<T> = Result<T, Stop>;
+
+/// One line of a directory.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Name; `.` and `..` included.
+    pub name: Vec<u8>,
+    /// What `stat` would tell.
+    pub attr: Attr,
+    /// Where to go on after this line.
+    pub next: u64,
+    /// Whether the name may come to mean something else: then nobody should remember it for long.
+    pub moves: bool,
+}
+
+/// An entry of a snapshot, found.
+#[derive(Clone, Debug)]
+struct Node {
+    inode: Inode,
+    parent: u64,
+    entry: Arc<Entry>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// All snapshots of a repository as one tree. Shared between threads.
+#[derive(Debug)]
+pub struct View {
+    repository: Arc<Repository>,
+    options: ViewOptions,
+    slots: Mutex<SlotTable>,
+    tree: RwLock<Arc<Virtual>>,
+    nodes: Mutex<LruCache<u64, Node>>,
+    handles: Mutex<LruCache<u64, Arc<Handle>>>,
+}
+
+impl View {
+    /// A view of the repository as it is now. `state` is the repository's local folder, where slots are kept so that numbers stay the same after a
+    /// remount; without one they last as long as the view.
+    ///
+    /// # Errors
+    /// [`RepositoryError`] if the snapshots cannot be listed.
+    pub fn new(repository: Arc<Repository>, state: Option<&Path>, options: ViewOptions) -> Result<Self, RepositoryError> {
+        let slots = SlotTable::open(state);
+        let kept = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
+        let view = Self {
+            repository,
+            options,
+            slots: Mutex::new(slots),
+            tree: RwLock::default(),
+            nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
+            handles: Mutex::new(LruCache::new(kept(HANDLES_KEPT))),
+        };
+        view.refresh()?;
+        Ok(view)
+    }
+
+    /// The repository.
+    pub fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Looks for new snapshots. Says which folders of the view changed.
+    ///
+    /// # Errors
+    /// [`RepositoryError`]; the view then stays as it was.
+    pub fn refresh(&self) -> Result<Vec<u64>, RepositoryError> {
+        let snapshots = self.repository.snapshots()?;
+        let mut slots = lock(&self.slots);
+        let now = self.repository.clock().now();
+        let location = self.repository.store().location();
+        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| slots.slot(id), &location, now);
+        let before = self.tree();
+        let changed = fresh.changed_since(&before);
+        *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        Ok(changed)
+    }
+
+    /// Finds a name in a directory.
+    ///
+    /// # Errors
+    /// [`Stop`], like all operations.
+    pub fn lookup(&self, patience: Patience, parent: u64, name: &[u8]) -> Answer<(Attr, bool)> {
+        let tree = self.tree();
+        if let Some(folder) = tree.get(parent) {
+            let VirtualKind::Folder(folder) = &folder.kind else { return Err(ViewError::NotDirectory.into()) };
+            let child = *folder.get(name).ok_or(ViewError::NotFound)?;
+            return Ok((self.getattr(patience, child)?, tree.get(child).is_some()));
+        }
+        let node = self.node(patience, parent)?;
+        if node.entry.subtree.is_none() {
+            return Err(ViewError::NotDirectory.into());
+        }
+        let found = self.find(patience, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
+        let child = self.child(&node, &found);
+        Ok((self.attr(patience, &child)?, false))
+    }
+
+    /// What `stat` tells.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn getattr(&self, patience: Patience, inode: u64) -> Answer<Attr> {
+        let tree = self.tree();
+        match tree.get(inode) {
+            Some(made_up) => Ok(self.virtual_attr(inode, made_up)),
+            None => self.attr(patience, &self.node(patience, inode)?),
+        }
+    }
+
+    /// Lines of a directory from `offset` on, as many as `more` takes: it returns whether it has room for another.
+    ///
+    /// # Errors
+    /// [`Stop`]. `WouldWait` and failures come before the first line or not at all: what follows is given at the next call.
+    pub fn readdir(&self, patience: Patience, inode: u64, offset: u64, more: &mut dyn FnMut(Listed) -> bool) -> Answer<()> {
+        let tree = self.tree();
+        if let Some(made_up) = tree.get(inode) {
+            let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
+            return self.read_virtual(patience, (inode, made_up.parent), folder, offset, more);
+        }
+        let node = self.node(patience, inode)?;
+        if node.entry.subtree.is_none() {
+            return Err(ViewError::NotDirectory.into());
+        }
+        for (number, name, inode) in [(0, &b"."[..], inode), (1, b"..", node.parent)] {
+            if offset <= number {
+                let attr = self.getattr(patience, inode)?;
+                if !more(Listed { name: name.to_vec(), attr, next: number + 1, moves: false }) {
+                    return Ok(());
+                }
+            }
+        }
+        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(2)))?;
+        let mut given = offset < 2;
+        while let Some(found) = next {
+            let child = self.child(&node, &found);
+            let attr = match self.attr(patience, &child) {
+                Ok(attr) => attr,
+                Err(_) if given => return Ok(()),
+                Err(stop) => return Err(stop),
+            };
+            let line = Listed { name: found.entry().name_bytes().to_vec(), attr, next: found.entry_index + 3, moves: false };
+            if !more(line) {
+                return Ok(());
+            }
+            given = true;
+            next = match found.next_in_page() {
+                Some(found) => Some(found),
+                None => match self.find(patience, &node, Wanted::Index(found.entry_index + 1)) {
+                    Ok(found) => found,
+                    // The lines so far are good; the rest is asked for again, and waited for.
+                    Err(_) => return Ok(()),
+                },
+            };
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn readlink(&self, patience: Patience, inode: u64) -> Answer<Vec<u8>> {
+        let tree = self.tree();
+        if let Some(made_up) = tree.get(inode) {
+            let VirtualKind::Link(target) = &made_up.kind else { return Err(ViewError::Invalid.into()) };
+            return Ok(target.clone());
+        }
+        let node = self.node(patience, inode)?;
+        node.entry.target.clone().ok_or(Stop::Failed(ViewError::Invalid))
+    }
+
+    /// Reads exactly `length` bytes of a file, fewer only at its end.
+    ///
+    /// # Errors
+    /// [`Stop`]; never zeros instead of data.
+    pub fn read(&self, patience: Patience, inode: u64, offset: u64, length: u64) -> Answer<Bytes> {
+        let tree = self.tree();
+        if let Some(made_up) = tree.get(inode) {
+            let VirtualKind::File(bytes) = &made_up.kind else { return Err(ViewError::IsDirectory.into()) };
+            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+            return Ok(bytes.slice(at(offset)..at(offset.saturating_add(length))));
+        }
+        let handle = self.handle(patience, inode)?;
+        match patience {
+            Patience::None => handle.reader.try_read(offset, length).ok_or(Stop::WouldWait),
+            Patience::Wait => Ok(handle.reader.read(offset, length)?),
+        }
+    }
+
+    /// Records that a reader of this file will want next, after it has read a range: empty unless it reads on from where it was.
+    pub fn ahead(&self, inode: u64, offset: u64, length: u64) -> Vec<Reference> {
+        let Ok(handle) = self.handle(Patience::None, inode) else { return Vec::new() };
+        let Some(range) = handle.advance(offset, length) else { return Vec::new() };
+        let mut records = handle.reader.records(range).unwrap_or_default();
+        records.retain(|record| self.repository.cached_data(&record.id).is_none());
+        records
+    }
+
+    /// The names of a file's extended attributes.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn xattr_names(&self, patience: Patience, inode: u64) -> Answer<Vec<Vec<u8>>> {
+        if self.tree().get(inode).is_some() {
+            return Ok(Vec::new());
+        }
+        let entry = self.node(patience, inode)?.entry;
+        let mut names: Vec<_> = entry.xattrs.iter().map(|(name, _)| name.clone()).collect();
+        names.extend(entry.acl.access.as_ref().map(|_| ACL_ACCESS.to_vec()));
+        names.extend(entry.acl.default.as_ref().map(|_| ACL_DEFAULT.to_vec()));
+        Ok(names)
+    }
+
+    /// The value of an extended attribute.
+    ///
+    /// # Errors
+    /// [`Stop`].
+    pub fn xattr(&self, patience: Patience, inode: u64, name: &[u8]) -> Answer<Bytes> {
+        if self.tree().get(inode).is_some() {
+            return Err(ViewError::NoAttribute.into());
+        }
+        let entry = self.node(patience, inode)?.entry;
+        let acl = match name {
+            ACL_ACCESS => entry.acl.access.clone(),
+            ACL_DEFAULT => entry.acl.default.clone(),
+            _ => None,
+        };
+        if let Some(acl) = acl {
+            return Ok(acl.into());
+        }
+        let value = entry.xattrs.iter().find(|(known, _)| known == name).map(|(_, value)| value);
+        match value.ok_or(ViewError::NoAttribute)? {
+            Value::Inline(bytes) => Ok(bytes.clone().into()),
+            Value::Stored { size, content } => {
+                let reader = ContentReader::new(Arc::clone(&self.repository), *size, content.clone(), None);
+                match patience {
+                    Patience::None => reader.try_read(0, *size).ok_or(Stop::WouldWait),
+                    Patience::Wait => Ok(reader.read(0, *size)?),
+                }
+            }
+        }
+    }
+
+    /// Where data or a hole begins at or after an offset.
+    ///
+    /// # Errors
+    /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
+    pub fn seek(&self, patience: Patience, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
+        let (size, sparse) = match self.tree().get(inode) {
+            Some(_) => (self.getattr(patience, inode)?.size, None),
+            None => {
+                let entry = self.node(patience, inode)?.entry;
+                (entry.size, entry.sparse.clone())
+            }
+        };
+        if offset >= size {
+            return Err(ViewError::NoMoreData.into());
+        }
+        let Some(extents) = sparse else { return Ok(if to_data { offset } else { size }) };
+        let mut at = offset;
+        for extent in extents.iter().filter(|extent| extent.offset + extent.length > offset) {
+            if to_data {
+                return Ok(at.max(extent.offset));
+            }
+            if extent.offset > at {
+                return Ok(at);
+            }
+            at = extent.offset + extent.length;
+        }
+        if to_data { Err(ViewError::NoMoreData.into()) } else { Ok(at) }
+    }
+
+    /// Bytes and entries of all snapshots that are the newest of their host and set: what a restore of everything would write.
+    pub fn totals(&self) -> (u64, u64) {
+        self.tree().totals
+    }
+
+    fn tree(&self) -> Arc<Virtual> {
+        Arc::clone(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn node(&self, patience: Patience, number: u64) -> Answer<Node> {
+        if let Some(node) = lock(&self.nodes).get(&number) {
+            return Ok(node.clone());
+        }
+        let inode = Inode::from_number(number);
+        let tree = self.tree();
+        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
+        let root = Inode { slot: inode.slot, position: ROOT_POSITION };
+        let mut node = Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
+        while node.inode.position != inode.position {
+            let offset = inode.position.checked_sub(node.inode.position).ok_or(ViewError::Stale)?;
+            let found = self.find(patience, &node, Wanted::Position(offset))?.ok_or(ViewError::Stale)?;
+            node = self.child(&node, &found);
+        }
+        lock(&self.nodes).put(number, node.clone());
+        Ok(node)
+    }
+
+    fn child(&self, parent: &Node, found: &Found) -> Node {
+        let inode = Inode { slot: parent.inode.slot, position: parent.inode.position + found.position_offset };
+        let node =
+            Node { inode, parent: parent.inode.number(), entry: Arc::new(found.entry().clone()), snapshot: Arc::clone(&parent.snapshot) };
+        if node.entry.subtree.is_some() {
+            lock(&self.nodes).put(inode.number(), node.clone());
+        }
+        node
+    }
+
+    fn find(&self, patience: Patience, node: &Node, wanted: Wanted<'_>) -> Answer<Option<Found>> {
+        let Some(top) = node.entry.subtree.as_ref().and_then(|subtree| subtree.page) else { return Ok(None) };
+        page::find(&top, wanted, &|reference: &Reference| -> Answer<Arc<Page>> {
+            match patience {
+                Patience::None => self.repository.cached_page(&reference.id).ok_or(Stop::WouldWait),
+                Patience::Wait => Ok(self.repository.page(reference)?),
+            }
+        })
+    }
+
+    fn handle(&self, patience: Patience, inode: u64) -> Answer<Arc<Handle>> {
+        if let Some(handle) = lock(&self.handles).get(&inode) {
+            return Ok(Arc::clone(handle));
+        }
+        let node = self.node(patience, inode)?;
+        match node.entry.kind {
+            EntryKind::File => {}
+            EntryKind::Directory => return Err(ViewError::IsDirectory.into()),
+            _ => return Err(ViewError::Invalid.into()),
+        }
+        let handle = Arc::new(Handle::new(ContentReader::of_file(Arc::clone(&self.repository), &node.entry)));
+        lock(&self.handles).put(inode, Arc::clone(&handle));
+        Ok(handle)
+    }
+
+    fn attr(&self, patience: Patience, node: &Node) -> Answer<Attr> {
+        let entry = &node.entry;
+        let (mut inode, mut link_count) = (node.inode, 1);
+        if let Some(subtree) = &entry.subtree {
+            link_count = 2 + subtree.directory_count;
+        } else if entry.link_group.is_some()
+            && let Some((leader, count)) = self.link_row(patience, node)?
+        {
+            (inode.position, link_count) = (leader, count);
+        }
+        let (mut mode, mut owner) =
+            (entry.mode, (entry.uid.unwrap_or(self.options.mounter.0), entry.gid.unwrap_or(self.options.mounter.1)));
+        if let Owner::Me { uid, gid } = self.options.owner {
+            owner = (uid, gid);
+            mode = mode & 0o1777 | if entry.subtree.is_some() { 0o500 } else { 0o400 };
+        }
+        let present = entry.sparse.as_ref().map_or(entry.size, |extents| extents.iter().map(|extent| extent.length).sum());
+        let mtime = entry.mtime.unwrap_or(node.snapshot.manifest.started);
+        Ok(Attr {
+            inode: inode.number(),
+            kind: entry.kind,
+            mode,
+            uid: owner.0,
+            gid: owner.1,
+            link_count,
+            size: entry.size,
+            allocated: if entry.kind == EntryKind::File { present } else { 0 },
+            mtime,
+            ctime: entry.ctime.unwrap_or(mtime),
+            btime: entry.btime.unwrap_or(mtime),
+            device: entry.device,
+            windows_attributes: entry.windows_attributes,
+        })
+    }
+
+    /// Leader and link count of a hard-linked entry.
+    fn link_row(&self, patience: Patience, node: &Node) -> Answer<Option<(u64, u64)>> {
+        let table = &node.snapshot.manifest.link_table;
+        let position = node.inode.position;
+        let record = table.partition_point(|(first, _)| *first <= position).checked_sub(1).and_then(|at| table.get(at));
+        let Some((_, reference)) = record else { return Ok(None) };
+        let rows = match patience {
+            Patience::None => self.repository.cached_link_rows(&reference.id).ok_or(Stop::WouldWait)?,
+            Patience::Wait => self.repository.link_rows(reference)?,
+        };
+        let row = rows.binary_search_by_key(&position, |row| row.position).ok().and_then(|at| rows.get(at));
+        Ok(row.map(|row| (row.leader, row.link_count)))
+    }
+
+    fn virtual_attr(&self, inode: u64, made_up: &Folder) -> Attr {
+        let (kind, mode, size, link_count) = match &made_up.kind {
+            VirtualKind::Folder(children) => (EntryKind::Directory, 0o555, 0, 2 + children.len() as u64),
+            VirtualKind::Link(target) => (EntryKind::Symlink, 0o777, target.len() as u64, 1),
+            VirtualKind::File(bytes) => (EntryKind::File, 0o444, bytes.len() as u64, 1),
+        };
+        let (uid, gid) = self.options.mounter;
+        let time: Timestamp = made_up.time;
+        Attr {
+            inode,
+            kind,
+            mode,
+            uid,
+            gid,
+            link_count,
+            size,
+            allocated: size,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            device: None,
+            windows_attributes: None,
+        }
+    }
+
+    fn read_virtual(
+        &self,
+        patience: Patience,
+        (inode, parent): (u64, u64),
+        folder: &std::collections::BTreeMap<Vec<u8>, u64>,
+        offset: u64,
+        more: &mut dyn FnMut(Listed) -> bool,
+    ) -> Answer<()> {
+        let dots = [(b".".to_vec(), inode), (b"..".to_vec(), parent)];
+        let children = folder.iter().map(|(name, child)| (name.clone(), *child));
+        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
+        for ((name, child), next) in dots.into_iter().chain(children).zip(1..).skip(skipped) {
+            let attr = self.getattr(patience, child)?;
+            if !more(Listed { name, attr, next, moves: true }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// A name that can stand in a path: host names and tags come from elsewhere.
+pub fn safe_name(text: &str) -> Vec<u8> {
+    let cleaned: String = text.chars().map(|c| if c == '/' || c.is_control() { '_' } else { c }).take(200).collect();
+    match Name::new(cleaned.into_bytes()) {
+        Ok(name) => name.as_bytes().to_vec(),
+        Err(_) => b"_".to_vec(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,1 +1,161 @@
-//! mount-linux
+//! The Yesterdrive view as a FUSE file system on Linux and macOS.
+//!
+//! `fuse.rs` translates callbacks, `errno.rs` errors and attributes, `pool.rs` holds the threads that wait for the store, `mounts.rs` knows what is
+//! mounted. No policy lives here.
+
+#![forbid(unsafe_code)]
+#![cfg(unix)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use fs_core::view::View;
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, SessionACL};
+
+mod errno;
+mod fuse;
+pub mod mounts;
+mod pool;
+
+/// How to mount.
+#[derive(Clone, Debug)]
+pub struct MountOptions {
+    /// Let other users in, by the permissions of the entries. Only root may, unless the system's configuration says otherwise.
+    pub allow_other: bool,
+    /// How often to look for new snapshots.
+    pub refresh_every: Duration,
+    /// Folders that the mount point must not be in, and that must not be in it: repository, cache.
+    pub forbidden: Vec<PathBuf>,
+}
+
+/// Why nothing was mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mount point cannot be used.
+    #[error("{} cannot be a mount point: {reason}", .path.display())]
+    Place {
+        /// The mount point.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The system refused.
+    #[error("the drive cannot be mounted on {}", .path.display())]
+    Refused {
+        /// The mount point.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A mounted drive. Unmounts when dropped.
+#[derive(Debug)]
+pub struct Mount {
+    path: PathBuf,
+    session: Option<BackgroundSession>,
+    refresher: Option<(Sender<()>, JoinHandle<()>)>,
+}
+
+/// Mounts a view on an empty folder.
+///
+/// # Errors
+/// [`MountError`].
+pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mount, MountError> {
+    let path = check_place(path, &options.forbidden)?;
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName("yesterdrive".into()),
+        MountOption::Subtype("yesterdrive".into()),
+        MountOption::RO,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+    ];
+    config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = cfg!(target_os = "linux").then_some(2);
+    let filesystem = fuse::Drive::new(Arc::clone(&view));
+    let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
+    raise_read_ahead(&path);
+    let notifier = session.notifier();
+    let (stop, stopped) = bounded(0);
+    let every = options.refresh_every;
+    let refresher = std::thread::spawn(move || {
+        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+            match view.refresh() {
+                Ok(changed) => changed.into_iter().for_each(|inode| drop(notifier.inval_inode(INodeNo(inode), 0, 0))),
+                Err(error) => tracing::warn!(%error, "new snapshots cannot be looked for"),
+            }
+        }
+    });
+    Ok(Mount { path, session: Some(session), refresher: Some((stop, refresher)) })
+}
+
+impl Mount {
+    /// The mount point, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Waits until somebody unmounts it.
+    ///
+    /// # Errors
+    /// The session's.
+    pub fn wait(mut self) -> std::io::Result<()> {
+        let result = self.session.take().map_or(Ok(()), BackgroundSession::join);
+        self.stop_refresher();
+        result
+    }
+
+    fn stop_refresher(&mut self) {
+        if let Some((stop, thread)) = self.refresher.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        self.stop_refresher();
+        if let Some(session) = self.session.take() {
+            if let Err(error) = mounts::unmount(&self.path, true) {
+                tracing::debug!(%error, "already unmounted");
+            }
+            drop(session);
+        }
+    }
+}
+
+fn check_place(path: &Path, forbidden: &[PathBuf]) -> Result<PathBuf, MountError> {
+    let refuse = |reason: String| MountError::Place { path: path.into(), reason };
+    if mounts::is_dead(path) {
+        mounts::unmount(path, true).map_err(|error| refuse(format!("a dead mount is there and cannot be removed: {error}")))?;
+    }
+    if !path.exists() {
+        std::fs::create_dir_all(path).map_err(|error| refuse(error.to_string()))?;
+    }
+    let absolute = path.canonicalize().map_err(|error| refuse(error.to_string()))?;
+    for folder in forbidden.iter().filter_map(|folder| folder.canonicalize().ok()) {
+        if absolute.starts_with(&folder) || folder.starts_with(&absolute) {
+            return Err(refuse(format!("it and {} lie inside one another", folder.display())));
+        }
+    }
+    let mut items = std::fs::read_dir(&absolute).map_err(|error| refuse(error.to_string()))?;
+    if items.next().is_some() {
+        return Err(refuse("it is not an empty folder".into()));
+    }
+    Ok(absolute)
+}
+
+/// The kernel reads 128 KiB ahead on FUSE; a privileged mounter may raise that. Best effort: our own fetching ahead works without it.
+fn raise_read_ahead(path: &Path) {
+    if let Some(device) = mounts::list().into_iter().find(|mount| mount.path == path).map(|mount| mount.device) {
+        let _ = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), "1024");
+    }
+}

@@ -53,21 +53,7 @@ pub(crate) fn run(global: &Global, command: &Key, output: &Output) -> Result<Exi
 }
 
 fn ask_new(global: &Global, file: Option<&std::path::Path>) -> Result<zeroize::Zeroizing<String>, Failure> {
-    let terminal_only = Global {
-        repository: None,
-        password_file: None,
-        password_command: None,
-        key_file: None,
-        recovery_file: None,
-        password: None,
-        cache_dir: None,
-        system_cache_dir: None,
-        home: None,
-        json: global.json,
-        quiet: global.quiet,
-        verbose: global.verbose,
-    };
-    secret::new_password(&terminal_only, file)
+    secret::new_password(&global.without_credentials(), file)
 }
 
 fn add(repository: &Repository, store: &dyn WriteStore, credential: Credential, label: &str, output: &Output) -> Result<(), Failure> {

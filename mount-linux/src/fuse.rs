@@ -1,0 +1,342 @@
+//! One callback, three steps: decode, ask the view, reply. What is not in memory is asked again by the pool, which takes the reply along.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fs_core::view::error::ViewError;
+use fs_core::view::{Answer, Patience, Stop, View};
+use fuser::{
+    AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::errno::{attributes, errno, file_type};
+use crate::pool::Pool;
+
+/// Contents of snapshots never change.
+const FOR_EVER: Duration = Duration::from_secs(86_400);
+/// What the view makes up changes with every new snapshot.
+const SHORTLY: Duration = Duration::from_secs(1);
+const ROOT_GENERATION: Generation = Generation(0);
+
+/// The drive as the kernel calls it.
+#[derive(Debug)]
+pub(crate) struct Drive {
+    view: Arc<View>,
+    pool: Arc<Pool>,
+}
+
+impl Drive {
+    pub(crate) fn new(view: Arc<View>) -> Self {
+        Self { view, pool: Pool::new() }
+    }
+
+    /// Asks at once, and again with patience in the pool if that would wait. `reply` is called once.
+    fn answer<T, R: Send + 'static>(
+        &self,
+        reply: R,
+        ask: impl Fn(&View, Patience) -> Answer<T> + Send + 'static,
+        done: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
+    ) {
+        match ask(&self.view, Patience::None) {
+            Ok(value) => done(reply, Ok(value)),
+            Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
+            Err(Stop::WouldWait) => {
+                let view = Arc::clone(&self.view);
+                self.pool.demand(move || match ask(&view, Patience::Wait) {
+                    Ok(value) => done(reply, Ok(value)),
+                    Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
+                    Err(Stop::WouldWait) => done(reply, Err(Errno::EIO)),
+                });
+            }
+        }
+    }
+}
+
+/// Damage and lost connections are worth a line; a missing name is not.
+fn logged(error: &ViewError) -> Errno {
+    match error {
+        ViewError::Damaged(source) | ViewError::Unreachable(source) => tracing::error!(%source, "{error}"),
+        ViewError::NotFound
+        | ViewError::Stale
+        | ViewError::NotDirectory
+        | ViewError::IsDirectory
+        | ViewError::Invalid
+        | ViewError::NoAttribute
+        | ViewError::NoMoreData
+        | ViewError::ReadOnly => {}
+    }
+    errno(error)
+}
+
+fn lifetime(moves: bool) -> &'static Duration {
+    if moves { &SHORTLY } else { &FOR_EVER }
+}
+
+/// Slot 0 holds what the view makes up.
+fn is_made_up(inode: INodeNo) -> bool {
+    fs_core::view::inode::Inode::from_number(inode.0).slot == 0
+}
+
+fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
+    match value {
+        Err(error) => reply.error(error),
+        Ok(value) => match u32::try_from(value.len()) {
+            Ok(length) if size == 0 => reply.size(length),
+            Ok(length) if length <= size => reply.data(&value),
+            _ => reply.error(Errno::ERANGE),
+        },
+    }
+}
+
+impl Filesystem for Drive {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        // READDIRPLUS only where the kernel sees that attributes are wanted; never together with cached listings, which would suppress it.
+        let wanted = InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_EXPORT_SUPPORT;
+        if let Err(unsupported) = config.add_capabilities(wanted) {
+            let _ = config.add_capabilities(wanted - unsupported);
+        }
+        let _ = config.set_max_background(64);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let name = name.as_bytes().to_vec();
+        let ask = move |view: &View, patience| view.lookup(patience, parent.0, &name);
+        self.answer(reply, ask, |reply, found| match found {
+            Ok((attr, moves)) => reply.entry(lifetime(moves), &attributes(&attr), ROOT_GENERATION),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let moves = is_made_up(inode);
+        self.answer(
+            reply,
+            move |view, patience| view.getattr(patience, inode.0),
+            move |reply, attr| match attr {
+                Ok(attr) => reply.attr(lifetime(moves), &attributes(&attr)),
+                Err(error) => reply.error(error),
+            },
+        );
+    }
+
+    fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
+        self.answer(
+            reply,
+            move |view, patience| view.readlink(patience, inode.0),
+            |reply, target| match target {
+                Ok(target) => reply.data(&target),
+                Err(error) => reply.error(error),
+            },
+        );
+    }
+
+    fn open(&self, _request: &Request, _inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() == fuser::OpenAccMode::O_RDONLY {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        } else {
+            reply.error(Errno::EROFS);
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        inode: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let length = u64::from(size);
+        for record in self.view.ahead(inode.0, offset, length) {
+            let view = Arc::clone(&self.view);
+            self.pool.ahead(move || drop(view.repository().data(&record)));
+        }
+        self.answer(
+            reply,
+            move |view, patience| view.read(patience, inode.0, offset, length),
+            |reply, bytes| match bytes {
+                Ok(bytes) => reply.data(&bytes),
+                Err(error) => reply.error(error),
+            },
+        );
+    }
+
+    fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let ask = move |view: &View, patience| {
+            let mut lines = Vec::new();
+            let mut room = 32 * 1024usize;
+            view.readdir(patience, inode.0, offset, &mut |line| {
+                room = room.saturating_sub(24 + line.name.len());
+                lines.push(line);
+                room > 0
+            })?;
+            Ok(lines)
+        };
+        self.answer(reply, ask, |mut reply, lines| match lines {
+            Ok(lines) => {
+                let _ = lines
+                    .iter()
+                    .any(|line| reply.add(INodeNo(line.attr.inode), line.next, file_type(line.attr.kind), OsStr::from_bytes(&line.name)));
+                reply.ok();
+            }
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn readdirplus(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
+        let ask = move |view: &View, patience| {
+            let mut lines = Vec::new();
+            let mut room = 32 * 1024usize;
+            view.readdir(patience, inode.0, offset, &mut |line| {
+                room = room.saturating_sub(152 + line.name.len());
+                lines.push(line);
+                room > 0
+            })?;
+            Ok(lines)
+        };
+        self.answer(reply, ask, |mut reply, lines| match lines {
+            Ok(lines) => {
+                let _ = lines.iter().any(|line| {
+                    let name = OsStr::from_bytes(&line.name);
+                    reply.add(INodeNo(line.attr.inode), line.next, name, lifetime(line.moves), &attributes(&line.attr), ROOT_GENERATION)
+                });
+                reply.ok();
+            }
+            Err(error) => reply.error(error),
+        });
+    }
+
+    fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
+        let (bytes, entries) = self.view.totals();
+        reply.statfs(bytes.div_ceil(4096), 0, 0, entries, 0, 4096, 255, 4096);
+    }
+
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let name = name.as_bytes().to_vec();
+        let ask = move |view: &View, patience| view.xattr(patience, inode.0, &name);
+        self.answer(reply, ask, move |reply, value| reply_xattr(reply, size, value.map(|value| value.to_vec())));
+    }
+
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        let ask = move |view: &View, patience| view.xattr_names(patience, inode.0);
+        self.answer(reply, ask, move |reply, names| {
+            let listed = names.map(|names| names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect());
+            reply_xattr(reply, size, listed);
+        });
+    }
+
+    fn access(&self, _request: &Request, _inode: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
+    }
+
+    fn lseek(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        const SEEK_DATA: i32 = 3;
+        const SEEK_HOLE: i32 = 4;
+        let (Ok(from), SEEK_DATA | SEEK_HOLE) = (u64::try_from(offset), whence) else { return reply.error(Errno::EINVAL) };
+        let ask = move |view: &View, patience| view.seek(patience, inode.0, from, whence == SEEK_DATA);
+        self.answer(reply, ask, |reply, at| match at.map(i64::try_from) {
+            Ok(Ok(at)) => reply.offset(at),
+            Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
+            Err(error) => reply.error(error),
+        });
+    }
+
+    // Everything that would change something: the drive is read-only. The kernel refuses most of it before it comes here.
+
+    fn setattr(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, _device: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _target: &std::path::Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        _parent: INodeNo,
+        _name: &OsStr,
+        _to: INodeNo,
+        _new_name: &OsStr,
+        _flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, _flags: i32, reply: ReplyCreate) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _value: &[u8], _flags: i32, _position: u32, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+}
