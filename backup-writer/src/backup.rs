@@ -274,7 +274,7 @@ struct Frame {
 
 /// A file that was handed to the readers, or anything that needs none.
 enum Pending {
-    Ready(Entry),
+    Ready(Box<Entry>),
     Reading { entry: Box<Entry>, results: Receiver<Piece>, had_parent: bool },
 }
 
@@ -372,7 +372,7 @@ impl<'a> Collector<'a> {
         }
         if entry.kind != EntryKind::File {
             self.stats.other_count += 1;
-            return Ok(Pending::Ready(entry));
+            return Ok(Pending::Ready(Box::new(entry)));
         }
         let before = entry.name.as_ref().and_then(|name| frame.parent.get(name)).filter(|before| before.kind == EntryKind::File);
         if let Some(before) = before
@@ -383,7 +383,7 @@ impl<'a> Collector<'a> {
             (entry.file_hash, entry.block_size) = (before.file_hash, before.block_size);
             entry.unknown.clone_from(&before.unknown);
             self.stats.unchanged_count += 1;
-            return Ok(Pending::Ready(entry));
+            return Ok(Pending::Ready(Box::new(entry)));
         }
         let had_parent = before.is_some();
         let block_size = match before {
@@ -391,7 +391,7 @@ impl<'a> Collector<'a> {
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
         let (results, receiver) = bounded(read::PIECES_AHEAD);
-        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(entry)) };
+        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new(entry))) };
         let job = FileJob { directory, name, stamp, block_size, results };
         if jobs.send(job).is_err() {
             return Err(BackupError::Cancelled);
@@ -419,7 +419,7 @@ impl<'a> Collector<'a> {
             let Some(pending) = waiting.pop_front() else { break };
             let Some(frame) = frames.last_mut() else { break };
             let entry = match pending {
-                Pending::Ready(entry) => Some(entry),
+                Pending::Ready(entry) => Some(*entry),
                 Pending::Reading { entry, results, had_parent } => self.take_file(*entry, &results, had_parent, path)?,
             };
             let Some(entry) = entry else { continue };

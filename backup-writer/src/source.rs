@@ -135,7 +135,7 @@ impl LiveTree {
             0x9fa0,      // proc
             0x6265_6572, // sysfs
             0x1cd1,      // devpts
-            0x27e0_eb,   // cgroup
+            0x0027_e0eb, // cgroup
             0x6367_7270, // cgroup2
             0x6462_6720, // debugfs
             0x7472_6163, // tracefs
@@ -371,7 +371,8 @@ fn is_own_mount(directory: &Directory) -> bool {
     let Ok(stat) = rustix::fs::statx(&*directory.0, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS) else { return false };
     let device = format!(" {}:{} ", stat.stx_dev_major, stat.stx_dev_minor);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.contains(&device) && line.contains(" - fuse.yesterdrive "))
+    let is_ours = |line: &str| line.contains(" - fuse.yesterdrive ") || line.contains(" - fuse yesterdrive ");
+    mounts.lines().any(|line| line.contains(&device) && is_ours(line))
 }
 
 /// A devtmpfs cannot be told from a tmpfs by its number, only by its mount.

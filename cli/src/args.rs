@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
-#[command(name = "yesterdrive", version, about, max_term_width = 100)]
+#[command(name = "yesterdrive", version, about, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::crypto::{self, HpkeContext, Key, OpenError, Pair, RandomSource};
+use crate::crypto::{self, HpkeContext, Key, Pair, RandomSource};
 use crate::id::{DeviceId, RepositoryId};
 use crate::object::{ObjectError, Signer};
 use crate::record::{RecordKey, RecordKind, SessionKeyRef};
@@ -320,7 +320,7 @@ impl KeyRing {
         let keys = self.epochs.get(&epoch).ok_or(ObjectError::UnknownEpoch(epoch))?;
         let pair_keys = keys.pair(pair).ok_or(ObjectError::NotAllowed)?;
         let secret = pair_keys.secret.as_ref().ok_or(ObjectError::NotAllowed)?;
-        Ok(crypto::hpke_receive(&self.context(epoch, pair, &pair_keys.psk), secret, enc, label).map_err(OpenError::from)?)
+        Ok(crypto::hpke_receive(&self.context(epoch, pair, &pair_keys.psk), secret, enc, label)?)
     }
 
     fn context<'a>(&'a self, epoch: u16, pair: Pair, psk: &'a Key) -> HpkeContext<'a> {

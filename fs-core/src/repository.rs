@@ -537,7 +537,7 @@ fn list_configs(store: &dyn ReadStore) -> Result<Vec<NamedConfig>, RepositoryErr
         Some((generation, hash, meta))
     };
     let mut configs: Vec<_> = wait(prefix, store.list(prefix, None))?.into_iter().filter_map(named).collect();
-    configs.sort_by(|a, b| (b.0, b.1).cmp(&(a.0, a.1)));
+    configs.sort_by_key(|(generation, hash, _)| std::cmp::Reverse((*generation, *hash)));
     if configs.is_empty() { Err(RepositoryError::NotThere { location: store.location() }) } else { Ok(configs) }
 }
 

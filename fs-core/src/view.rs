@@ -489,7 +489,11 @@ impl View {
 
     fn virtual_attr(&self, inode: u64, made_up: &Folder) -> Attr {
         let (kind, mode, size, link_count) = match &made_up.kind {
-            VirtualKind::Folder(children) => (EntryKind::Directory, 0o555, 0, 2 + children.len() as u64),
+            VirtualKind::Folder(children) => {
+                // A folder has a name for each subfolder's `..`; what is no made-up link or file is one.
+                let is_folder = |child: &&u64| self.tree().get(**child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
+                (EntryKind::Directory, 0o555, 0, 2 + children.values().filter(is_folder).count() as u64)
+            }
             VirtualKind::Link(target) => (EntryKind::Symlink, 0o777, target.len() as u64, 1),
             VirtualKind::File(bytes) => (EntryKind::File, 0o444, bytes.len() as u64, 1),
         };

@@ -26,7 +26,9 @@ fn parse(mountinfo: &[u8]) -> Vec<Mounted> {
         let (fields, kind) = text.split_once(" - ")?;
         let mut fields = fields.split(' ').skip(2);
         let (device, path) = (fields.next()?.to_owned(), fields.nth(1)?.to_owned());
-        kind.starts_with("fuse.yesterdrive ").then(|| Mounted { path: unescape(&path), device })
+        // The helper that mounts for ordinary users keeps the subtype, a mount by root itself does not.
+        let is_ours = ["fuse.yesterdrive ", "fuse yesterdrive "].iter().any(|ours| kind.starts_with(ours));
+        is_ours.then(|| Mounted { path: unescape(&path), device })
     };
     mountinfo.split(|&b| b == b'\n').filter_map(ours).collect()
 }
@@ -86,7 +88,9 @@ mod tests {
     fn only_our_mounts_with_their_real_paths() {
         let info = b"36 35 98:0 / /mnt1 rw,noatime - ext3 /dev/root rw\n\
             40 35 0:45 / /home/anna/my\\040drive ro,nosuid shared:3 - fuse.yesterdrive yesterdrive ro,user_id=0\n\
-            41 35 0:46 / /x ro - fuse.other other ro\n";
-        assert_eq!(parse(info), [Mounted { path: "/home/anna/my drive".into(), device: "0:45".into() }]);
+            41 35 0:46 / /x ro - fuse.other other ro\n\
+            42 35 0:47 / /y ro - fuse yesterdrive ro\n";
+        let mounted = |path: &str, device: &str| Mounted { path: path.into(), device: device.into() };
+        assert_eq!(parse(info), [mounted("/home/anna/my drive", "0:45"), mounted("/y", "0:47")]);
     }
 }

@@ -55,7 +55,7 @@ fn every_store_call_may_fail_in_every_way() {
             let report = check(&repository, ReadData::All, &Silent).unwrap();
             assert!(report.findings.iter().all(|finding| finding.severity == Severity::Note), "call {n}, {fault:?}: {:?}", report.findings);
             healthy.backup(source.path(), None).unwrap();
-            let again = check(&*healthy.open().unwrap(), ReadData::None, &Silent).unwrap();
+            let again = check(&healthy.open().unwrap(), ReadData::None, &Silent).unwrap();
             assert!(again.findings.iter().all(|finding| finding.severity == Severity::Note), "call {n}, {fault:?}: {:?}", again.findings);
         }
     }

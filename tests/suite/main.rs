@@ -1,5 +1,9 @@
 //! The tests that see the whole.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a panic is how a test fails")]
+
+mod cli;
 mod fidelity;
 mod faults;
+mod mount;
 mod writer;

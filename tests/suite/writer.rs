@@ -75,7 +75,7 @@ fn a_clean_repository_checks_clean_and_nothing_is_readable_at_rest() {
     let memory = Arc::new(MemoryStore::new());
     let bench = Bench::new(Arc::clone(&memory) as Arc<dyn WriteStore>).unwrap();
     bench.backup(&source, None).unwrap();
-    let report = check(&*bench.open().unwrap(), ReadData::All, &Silent).unwrap();
+    let report = check(&bench.open().unwrap(), ReadData::All, &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!((report.snapshot_count, report.packs_read, report.pack_count), (1, 2, 2));
     for (name, bytes) in memory.contents() {

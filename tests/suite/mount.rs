@@ -1,0 +1,145 @@
+//! The drive, mounted for real.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fs_core::storage::WriteStore;
+use fs_core::storage::memory::MemoryStore;
+use fs_core::time::Zone;
+use fs_core::view::{Owner, View, ViewOptions};
+use mount_linux::{Mount, MountOptions, mounts};
+use tests::{Bench, look, noise};
+
+fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
+    let mounter = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let options = ViewOptions { owner: Owner::AsSaved, mounter, zone: Zone::utc() };
+    Arc::new(View::new(bench.open().unwrap(), state, options).unwrap())
+}
+
+fn mount(view: Arc<View>, at: &Path) -> Mount {
+    let options = MountOptions { allow_other: false, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
+    mount_linux::mount(view, at, &options).expect("a mount needs /dev/fuse: tests/run sets that up")
+}
+
+fn latest(drive: &Path, source: &Path) -> std::path::PathBuf {
+    drive.join("Latest/host").join(source.strip_prefix("/").unwrap())
+}
+
+#[test]
+fn the_drive_shows_every_kind_of_entry_as_it_was() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive, state) = (place.path().join("source"), place.path().join("drive"), place.path().join("state"));
+    std::fs::create_dir(&source).unwrap();
+    super::fidelity::every_kind(&source);
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let mounted = mount(view(&bench, Some(&state)), &drive);
+    let (before, after) = (look(&source).unwrap(), look(&latest(&drive, &source)).unwrap());
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+    for (path, seen) in &before {
+        assert!(after[path] == *seen, "{}: {:?} {:?}", path.display(), (after[path].mode, after[path].links), (seen.mode, seen.links));
+    }
+    let stat = |path: &str| latest(&drive, &source).join(path).symlink_metadata().unwrap();
+    assert_eq!(stat("small").ino(), stat("deep/hard link").ino());
+    assert_ne!(stat("large").ino(), stat("deep/er/and/deeper/twin").ino());
+    assert!(stat("sparse").blocks() * 512 < 1_000_000);
+    let numbers: Vec<_> = ["small", "large", "deep/er", "list of lists"].iter().map(|path| stat(path).ino()).collect();
+    let mut value = vec![0; 4000];
+    let length = rustix::fs::lgetxattr(latest(&drive, &source).join("large"), "user.long", &mut value[..]).unwrap();
+    assert_eq!(value[..length], noise(5, 2000));
+    drop(mounted);
+    assert!(!mounts::list().iter().any(|mount| mount.path == drive), "nothing stays mounted");
+    let again = mount(view(&bench, Some(&state)), &drive);
+    let after: Vec<_> = ["small", "large", "deep/er", "list of lists"].iter().map(|path| stat(path).ino()).collect();
+    assert_eq!(numbers, after, "numbers are the same after a remount");
+    drop(again);
+}
+
+#[test]
+fn writes_are_refused_and_random_reads_are_right() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    let bytes = noise(4, 9_000_000);
+    std::fs::write(source.join("file"), &bytes).unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let _mounted = mount(view(&bench, None), &drive);
+    let folder = latest(&drive, &source);
+    for refused in
+        [std::fs::write(folder.join("new"), "x"), std::fs::remove_file(folder.join("file")), std::fs::create_dir(folder.join("d"))]
+    {
+        assert_eq!(refused.unwrap_err().raw_os_error(), Some(rustix::io::Errno::ROFS.raw_os_error()));
+    }
+    let file = std::fs::File::open(folder.join("file")).unwrap();
+    for step in 0..300u64 {
+        let (offset, length) = (step * 7_919_777 % 9_000_000, 1 + step as usize * 991 % 300_000);
+        let mut part = vec![0; length];
+        let count = std::os::unix::fs::FileExt::read_at(&file, &mut part, offset).unwrap();
+        let from = offset as usize;
+        assert_eq!(part[..count], bytes[from..from + count], "at {offset}");
+        assert!(count == length || from + count == bytes.len());
+    }
+}
+
+#[test]
+fn new_snapshots_appear_without_a_remount() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "first").unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let shown = view(&bench, None);
+    let _mounted = mount(Arc::clone(&shown), &drive);
+    assert_eq!(std::fs::read_to_string(latest(&drive, &source).join("file")).unwrap(), "first");
+    std::fs::write(source.join("file"), "second").unwrap();
+    bench.backup(&source, None).unwrap();
+    shown.refresh().unwrap();
+    // The kernel remembers made-up names for a second: ask until it asks again, at most as long as the promise allows.
+    let deadline = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec + 5;
+    while std::fs::read_dir(drive.join("Snapshots/host")).unwrap().count() != 2
+        || std::fs::read_to_string(latest(&drive, &source).join("file")).unwrap() != "second"
+    {
+        assert!(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec <= deadline, "within five seconds");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn damage_is_an_error_for_its_bytes_only() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), noise(1, 5_000_000)).unwrap();
+    let memory = MemoryStore::new();
+    let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
+    bench.backup(&source, None).unwrap();
+    let (name, bytes) = memory.contents().into_iter().find(|(name, _)| name.as_str().starts_with("pack/")).unwrap();
+    let mut damaged = bytes.to_vec();
+    damaged[2_000_000] ^= 1;
+    memory.overwrite(&name, Some(damaged.into()));
+    let _mounted = mount(view(&bench, None), &drive);
+    let file = std::fs::File::open(latest(&drive, &source).join("file")).unwrap();
+    let mut part = vec![0; 4096];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut part, 4_500_000).unwrap();
+    assert_eq!(part, noise(1, 5_000_000)[4_500_000..4_504_096]);
+    let error = std::fs::read(latest(&drive, &source).join("file")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()));
+}
+
+#[test]
+fn a_mount_point_inside_the_repository_or_with_files_in_it_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    std::fs::create_dir(place.path().join("repository")).unwrap();
+    std::fs::write(place.path().join("file"), "x").unwrap();
+    let options =
+        MountOptions { allow_other: false, refresh_every: Duration::from_secs(9), forbidden: vec![place.path().join("repository")] };
+    for bad in ["repository/drive", "."] {
+        let refused = mount_linux::mount(view(&bench, None), &place.path().join(bad), &options);
+        assert!(refused.is_err(), "{bad}");
+    }
+}
