@@ -117,8 +117,20 @@ mod tests {
 
     #[test]
     fn awkward_names_become_legal_and_come_back() {
-        let names: [&[u8]; 12] =
-            [b"a:b", b"what?", b"end.", b"end ", b"...", b"CON", b"nul.txt", b"aux .c", "COM¹".as_bytes(), b"\xff\xfe", b"tab\there", "\u{f03a}".as_bytes()];
+        let names: [&[u8]; 12] = [
+            b"a:b",
+            b"what?",
+            b"end.",
+            b"end ",
+            b"...",
+            b"CON",
+            b"nul.txt",
+            b"aux .c",
+            "COM¹".as_bytes(),
+            b"\xff\xfe",
+            b"tab\there",
+            "\u{f03a}".as_bytes(),
+        ];
         for name in names {
             let presented = present(name);
             assert!(is_legal(&presented), "{:?}", shown(name));
