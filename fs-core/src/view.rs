@@ -4,6 +4,7 @@
 //! the view makes up. Every operation exists in one form with a [`Patience`]: without patience it answers from memory or says that it would have to wait, so
 //! that an adapter never blocks the kernel's thread.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -34,6 +35,8 @@ use layout::{Folder, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
 const NODES_KEPT: usize = 1 << 16;
+/// Directories in which entries were found last: what is asked next is most often beside what was asked before.
+const RECENT: usize = 16;
 /// Files whose readers are kept.
 const HANDLES_KEPT: usize = 1 << 12;
 
@@ -136,6 +139,7 @@ pub struct View {
     slots: Mutex<SlotTable>,
     tree: RwLock<Arc<Virtual>>,
     nodes: Mutex<LruCache<u64, Node>>,
+    recent: Mutex<VecDeque<Node>>,
     handles: Mutex<LruCache<u64, Arc<Handle>>>,
 }
 
@@ -154,6 +158,7 @@ impl View {
             slots: Mutex::new(slots),
             tree: RwLock::default(),
             nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
+            recent: Mutex::default(),
             handles: Mutex::new(LruCache::new(kept(HANDLES_KEPT))),
         };
         view.refresh()?;
@@ -393,14 +398,40 @@ impl View {
         let tree = self.tree();
         let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         let root = Inode { slot: inode.slot, position: ROOT_POSITION };
-        let mut node = Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
+        let top = || Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
+        let mut node = self.recent_above(inode).unwrap_or_else(top);
+        let mut directory = None;
         while node.inode.position != inode.position {
             let offset = inode.position.checked_sub(node.inode.position).ok_or(ViewError::Stale)?;
             let found = self.find(patience, &node, Wanted::Position(offset))?.ok_or(ViewError::Stale)?;
-            node = self.child(&node, &found);
+            let child = self.child(&node, &found);
+            directory = Some(std::mem::replace(&mut node, child));
         }
-        lock(&self.nodes).put(number, node.clone());
+        if let Some(directory) = directory {
+            self.remember(directory);
+        }
+        if node.entry.subtree.is_some() {
+            lock(&self.nodes).put(number, node.clone());
+        }
         Ok(node)
+    }
+
+    /// The deepest of the recent directories that holds an entry.
+    fn recent_above(&self, inode: Inode) -> Option<Node> {
+        let holds = |node: &&Node| {
+            let first = node.inode.position;
+            node.inode.slot == inode.slot && (first + 1..first + node.entry.position_count()).contains(&inode.position)
+        };
+        lock(&self.recent).iter().filter(holds).max_by_key(|node| node.inode.position).cloned()
+    }
+
+    fn remember(&self, directory: Node) {
+        let mut recent = lock(&self.recent);
+        if recent.iter().any(|known| known.inode == directory.inode) {
+            return;
+        }
+        recent.truncate(RECENT - 1);
+        recent.push_front(directory);
     }
 
     fn child(&self, parent: &Node, found: &Found) -> Node {

@@ -77,7 +77,7 @@ impl Walk<'_> {
             path.push(name);
             emit(enter(child, &wanted))?;
             match opened {
-                Ok(directory) if self.enters(source, &directory, &stamp) => {
+                Ok(directory) if !wanted.all || self.enters(source, &directory, &stamp) => {
                     let next = self.list(source, directory, &wanted, &path, emit)?;
                     open.push(next);
                     continue;
@@ -93,6 +93,7 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Whether a directory is saved. One that is only on the way to a source is always entered: `/dev/shm/x` may be named though `/dev` is not saved.
     fn enters(&self, source: &LiveTree, directory: &Directory, stamp: &Stamp) -> bool {
         !self.never.contains(&(stamp.device, stamp.inode)) && !source.is_pseudo(directory)
     }
