@@ -503,7 +503,7 @@ impl<'a> Collector<'a> {
                     subtree.file_count += below.file_count;
                 }
                 None => {
-                    subtree.byte_count += child.entry.size;
+                    subtree.byte_count += if child.entry.kind == EntryKind::File { child.entry.size } else { 0 };
                     subtree.file_count += 1;
                 }
             }

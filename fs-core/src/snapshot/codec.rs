@@ -66,13 +66,13 @@ impl Manifest {
         writer.map(|map| {
             map.key(0).bytes(self.device.as_bytes());
             map.key(1).u64(self.sequence);
-            map.optional(2, self.previous, |writer, id| hash(writer, &id));
+            map.key(2).optional(self.previous, |writer, id| hash(writer, &id));
             map.key(3).array_of(&self.heads, |writer, head| {
                 hash(writer.array(3).bytes(head.device.as_bytes()).u64(head.sequence), &head.manifest);
             });
             map.key(4).time(self.started);
             map.key(5).time(self.ended);
-            map.optional(6, self.server_time, |writer, time| {
+            map.key(6).optional(self.server_time, |writer, time| {
                 writer.time(time);
             });
             map.key(7).text(&self.host);
@@ -92,7 +92,7 @@ impl Manifest {
             encode_stats(map.key(14), &self.stats);
             map.key(15).raw(findings.as_bytes());
             map.key(16).text(&self.tool_version);
-            map.optional(17, self.parent, |writer, id| hash(writer, &id));
+            map.key(17).optional(self.parent, |writer, id| hash(writer, &id));
             map.key(18).i64(self.utc_offset_minutes.into());
         });
         writer.finish()
@@ -191,11 +191,11 @@ impl<'a> Raw<'a> {
         match key {
             0 => self.device = Some(DeviceId::from_bytes(reader.byte_array()?)),
             1 => self.sequence = reader.u64()?,
-            2 => self.previous = Some(SnapshotId::from_bytes(reader.byte_array()?)),
+            2 => self.previous = reader.optional(snapshot_id)?,
             3 => self.heads = reader.array(ITEMS_MAX, decode_head)?,
             4 => self.started = Some(reader.time()?),
             5 => self.ended = Some(reader.time()?),
-            6 => self.server_time = Some(reader.time()?),
+            6 => self.server_time = reader.optional(|reader| Ok::<_, ObjectError>(reader.time()?))?,
             7 => self.host = Some(text(reader)?),
             8 => self.set = text(reader)?,
             9 => self.sources = reader.array(ITEMS_MAX, decode_source)?,
@@ -206,7 +206,7 @@ impl<'a> Raw<'a> {
             14 => self.stats = decode_stats(reader)?,
             15 => self.findings = later(reader)?,
             16 => self.tool_version = text(reader)?,
-            17 => self.parent = Some(SnapshotId::from_bytes(reader.byte_array()?)),
+            17 => self.parent = reader.optional(snapshot_id)?,
             18 => self.utc_offset_minutes = i32::try_from(reader.i64()?).unwrap_or(0),
             _ => reader.skip()?,
         }
@@ -244,6 +244,10 @@ impl<'a> Raw<'a> {
             utc_offset_minutes: self.utc_offset_minutes,
         })
     }
+}
+
+fn snapshot_id(reader: &mut CborReader<'_>) -> Result<SnapshotId, ObjectError> {
+    Ok(SnapshotId::from_bytes(reader.byte_array()?))
 }
 
 fn decode_head(reader: &mut CborReader<'_>) -> Result<Head, ObjectError> {

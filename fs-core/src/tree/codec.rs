@@ -151,7 +151,7 @@ fn drop_ref(_: &mut CborWriter) {}
 /// Writes an entry; its references go into `places`.
 pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places) {
     let known = |map: &mut MapWriter<'_>, places: &mut Places| {
-        map.optional(0, entry.name.as_ref(), |w, name| drop_ref(w.bytes(name.as_bytes())));
+        map.key(0).bytes(entry.name_bytes());
         let kind = EntryKind::ALL.into_iter().find(|row| row.1 == entry.kind).map_or(0, |row| row.0);
         map.key(1).u64(kind.into());
         map.key(2).u64(entry.mode.into());
@@ -159,7 +159,8 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         map.optional(4, entry.gid, |w, gid| drop_ref(w.u64(gid.into())));
         map.optional(5, entry.mtime, |w, time| drop_ref(w.time(time)));
         map.optional(6, entry.ctime, |w, time| drop_ref(w.time(time)));
-        map.optional(7, (entry.size > 0).then_some(entry.size), |w, size| drop_ref(w.u64(size)));
+        let has_size = entry.size > 0 || matches!(entry.kind, EntryKind::File | EntryKind::Symlink);
+        map.optional(7, has_size.then_some(entry.size), |w, size| drop_ref(w.u64(size)));
         map.optional(8, entry.btime, |w, time| drop_ref(w.time(time)));
         map.optional(9, entry.link_group, |w, group| drop_ref(w.u64(group)));
         match &entry.content {
@@ -219,7 +220,11 @@ pub fn decode_entry(reader: &mut CborReader<'_>, places: &Places) -> Result<Entr
     let (mut kind, mut subtree, mut has_positions) = (None, Subtree::EMPTY, false);
     reader.map::<TreeError>(|key, reader| {
         match key {
-            0 => entry.name = Some(Name::new(reader.bytes(NAME_LENGTH_MAX)?)?),
+            // Only the root of a snapshot has no name.
+            0 => match reader.bytes(NAME_LENGTH_MAX)? {
+                b"" => entry.name = None,
+                name => entry.name = Some(Name::new(name)?),
+            },
             1 => kind = Some(decode_kind(reader.u8()?)?),
             2 => entry.mode = reader.u32()?,
             12 => subtree.page = Some(places.decode_reference(reader)?),
