@@ -122,7 +122,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { memory_max: 128 << 20, clock: SystemClock::shared(), random: SystemRandom::shared() }
+        Self { memory_max: 80 << 20, clock: SystemClock::shared(), random: SystemRandom::shared() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased, unbounded};
 
 /// Threads: enough to keep a slow store busy; they mostly wait.
-const THREADS: usize = 16;
+const THREADS: usize = 8;
 /// Jobs that fetch ahead and wait. More are dropped: whoever needs the bytes asks for them.
 const AHEAD_MAX: usize = 128;
 

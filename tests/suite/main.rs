@@ -4,6 +4,7 @@
 
 mod cli;
 mod fidelity;
+mod format;
 mod faults;
 mod mount;
 mod writer;
