@@ -78,7 +78,8 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
         MountOption::DefaultPermissions,
     ];
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = cfg!(target_os = "linux").then_some(2);
+    config.n_threads = cfg!(target_os = "linux").then_some(4);
+    config.clone_fd = cfg!(target_os = "linux");
     let filesystem = fuse::Drive::new(Arc::clone(&view));
     let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
     raise_read_ahead(&path);
