@@ -18,13 +18,13 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Global {
     /// The repository: a folder
-    #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", value_name = "PATH")]
+    #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", hide_env_values = true, value_name = "PATH")]
     pub(crate) repository: Option<String>,
     /// A file whose first line is the password
     #[arg(long, global = true, env = "YESTERDRIVE_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
     /// A command whose first line of output is the password
-    #[arg(long, global = true, env = "YESTERDRIVE_PASSWORD_COMMAND", value_name = "COMMAND")]
+    #[arg(long, global = true, env = "YESTERDRIVE_PASSWORD_COMMAND", hide_env_values = true, value_name = "COMMAND")]
     pub(crate) password_command: Option<String>,
     /// A key file
     #[arg(long, global = true, env = "YESTERDRIVE_KEY_FILE", value_name = "FILE")]
@@ -33,7 +33,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) recovery_file: Option<PathBuf>,
     /// The password itself comes from the environment only: a command line can be read by others
-    #[arg(long = "password-from-environment", hide = true, env = "YESTERDRIVE_PASSWORD", hide_env_values = true)]
+    #[arg(skip)]
     pub(crate) password: Option<String>,
     /// Where this machine keeps what it remembers of repositories
     #[arg(long, global = true, env = "YESTERDRIVE_CACHE_DIR", value_name = "FOLDER")]
@@ -288,6 +288,17 @@ pub(crate) enum Key {
     },
     /// Make another recovery code
     Recovery,
+}
+
+impl Args {
+    /// The command line, and from the environment what must never stand on one.
+    pub(crate) fn read() -> Self {
+        let mut args = Self::parse();
+        #[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
+        let password = std::env::var("YESTERDRIVE_PASSWORD");
+        args.global.password = password.ok().filter(|password| !password.is_empty());
+        args
+    }
 }
 
 impl Global {

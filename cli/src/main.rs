@@ -12,17 +12,15 @@ mod session;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::args::Args;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::read();
     let level = if args.global.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
     let output = Output::new(args.global.json);
-    match commands::run(&args, &output) {
+    match commands::run(&args, &output).and_then(|exit| output.finish().map(|()| exit)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             output.failure(&failure);

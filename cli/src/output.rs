@@ -1,23 +1,26 @@
 //! Standard output: lines for people, or one JSON record per line. Messages go to standard error.
 
 use std::io::Write as _;
+use std::sync::OnceLock;
 
 use fs_core::path::display;
 use fs_core::report::Finding;
 use serde_json::{Value, json};
 
-use crate::error::Failure;
+use crate::error::{Exit, Failure};
 
 /// Where results go.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Why standard output took no more.
+    broken: OnceLock<String>,
 }
 
 impl Output {
     /// For people, or as JSON.
     pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, broken: OnceLock::new() }
     }
 
     /// A result in both forms; only the wanted one is made.
@@ -29,11 +32,17 @@ impl Output {
     /// Bytes as they are. A reader that has gone away (`| head`) is no failure.
     pub(crate) fn raw(&self, bytes: &[u8]) {
         let mut out = std::io::stdout().lock();
-        if let Err(error) = out.write_all(bytes).and_then(|()| out.flush())
-            && error.kind() == std::io::ErrorKind::BrokenPipe
-        {
-            std::process::exit(0);
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+            Err(error) => drop(self.broken.set(error.to_string())),
+            Ok(()) => {}
         }
+    }
+
+    /// Whether everything arrived: a file cut short by a full disk is no success.
+    pub(crate) fn finish(&self) -> Result<(), Failure> {
+        let lost = |reason: &String| Failure::new(Exit::Failed, format!("the output could not be written: {reason}"));
+        self.broken.get().map_or(Ok(()), |reason| Err(lost(reason)))
     }
 
     /// A message for people, on standard error.

@@ -187,3 +187,15 @@ fn the_drive_in_the_background() {
     assert!(!drive.join("Latest").exists());
     shell.fails(&["unmount", "drive"], 1, "no drive is mounted");
 }
+
+#[test]
+fn output_that_is_lost_is_a_failure_and_a_password_is_no_flag() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    let letter = shell.path("source/letter.txt");
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(program());
+    command.env_clear().current_dir(shell.place.path()).args(["-r", "repository", "--key-file", "key", "cat", "latest"]).arg(&letter);
+    let output = command.stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    shell.fails(&["--password-from-environment", "x", "snapshots"], 2, "unexpected argument");
+}
