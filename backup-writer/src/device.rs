@@ -10,6 +10,7 @@ use fs_core::crypto::{self, Key, random_array};
 use fs_core::id::DeviceId;
 use fs_core::object::{self, Header, ObjectError, ObjectKind, Signer};
 use fs_core::repository::{Repository, RepositoryError};
+use fs_core::state::private_folder;
 use fs_core::storage::{StoreError, WriteStore};
 
 use crate::create::put_hashed;
@@ -99,16 +100,4 @@ fn save(repository: &Repository, folder: &Path, signer: &Signer) -> std::io::Res
     file.as_file().sync_all()?;
     file.persist(folder.join("device"))?;
     Ok(())
-}
-
-/// Makes a folder that only this user can enter.
-///
-/// # Errors
-/// The system's.
-pub fn private_folder(folder: &Path) -> std::io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }

@@ -8,6 +8,8 @@ pub mod create;
 pub mod device;
 pub mod source;
 pub mod packer;
+pub mod parent;
+pub mod state;
 pub mod backup;
 pub mod metadata;
 pub mod restore;

@@ -3,7 +3,7 @@
 //! A pack leaves the machine only after every record in it was opened again, decompressed and compared with its id: what a faulty memory,
 //! processor or library made of it is noticed here and not in a year. Upload runs beside packing; its queue is bounded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
@@ -17,8 +17,9 @@ use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, HEADER_LENGTH, Header, ObjectError, ObjectKind, Signer};
 use fs_core::pack::{self, Pack, PackBuilder, PackSession, TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
-use fs_core::repository::{Repository, RepositoryError};
+use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::storage::{StoreError, WriteStore, wait};
+use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 
 use crate::create::put_hashed;
 
@@ -107,9 +108,30 @@ impl Shared {
         &self.repository
     }
 
-    /// Whether a reference from an earlier snapshot can be relied on: its pack was listed when the run began.
-    pub fn is_present(&self, reference: &Reference) -> bool {
-        self.present.contains_key(&reference.pack)
+    /// Whether a pack can be relied on: it was listed when the run began.
+    pub fn is_listed(&self, pack: &PackId) -> bool {
+        self.present.contains_key(pack)
+    }
+
+    /// The packs that the lists of a large file name; none for a file whose references stand in its entry.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn list_packs_of(&self, content: &Content) -> Result<Vec<PackId>, ReadError> {
+        let mut packs = BTreeSet::new();
+        let mut open = match content {
+            Content::Inline(_) => Vec::new(),
+            Content::List { depth, reference } => vec![(*depth, *reference)],
+        };
+        while let Some((depth, reference)) = open.pop() {
+            for row in &self.repository.list(&reference)?.rows {
+                packs.insert(row.reference.pack);
+                if depth > 1 {
+                    open.push((depth - 1, row.reference));
+                }
+            }
+        }
+        Ok(packs.into_iter().collect())
     }
 
     /// Seals a record unless the repository has it.
@@ -146,7 +168,7 @@ impl Shared {
             return Ok(index);
         }
         let (mut shards, _) = self.repository.shards()?;
-        let indexed: std::collections::HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
+        let indexed: HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
         let mut left_over = Shard::default();
         for (id, kind, size) in list_packs(&self.repository)? {
             if !indexed.contains(&id) {
@@ -212,6 +234,8 @@ pub struct Packer {
     data: Option<PackBuilder>,
     meta: Option<PackBuilder>,
     upload: Option<Upload>,
+    /// Packs that the snapshot will name, old and new: looked for again before it is sealed.
+    relied_on: HashSet<PackId>,
     new_bytes: u64,
     stored_bytes: u64,
 }
@@ -230,8 +254,10 @@ struct Outcome {
 }
 
 /// What a finished run wrote.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Written {
+    /// Packs that hold what was placed, found or relied on.
+    pub relied_on: HashSet<PackId>,
     /// Plaintext bytes of new records.
     pub new_bytes: u64,
     /// The same as stored.
@@ -242,7 +268,8 @@ impl Packer {
     /// A packer that has written nothing.
     pub fn new(shared: Arc<Shared>, store: Arc<dyn WriteStore>, signer: Signer, level: i32) -> Self {
         let compressor = Compressor::new(level);
-        Self { shared, store, signer, compressor, data: None, meta: None, upload: None, new_bytes: 0, stored_bytes: 0 }
+        let relied_on = HashSet::new();
+        Self { shared, store, signer, compressor, data: None, meta: None, upload: None, relied_on, new_bytes: 0, stored_bytes: 0 }
     }
 
     /// Seals and places a record that was made here: trees, lists, tables, long attribute values.
@@ -259,6 +286,45 @@ impl Packer {
     /// # Errors
     /// [`PackError`].
     pub fn place(&mut self, sealed: Sealed) -> Result<Reference, PackError> {
+        let reference = self.place_or_find(sealed)?;
+        self.relied_on.insert(reference.pack);
+        Ok(reference)
+    }
+
+    /// The snapshot will also name these packs.
+    pub fn rely_on(&mut self, packs: impl IntoIterator<Item = PackId>) {
+        self.relied_on.extend(packs);
+    }
+
+    /// Puts the long attribute values of an entry into records of their own. Values that `before` has are taken from there.
+    ///
+    /// # Errors
+    /// [`PackError`].
+    pub fn put_values(&mut self, entry: &mut Entry, before: Option<&Entry>) -> Result<(), PackError> {
+        for (name, value) in &mut entry.xattrs {
+            let Value::Inline(bytes) = &*value else { continue };
+            if bytes.len() > XATTR_INLINE_MAX {
+                let known = before.and_then(|before| before.xattrs.iter().find(|(known, _)| known == name)).map(|(_, value)| value);
+                let reference = match self.same_value(bytes, known) {
+                    Some(reference) => reference,
+                    None => self.put(RecordKind::Data, bytes)?,
+                };
+                self.relied_on.insert(reference.pack);
+                *value = Value::Stored { size: bytes.len() as u64, content: Content::Inline(vec![reference]) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a value stands that is the same as before: so an unchanged run need not read the index.
+    fn same_value(&self, bytes: &[u8], known: Option<&Value>) -> Option<Reference> {
+        let Some(Value::Stored { content: Content::Inline(references), .. }) = known else { return None };
+        let [reference] = references[..] else { return None };
+        let id = record_id(self.shared.repository.ring().current().id_key(RecordKind::Data)?, bytes);
+        (reference.id == id && self.shared.is_listed(&reference.pack)).then_some(reference)
+    }
+
+    fn place_or_find(&mut self, sealed: Sealed) -> Result<Reference, PackError> {
         let (facts, bytes) = match sealed {
             Sealed::Known(reference) => return Ok(reference),
             Sealed::New { facts, bytes } => (facts, bytes),
@@ -301,7 +367,7 @@ impl Packer {
             let done = upload.finish()?;
             self.write_index(done)?;
         }
-        Ok(Written { new_bytes: self.new_bytes, stored_bytes: self.stored_bytes })
+        Ok(Written { relied_on: std::mem::take(&mut self.relied_on), new_bytes: self.new_bytes, stored_bytes: self.stored_bytes })
     }
 
     fn send(&mut self, builder: PackBuilder) -> Result<(), PackError> {

@@ -20,6 +20,8 @@ use rustix::io::Errno;
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
 const XATTR_SIZE_MAX: usize = 1 << 16;
+/// Magic number of all FUSE file systems.
+const FUSE: u64 = 0x6573_5546;
 
 /// Why something in the source could not be saved. A finding, never the end of a run.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,8 @@ pub struct Child {
     pub entry: Entry,
     /// Its identity.
     pub stamp: Stamp,
+    /// Its inode, where the file system gives it the same again after a remount.
+    pub lasting_inode: Option<u64>,
 }
 
 /// An open directory. Shared with the threads that read its files.
@@ -84,6 +88,8 @@ pub struct Directory(Arc<OwnedFd>);
 pub struct LiveTree {
     users: Mutex<HashMap<u32, Option<String>>>,
     groups: Mutex<HashMap<u32, Option<String>>>,
+    /// File systems that keep inodes, by device.
+    lasting: Mutex<HashMap<(u32, u32), bool>>,
 }
 
 impl LiveTree {
@@ -149,10 +155,7 @@ impl LiveTree {
             0x4249_4e4d, // binfmt_misc
             0x6e73_6673, // nsfs
         ];
-        const FUSE: u64 = 0x6573_5546;
-        let Ok(info) = rustix::fs::fstatfs(&*directory.0) else { return false };
-        #[expect(clippy::cast_sign_loss, reason = "a magic number, whatever type the C library gives it")]
-        let kind = info.f_type as u64 & 0xffff_ffff;
+        let Some(kind) = file_system(directory) else { return false };
         PSEUDO.contains(&kind) || (kind == FUSE && is_own_mount(directory)) || is_device_tree(directory)
     }
 
@@ -202,7 +205,15 @@ impl LiveTree {
         }
         let path = [format!("/proc/self/fd/{}/", directory.0.as_raw_fd()).as_bytes(), raw_name].concat();
         read_xattrs(&path, &mut entry);
-        Ok(Child { entry, stamp })
+        let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
+        Ok(Child { entry, stamp, lasting_inode })
+    }
+
+    /// File systems that have no inodes make them up, anew after every mount.
+    fn keeps_inodes(&self, directory: &Directory, device: (u32, u32)) -> bool {
+        const MAKE_THEM_UP: [u64; 4] = [FUSE, 0x4d44 /* msdos */, 0x2011_bab0 /* exfat */, 0x0102_1997 /* 9p */];
+        let mut known = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.entry(device).or_insert_with(|| !file_system(directory).is_some_and(|kind| MAKE_THEM_UP.contains(&kind)))
     }
 }
 
@@ -289,6 +300,13 @@ pub fn absolute(path: &Path) -> Result<PathBuf, std::io::Error> {
         }
         _ => path.canonicalize(),
     }
+}
+
+/// The magic number of the file system that a directory is on.
+fn file_system(directory: &Directory) -> Option<u64> {
+    let info = rustix::fs::fstatfs(&*directory.0).ok()?;
+    #[expect(clippy::cast_sign_loss, reason = "a magic number, whatever type the C library gives it")]
+    Some(info.f_type as u64 & 0xffff_ffff)
 }
 
 /// Device and inode of a path, to recognise it wherever it is met; `None` if there is nothing.

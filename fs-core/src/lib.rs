@@ -8,6 +8,7 @@
 pub mod id;
 pub mod path;
 pub mod time;
+pub mod state;
 pub mod report;
 pub mod observer;
 pub mod wire;

@@ -109,6 +109,17 @@ pub enum ReadError {
     Store(#[from] StoreError),
 }
 
+impl ReadError {
+    /// Whether the bytes are damaged or missing for good; otherwise the store may answer another time.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => true,
+            Self::Store(_) | Self::Index(_) => false,
+            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } | Self::Tree(_) | Self::Key { .. } => true,
+        }
+    }
+}
+
 /// How to open a repository.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {

@@ -271,6 +271,13 @@ impl Entry {
         }
     }
 
+    /// Takes over the content of another entry of the same file, with all that describes it.
+    pub fn take_content(&mut self, other: &Self) {
+        (self.content, self.sparse) = (other.content.clone(), other.sparse.clone());
+        (self.file_hash, self.block_size) = (other.file_hash, other.block_size);
+        self.unknown.clone_from(&other.unknown);
+    }
+
     /// The name's bytes; empty for the root.
     pub fn name_bytes(&self) -> &[u8] {
         self.name.as_ref().map_or(&[], Name::as_bytes)

@@ -91,12 +91,7 @@ impl From<ViewError> for Stop {
 
 impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Self {
-        use crate::storage::StoreError;
-        match error {
-            ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => Self::Failed(ViewError::Damaged(error)),
-            ReadError::Store(_) | ReadError::Index(_) => Self::Failed(ViewError::Unreachable(error)),
-            error => Self::Failed(ViewError::Damaged(error)),
-        }
+        Self::Failed(if error.is_damage() { ViewError::Damaged(error) } else { ViewError::Unreachable(error) })
     }
 }
 

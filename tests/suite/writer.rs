@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use backup_writer::backup::backup;
 use backup_writer::check::{ReadData, check};
+use backup_writer::restore::{RestoreOptions, restore};
 use fs_core::observer::Silent;
 use fs_core::storage::WriteStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::{CallKind, CountingStore, RecordingStore};
-use tests::{Bench, noise};
+use tests::{Bench, noise, options};
 
 #[test]
 fn a_second_backup_writes_one_manifest_and_one_seal() {
@@ -84,4 +86,128 @@ fn a_clean_repository_checks_clean_and_nothing_is_readable_at_rest() {
             assert!(!found, "{name} shows '{telling}'");
         }
     }
+}
+
+/// Removes every pack that `lost` names from a store.
+fn lose(memory: &MemoryStore, lost: impl Fn(&str) -> bool) {
+    for (name, _) in memory.contents() {
+        if lost(name.as_str()) {
+            memory.overwrite(&name, None);
+        }
+    }
+}
+
+#[test]
+fn a_lost_chunk_of_an_unchanged_large_file_is_saved_again() {
+    for with_state in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let (source, state) = (place.path().join("source"), place.path().join("state"));
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("file"), noise(3, 20_000_000)).unwrap();
+        let memory = MemoryStore::new();
+        let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
+        let state = with_state.then_some(&*state);
+        bench.backup(&source, state).unwrap();
+        lose(&memory, |name| name.starts_with("pack/"));
+        let again = bench.backup(&source, state).unwrap();
+        assert_eq!((again.stats.unchanged_count, again.stats.changed_count), (0, 1), "its chunks are gone, though its list is there");
+        restores_as(&bench, &source, place.path());
+    }
+}
+
+#[test]
+fn a_lost_page_of_an_unchanged_large_directory_is_written_again() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    for n in 0..9000 {
+        std::fs::write(source.join(format!("{n}-{}", "long".repeat(30))), "").unwrap();
+    }
+    let memory = MemoryStore::new();
+    let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
+    bench.backup(&source, None).unwrap();
+    let first: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("meta/")).collect();
+    // A new name rewrites one leaf and the index above; the other leaves stay in the first pack.
+    std::fs::write(source.join("new"), "").unwrap();
+    bench.backup(&source, None).unwrap();
+    lose(&memory, |name| first.iter().any(|first| first.as_str() == name));
+    let third = bench.backup(&source, None).unwrap();
+    assert!(third.findings.iter().any(|finding| finding.to_string().contains("previous snapshot is damaged")), "{:?}", third.findings);
+    restores_as(&bench, &source, place.path());
+}
+
+#[test]
+fn unchanged_files_are_recognised_without_any_earlier_snapshot() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, state) = (place.path().join("source"), place.path().join("state"));
+    std::fs::create_dir(&source).unwrap();
+    super::fidelity::every_kind(&source);
+    let memory = MemoryStore::new();
+    let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
+    let first = bench.backup(&source, Some(&state)).unwrap();
+    lose(&memory, |name| name.starts_with("snap/") || name.starts_with("seal/"));
+    let second = bench.backup(&source, Some(&state)).unwrap();
+    assert_eq!(second.parent, None);
+    assert_eq!(second.stats.unchanged_count, first.stats.file_count, "{:?}", second.stats);
+    restores_as(&bench, &source, place.path());
+    // Another file in the place of one, with its size: it has another number and another time of change.
+    std::fs::remove_file(source.join("deep/er/text")).unwrap();
+    std::fs::write(source.join("deep/er/text"), b"the same line again\n".repeat(20_000)).unwrap();
+    let third = bench.backup(&source, Some(&state)).unwrap();
+    assert_eq!((third.stats.changed_count, third.stats.new_count), (1, 0));
+}
+
+#[test]
+fn a_damaged_or_missing_state_costs_time_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, state) = (place.path().join("source"), place.path().join("state"));
+    std::fs::create_dir(&source).unwrap();
+    super::fidelity::every_kind(&source);
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    let first = bench.backup(&source, Some(&state)).unwrap();
+    let database = state.join("files.db");
+    for damage in ["gone", "no database", "empty"] {
+        match damage {
+            "gone" => std::fs::remove_file(&database).unwrap(),
+            "empty" => std::fs::write(&database, "").unwrap(),
+            _ => std::fs::write(&database, noise(1, 20_000)).unwrap(),
+        }
+        let again = bench.backup(&source, Some(&state)).unwrap();
+        assert_eq!(again.stats.unchanged_count, first.stats.file_count, "{damage}: the parent snapshot tells it too");
+        assert_eq!(again.stats.new_bytes, 0, "{damage}");
+    }
+    let bytes = std::fs::read(&database).unwrap();
+    for telling in ["small", "large", "deeper"] {
+        assert!(!bytes.windows(telling.len()).any(|window| window == telling.as_bytes()), "the state shows '{telling}'");
+    }
+}
+
+#[test]
+fn a_file_changed_just_before_the_run_is_read_again_by_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, state) = (place.path().join("source"), place.path().join("state"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "content").unwrap();
+    for state in [None, Some(&*state)] {
+        let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+        // The run begins one second after the last change of the file.
+        let changed = fs_core::time::Timestamp::from(source.join("file").metadata().unwrap().modified().unwrap());
+        bench.clock.set(changed.saturating_add(std::time::Duration::from_secs(1)));
+        backup(&bench.open().unwrap(), &bench.store, &options(&source, state), &Silent).unwrap();
+        let second = bench.backup(&source, state).unwrap();
+        assert_eq!((second.stats.unchanged_count, second.stats.changed_count), (0, 1));
+        let third = bench.backup(&source, state).unwrap();
+        assert_eq!(third.stats.unchanged_count, 1);
+    }
+}
+
+/// Whether the newest snapshot restores to what the source is.
+fn restores_as(bench: &Bench, source: &std::path::Path, place: &std::path::Path) {
+    let repository = bench.open().unwrap();
+    let snapshot = repository.snapshots().unwrap().pop().unwrap();
+    let target = place.join(format!("restored-{}", snapshot.id.short()));
+    let what = fs_core::path::TreePath::parse(std::os::unix::ffi::OsStrExt::as_bytes(source.as_os_str())).unwrap();
+    let report = restore(&repository, &snapshot, &what, &target, &RestoreOptions::default(), &Silent).unwrap();
+    assert!(report.findings.is_empty(), "{:?}", report.findings);
+    assert_eq!(tests::look(source).unwrap(), tests::look(&target).unwrap());
 }

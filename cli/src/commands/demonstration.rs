@@ -16,7 +16,7 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
         (None, None) => return Err(Failure::new(Exit::Usage, "there is no home folder").hint("use --at FOLDER")),
     };
     let (repository, key, drive) = (place.join("repository"), place.join("key"), place.join("drive"));
-    backup_writer::device::private_folder(&place)?;
+    fs_core::state::private_folder(&place)?;
     let here = global.for_repository(repository.clone(), key.clone());
     if !key.exists() {
         let new = here.without_credentials();

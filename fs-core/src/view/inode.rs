@@ -6,10 +6,13 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::id::SnapshotId;
+use crate::state::open_database;
 use crate::tree::POSITION_MAX;
 
 /// Bits of a position.
 const POSITION_BITS: u32 = 44;
+/// Slots are never given twice, also not after rows were deleted.
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY AUTOINCREMENT, snapshot BLOB NOT NULL UNIQUE)";
 /// Largest slot.
 const SLOT_MAX: u32 = (1 << 20) - 1;
 
@@ -45,7 +48,7 @@ pub struct SlotTable {
 impl SlotTable {
     /// Opens the table of a state folder. One that cannot be opened or written is worth a warning: numbers then last for this mount.
     pub fn open(state: Option<&Path>) -> Self {
-        let database = state.and_then(|state| match open_database(state) {
+        let database = state.and_then(|state| match open_database(state, "mount.db", SCHEMA) {
             Ok(database) => Some(database),
             Err(error) => {
                 tracing::warn!(%error, "entry numbers will not be the same after the next mount");
@@ -71,20 +74,6 @@ impl SlotTable {
         self.known.insert(*id, slot);
         Some(slot)
     }
-}
-
-fn open_database(state: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(state)?;
-    let database = Connection::open(state.join("mount.db"))?;
-    database.busy_timeout(std::time::Duration::from_secs(10))?;
-    database.execute_batch("CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY AUTOINCREMENT, snapshot BLOB NOT NULL UNIQUE)")?;
-    #[cfg(unix)]
-    std::fs::set_permissions(state.join("mount.db"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(database)
 }
 
 fn persistent_slot(database: &Connection, id: &SnapshotId) -> rusqlite::Result<u32> {

@@ -1,0 +1,388 @@
+//! The collector: takes the steps of the walk in order, decides what has to be read, and builds trees from the bottom up.
+//!
+//! It runs on the calling thread. Files are handed to the readers a bounded number of steps before their results are taken, so that packs
+//! hold them in the order of the walk.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use fs_core::crypto;
+use fs_core::id::PackId;
+use fs_core::observer::{Observer, Progress};
+use fs_core::path::{Name, TreePath};
+use fs_core::record::{RecordKind, Reference};
+use fs_core::report::{Finding, Severity, Stats};
+use fs_core::repository::ReadError;
+use fs_core::time::Timestamp;
+use fs_core::tree::list::ListBuilder;
+use fs_core::tree::{Content, Entry, EntryKind, List, Subtree, page};
+
+use super::read::{FileJob, FileResult, PIECES_AHEAD, Piece};
+use super::walk::Step;
+use super::{BackupError, STEPS_AHEAD};
+use crate::packer::{Packer, Shared};
+use crate::parent::{FileState, is_settled, is_unchanged};
+use crate::source;
+use crate::state::{self, FileStates};
+
+/// Findings kept in memory and in the snapshot; more are only counted.
+const FINDINGS_KEPT: usize = 100_000;
+
+/// A finished directory: its entry and its hard-linked entries by position relative to it.
+pub(super) struct Built {
+    pub entry: Entry,
+    pub links: Vec<(u64, u64)>,
+}
+
+/// What unchanged files are recognised by.
+#[derive(Default)]
+pub(super) struct Before<'a> {
+    /// The root of the parent snapshot, and when that was begun.
+    pub parent: Option<(&'a Entry, Timestamp)>,
+    /// What this machine saw.
+    pub states: Option<&'a FileStates>,
+    /// Whether all files are read whatever is known of them.
+    pub reread: bool,
+}
+
+/// A directory that is being gathered.
+struct Frame {
+    entry: Entry,
+    children: Vec<Built>,
+    /// The same directory in the parent snapshot.
+    parent: HashMap<Name, Entry>,
+    /// The pages it was read from, the top first.
+    parent_pages: Vec<Reference>,
+    /// What this machine knows of it.
+    known: Option<state::Directory>,
+    /// What it will know of it.
+    states: Vec<FileState>,
+}
+
+/// A file that was handed to the readers, or anything that needs none.
+enum Pending {
+    Ready(Box<(Entry, Option<FileState>)>),
+    Reading(Box<Reading>),
+}
+
+struct Reading {
+    entry: Entry,
+    inode: Option<u64>,
+    results: Receiver<Piece>,
+    had_parent: bool,
+}
+
+pub(super) struct Collector<'a> {
+    shared: &'a Arc<Shared>,
+    pub(super) packer: Packer,
+    before: Before<'a>,
+    began: Timestamp,
+    observer: &'a dyn Observer,
+    pub(super) stats: Stats,
+    pub(super) findings: Vec<Finding>,
+    progress: Progress,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(shared: &'a Arc<Shared>, packer: Packer, before: Before<'a>, began: Timestamp, observer: &'a dyn Observer) -> Self {
+        Self { shared, packer, before, began, observer, stats: Stats::default(), findings: Vec::new(), progress: Progress::default() }
+    }
+
+    /// Takes the steps of the walk until it is done.
+    pub(super) fn collect(&mut self, steps: &Receiver<Step>, jobs: &Sender<FileJob>) -> Result<Built, BackupError> {
+        let (mut frames, mut path): (Vec<Frame>, TreePath) = (Vec::new(), TreePath::ROOT);
+        let mut waiting: VecDeque<Pending> = VecDeque::new();
+        for step in steps {
+            if self.observer.is_cancelled() {
+                return Err(BackupError::Cancelled);
+            }
+            match step {
+                Step::Finding(finding) => self.finding(finding),
+                Step::Enter(entry) => {
+                    self.drain(&mut frames, &mut waiting, &path, 0)?;
+                    if let Some(name) = &entry.name {
+                        path.push(name.clone());
+                    }
+                    self.observer.at(&path);
+                    let frame = self.enter(*entry, frames.last(), &path)?;
+                    frames.push(frame);
+                }
+                Step::Entry(child, directory) => {
+                    let Some(frame) = frames.last() else { continue };
+                    let pending = self.begin(*child, directory, frame, jobs)?;
+                    waiting.push_back(pending);
+                    self.drain(&mut frames, &mut waiting, &path, STEPS_AHEAD / 2)?;
+                }
+                Step::Leave => {
+                    self.drain(&mut frames, &mut waiting, &path, 0)?;
+                    let Some(frame) = frames.pop() else { continue };
+                    let built = self.leave(frame, frames.last(), &path)?;
+                    path.pop();
+                    match frames.last_mut() {
+                        Some(above) => above.children.push(built),
+                        None => return Ok(built),
+                    }
+                }
+            }
+        }
+        Err(BackupError::Cancelled)
+    }
+
+    fn enter(&mut self, entry: Entry, above: Option<&Frame>, path: &TreePath) -> Result<Frame, BackupError> {
+        self.stats.directory_count += 1;
+        let known = self.before.states.and_then(|states| states.directory(path));
+        let (mut parent, mut parent_pages) = (HashMap::new(), Vec::new());
+        let top = self.parent_of(&entry, above).and_then(|before| before.subtree.as_ref()).and_then(|subtree| subtree.page);
+        if let Some(top) = top {
+            match self.read_parent(&top) {
+                Ok(read) => (parent, parent_pages) = read,
+                // A damaged parent is no help; it must not keep this snapshot from being taken.
+                Err(error) if error.is_damage() => {
+                    let message = format!("the previous snapshot is damaged here, and is not relied on: {error}");
+                    self.finding(Finding::at(Severity::Note, path.clone(), message));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Frame { entry, children: Vec::new(), parent, parent_pages, known, states: Vec::new() })
+    }
+
+    /// The same directory in the parent snapshot.
+    fn parent_of<'f>(&'f self, entry: &Entry, above: Option<&'f Frame>) -> Option<&'f Entry> {
+        match (above, &entry.name) {
+            (Some(above), Some(name)) => above.parent.get(name),
+            _ => self.before.parent.map(|(root, _)| root),
+        }
+    }
+
+    /// The entries of a directory of the parent snapshot, and the pages that they stand in.
+    fn read_parent(&self, top: &Reference) -> Result<(HashMap<Name, Entry>, Vec<Reference>), ReadError> {
+        let (mut entries, pages) = (HashMap::new(), RefCell::new(Vec::new()));
+        let load = |reference: &Reference| {
+            let mut pages = pages.borrow_mut();
+            if !pages.contains(reference) {
+                pages.push(*reference);
+            }
+            self.shared.repository().page(reference)
+        };
+        let mut next = page::find(top, page::Wanted::Index(0), &load)?;
+        while let Some(found) = next {
+            if let Some(name) = &found.entry().name {
+                entries.insert(name.clone(), found.entry().clone());
+            }
+            next = match found.next_in_page() {
+                Some(found) => Some(found),
+                None => page::find(top, page::Wanted::Index(found.entry_index + 1), &load)?,
+            };
+        }
+        Ok((entries, pages.into_inner()))
+    }
+
+    /// Decides whether a file has to be read.
+    fn begin(
+        &mut self,
+        child: source::Child,
+        directory: source::Directory,
+        frame: &Frame,
+        jobs: &Sender<FileJob>,
+    ) -> Result<Pending, BackupError> {
+        let source::Child { mut entry, stamp, lasting_inode: inode } = child;
+        let before = entry.name.as_ref().and_then(|name| frame.parent.get(name)).filter(|before| before.kind == entry.kind);
+        self.packer.put_values(&mut entry, before)?;
+        if entry.kind != EntryKind::File {
+            self.stats.other_count += 1;
+            return Ok(Pending::Ready(Box::new((entry, None))));
+        }
+        if let Some(state) = self.unchanged(&entry, inode, before, frame)? {
+            entry.take_content(&state.entry);
+            self.stats.unchanged_count += 1;
+            return Ok(Pending::Ready(Box::new((entry, Some(state)))));
+        }
+        let known = entry.name.as_ref().and_then(|name| Some(&frame.known.as_ref()?.get(name)?.entry));
+        let block_size = match before.or(known) {
+            Some(before) => before.block_size,
+            None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
+        };
+        let had_parent = before.or(known).is_some();
+        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new((entry, None)))) };
+        let (results, receiver) = bounded(PIECES_AHEAD);
+        if jobs.send(FileJob { directory, name, stamp, block_size, results }).is_err() {
+            return Err(BackupError::Cancelled);
+        }
+        Ok(Pending::Reading(Box::new(Reading { entry, inode, results: receiver, had_parent })))
+    }
+
+    /// What is known of a file that need not be read: it is as it was, and all its packs are there.
+    fn unchanged(&self, now: &Entry, inode: Option<u64>, before: Option<&Entry>, frame: &Frame) -> Result<Option<FileState>, BackupError> {
+        if self.before.reread {
+            return Ok(None);
+        }
+        let state = match (&frame.known, &now.name) {
+            (Some(known), Some(name)) => {
+                known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode)).map(|known| {
+                    // A number learnt later counts from then on.
+                    FileState { inode: known.inode.or(inode), ..known.clone() }
+                })
+            }
+            _ => {
+                let settled = self.before.parent.is_some_and(|(_, began)| is_settled(now, began));
+                let before = before.filter(|before| settled && is_unchanged(now, inode, before, None));
+                match before.map(|before| Ok(FileState::of(before, inode, self.shared.list_packs_of(&before.content)?))) {
+                    None => None,
+                    Some(Ok(state)) => Some(state),
+                    Some(Err(error)) if ReadError::is_damage(&error) => None,
+                    Some(Err(error)) => return Err(error.into()),
+                }
+            }
+        };
+        Ok(state.filter(|state| state.packs().all(|pack| self.shared.is_listed(&pack))))
+    }
+
+    /// Takes results until at most `keep` files are left waiting.
+    fn drain(&mut self, frames: &mut [Frame], waiting: &mut VecDeque<Pending>, path: &TreePath, keep: usize) -> Result<(), BackupError> {
+        while waiting.len() > keep {
+            let Some(pending) = waiting.pop_front() else { break };
+            let Some(frame) = frames.last_mut() else { break };
+            let taken = match pending {
+                Pending::Ready(ready) => Some(*ready),
+                Pending::Reading(reading) => self.take_file(*reading, path)?,
+            };
+            let Some((entry, state)) = taken else { continue };
+            self.progress.entry_count += 1;
+            self.observer.progress(&self.progress);
+            if entry.kind == EntryKind::File {
+                self.stats.file_count += 1;
+                self.stats.byte_count += entry.size;
+            }
+            if let Some(state) = state {
+                self.packer.rely_on(state.packs());
+                frame.states.push(state);
+            }
+            let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
+            frame.children.push(Built { entry, links });
+        }
+        Ok(())
+    }
+
+    /// Places the chunks of a file as they come; `None` if it could not be read.
+    fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<(Entry, Option<FileState>)>, BackupError> {
+        let Reading { mut entry, inode, results, had_parent } = reading;
+        let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
+        let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
+        let mut put_list = |packer: &mut Packer, list: List| {
+            let reference = packer.put(RecordKind::List, &list.encode());
+            reference.inspect(|reference| list_packs.push(reference.pack))
+        };
+        for piece in &results {
+            let result = match piece {
+                Piece::Chunk(sealed) => {
+                    let reference = packer.place(sealed)?;
+                    self.progress.byte_count += u64::from(reference.plain_len);
+                    chunk_packs.insert(reference.pack);
+                    list.push(reference, &mut |list| put_list(packer, list))?;
+                    continue;
+                }
+                Piece::End(result) => result?,
+            };
+            let place = entry.name.clone().map_or_else(|| path.clone(), |name| path.join(name));
+            match result {
+                FileResult::Read { size, sparse, file_hash, block_size, changed } => {
+                    entry.content = list.finish(&mut |list| put_list(packer, list))?;
+                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
+                    let count = if had_parent { &mut self.stats.changed_count } else { &mut self.stats.new_count };
+                    *count += 1;
+                    if changed {
+                        self.stats.failed_count += 1;
+                        let message = "it changed while it was read: this version may mix two states";
+                        self.finding(Finding::at(Severity::Warning, place, message));
+                    }
+                    let packs = match &entry.content {
+                        Content::Inline(_) => Vec::new(),
+                        Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
+                    };
+                    let is_kept = !changed && is_settled(&entry, self.began);
+                    let state = is_kept.then(|| FileState::of(&entry, inode, packs));
+                    return Ok(Some((entry, state)));
+                }
+                FileResult::Failed(error) => {
+                    self.stats.failed_count += 1;
+                    self.finding(Finding::at(Severity::Warning, place, error.to_string()));
+                    return Ok(None);
+                }
+            }
+        }
+        Err(BackupError::Cancelled)
+    }
+
+    /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
+    fn leave(&mut self, frame: Frame, above: Option<&Frame>, path: &TreePath) -> Result<Built, BackupError> {
+        self.note_states(&frame, path);
+        let before = self.parent_of(&frame.entry, above).cloned();
+        let Frame { mut entry, mut children, parent, parent_pages, .. } = frame;
+        self.packer.put_values(&mut entry, before.as_ref())?;
+        children.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        let mut subtree = Subtree::EMPTY;
+        let mut links = Vec::new();
+        for child in &children {
+            links.extend(child.links.iter().map(|(offset, group)| (subtree.position_count + offset, *group)));
+            subtree.position_count += child.entry.position_count();
+            match &child.entry.subtree {
+                Some(below) => {
+                    subtree.directory_count += 1;
+                    subtree.byte_count += below.byte_count;
+                    subtree.file_count += below.file_count;
+                }
+                None => {
+                    subtree.byte_count += if child.entry.kind == EntryKind::File { child.entry.size } else { 0 };
+                    subtree.file_count += 1;
+                }
+            }
+        }
+        let entries: Vec<_> = children.into_iter().map(|child| child.entry).collect();
+        let same = entries.len() == parent.len() && entries.iter().all(|e| e.name.as_ref().and_then(|name| parent.get(name)) == Some(e));
+        let is_there = || parent_pages.iter().all(|page| self.shared.is_listed(&page.pack));
+        subtree.page = match parent_pages.first().filter(|_| same && is_there()) {
+            Some(top) => {
+                self.packer.rely_on(parent_pages.iter().map(|page| page.pack));
+                Some(*top)
+            }
+            None => self.write_pages(entries)?,
+        };
+        entry.subtree = Some(subtree);
+        Ok(Built { entry, links })
+    }
+
+    /// What cannot be noted is read again by the next run.
+    fn note_states(&mut self, frame: &Frame, path: &TreePath) {
+        let Some(states) = self.before.states.filter(|_| !frame.states.is_empty()) else { return };
+        let mut files: Vec<_> = frame.states.iter().collect();
+        files.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        if let Err(error) = states.note(path, &files, frame.known.as_ref()) {
+            tracing::warn!(%error, "what was seen of the files cannot be noted");
+            self.before.states = None;
+        }
+    }
+
+    fn write_pages(&mut self, entries: Vec<Entry>) -> Result<Option<Reference>, BackupError> {
+        let id_tree = self.shared.repository().ring().current().id_tree.clone();
+        let splits = |name: &[u8]| {
+            let [low, high, ..] = crypto::keyed_hash(&id_tree, &[name]);
+            u16::from_le_bytes([low, high]).is_multiple_of(2048)
+        };
+        let packer = &mut self.packer;
+        Ok(page::build(entries, &splits, &mut |page| packer.put(RecordKind::Tree, &page.encode()))?)
+    }
+
+    fn finding(&mut self, finding: Finding) {
+        self.observer.finding(&finding);
+        if self.findings.len() < FINDINGS_KEPT {
+            self.findings.push(finding);
+        }
+    }
+}
+
+fn sorted(packs: impl Iterator<Item = PackId>) -> Vec<PackId> {
+    packs.collect::<BTreeSet<_>>().into_iter().collect()
+}

@@ -1,0 +1,210 @@
+//! What this machine saw when it last saved: files by directory, with the references to their content (SQLite).
+//!
+//! With it an unchanged file is recognised without reading the parent snapshot. Rows are facts about files at a path and hold for every set;
+//! they are written only after the snapshot is sealed, and only for files that were quiet before the run began. Paths are hashed and rows
+//! sealed, so the database tells nothing but how many directories there are and how large they are.
+
+use std::path::Path;
+
+use fs_core::crypto::{self, Key, NONCE_LENGTH, SharedRandom, random_array};
+use fs_core::id::PackId;
+use fs_core::path::{Name, TreePath};
+use fs_core::repository::Repository;
+use fs_core::state::{StateError, open_database};
+use fs_core::tree::TreeError;
+use fs_core::tree::codec::{Places, decode_entry, encode_entry};
+use fs_core::wire::{CborReader, CborWriter};
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::parent::FileState;
+
+const FILE: &str = "files.db";
+/// `seen` is a day: directories that are gone are forgotten after a time, and unchanged ones cost one write a day.
+const SCHEMA: &str = "
+    PRAGMA synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
+    CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);";
+/// Rows that were not seen for so many days belong to directories that are gone.
+const DAYS_KEPT: i64 = 180;
+const DAY_SECONDS: i64 = 86_400;
+/// Layout of a row. Others are read as if there were none.
+const VERSION: u64 = 1;
+/// Files of one row and packs of one file: what a row of a gigabyte, SQLite's limit, could hold at most.
+const ITEMS_MAX: usize = 1 << 24;
+const RANDOM_LENGTH: usize = 24;
+
+/// The database of one repository.
+#[derive(Debug)]
+pub struct FileStates {
+    database: Connection,
+    key: Key,
+    random: SharedRandom,
+    today: i64,
+}
+
+/// The files of one directory as they were last saved.
+#[derive(Debug)]
+pub struct Directory {
+    files: Vec<FileState>,
+    /// Hash of the row, to see whether it has to be written again.
+    row: [u8; 32],
+}
+
+impl Directory {
+    /// What is known of a file.
+    pub fn get(&self, name: &Name) -> Option<&FileState> {
+        let at = self.files.binary_search_by(|file| file.entry.name.as_ref().cmp(&Some(name))).ok()?;
+        self.files.get(at)
+    }
+}
+
+impl FileStates {
+    /// Opens the database in the repository's local folder. One that is damaged is begun anew.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open(folder: &Path, repository: &Repository) -> Result<Self, StateError> {
+        let database = open_database(folder, FILE, SCHEMA).or_else(|error| {
+            if !matches!(error, StateError::Database { .. }) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "what this machine knew of its files is begun anew");
+            let path = folder.join(FILE);
+            std::fs::remove_file(&path).map_err(|source| StateError::Folder { path, source })?;
+            open_database(folder, FILE, SCHEMA)
+        })?;
+        let key = repository.ring().current().structure.derive("yesterdrive 1 local file states");
+        let today = repository.clock().now().seconds().div_euclid(DAY_SECONDS);
+        Ok(Self { database, key, random: repository.random().clone(), today })
+    }
+
+    /// What is known of a directory; `None` if nothing is, or if the row cannot be read.
+    pub fn directory(&self, path: &TreePath) -> Option<Directory> {
+        let key = self.path_key(path);
+        let query = "SELECT files FROM directories WHERE path = ?1";
+        let sealed: Option<Vec<u8>> = match self.database.query_row(query, [&key[..]], |row| row.get(0)).optional() {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                tracing::warn!(%error, "what this machine knew of its files cannot be read");
+                None
+            }
+        };
+        let plain = self.open_row(&key, sealed?)?;
+        let files = decode(&plain).ok()?;
+        Some(Directory { files, row: crypto::hash(&plain) })
+    }
+
+    /// Notes the files of a directory, sorted by name; takes effect with [`Self::commit`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn note(&self, path: &TreePath, files: &[&FileState], before: Option<&Directory>) -> rusqlite::Result<()> {
+        let plain = encode(files);
+        let key = self.path_key(path);
+        let sealed = (before.map(|before| before.row) != Some(crypto::hash(&plain))).then(|| self.seal_row(&key, plain));
+        self.database.prepare_cached("INSERT OR REPLACE INTO fresh VALUES (?1, ?2)")?.execute(params![&key[..], sealed])?;
+        Ok(())
+    }
+
+    /// Keeps what was noted. The snapshot must be sealed: rows refer to its records.
+    ///
+    /// # Errors
+    /// SQLite's; then everything is as it was.
+    pub fn commit(mut self) -> rusqlite::Result<()> {
+        let all = self.database.transaction()?;
+        all.execute("INSERT OR REPLACE INTO directories SELECT path, ?1, files FROM fresh WHERE files IS NOT NULL", [self.today])?;
+        all.execute(
+            "UPDATE directories SET seen = ?1 WHERE seen < ?1 AND path IN (SELECT path FROM fresh WHERE files IS NULL)",
+            [self.today],
+        )?;
+        all.execute("DELETE FROM directories WHERE seen < ?1", [self.today - DAYS_KEPT])?;
+        all.commit()
+    }
+
+    fn path_key(&self, path: &TreePath) -> [u8; 32] {
+        crypto::keyed_hash(&self.key, &[b"path", &path.to_bytes()])
+    }
+
+    /// 24 random bytes, then the row under a key derived from them, tied to its path.
+    fn seal_row(&self, path: &[u8; 32], plain: Vec<u8>) -> Vec<u8> {
+        let random: [u8; RANDOM_LENGTH] = random_array(&*self.random);
+        let mut row = [&random[..], &plain].concat();
+        crypto::seal(&self.row_key(&random), [0; NONCE_LENGTH], path, &mut row, RANDOM_LENGTH);
+        row
+    }
+
+    fn open_row(&self, path: &[u8; 32], mut row: Vec<u8>) -> Option<Vec<u8>> {
+        let (random, sealed) = row.split_first_chunk_mut::<RANDOM_LENGTH>()?;
+        let key = self.row_key(random);
+        Some(crypto::open(&key, [0; NONCE_LENGTH], path, sealed).ok()?.to_vec())
+    }
+
+    fn row_key(&self, random: &[u8; RANDOM_LENGTH]) -> Key {
+        Key::from_bytes(crypto::keyed_hash(&self.key, &[b"row", random]))
+    }
+}
+
+/// `[version, places, [[inode, [pack], entry]]]`, entries as in a tree page.
+fn encode(files: &[&FileState]) -> Vec<u8> {
+    let (mut rows, mut places) = (CborWriter::new(), Places::default());
+    rows.array_of(files, |writer, file| {
+        writer.array(3);
+        writer.optional(file.inode, |writer, inode| {
+            writer.u64(inode);
+        });
+        writer.array_of(&file.packs, |writer, pack| {
+            writer.bytes(pack.as_bytes());
+        });
+        encode_entry(writer, &file.entry, &mut places);
+    });
+    let mut all = CborWriter::new();
+    all.array(3).u64(VERSION);
+    places.encode(&mut all);
+    all.raw(rows.as_bytes());
+    all.finish()
+}
+
+fn decode(plain: &[u8]) -> Result<Vec<FileState>, TreeError> {
+    let mut reader = CborReader::new(plain);
+    let files = reader.tuple(3, |reader| {
+        if reader.u64()? != VERSION {
+            return Err(TreeError::Broken("a row of another version"));
+        }
+        let places = Places::decode(reader)?;
+        reader.array(ITEMS_MAX, |reader| {
+            reader.tuple(3, |reader| {
+                let inode = reader.optional(|reader| Ok::<_, TreeError>(reader.u64()?))?;
+                let packs = reader.array(ITEMS_MAX, |reader| Ok::<_, TreeError>(PackId::from_bytes(reader.byte_array()?)))?;
+                Ok(FileState { inode, packs, entry: decode_entry(reader, &places)? })
+            })
+        })
+    })?;
+    reader.finish()?;
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fs_core::tree::{Content, Entry, EntryKind};
+
+    fn file(name: &str) -> FileState {
+        let mut entry = Entry::new(Name::new(name.as_bytes()).ok(), EntryKind::File);
+        (entry.size, entry.mtime, entry.file_hash) = (7, fs_core::time::Timestamp::new(-5, 9), Some([3; 32]));
+        entry.content = Content::EMPTY;
+        FileState { entry, inode: Some(u64::MAX), packs: vec![PackId::from_bytes([9; 16])] }
+    }
+
+    #[test]
+    fn rows_come_back_and_other_versions_are_none() {
+        let files = vec![file("a"), FileState { inode: None, packs: Vec::new(), ..file("b") }];
+        let row = encode(&files.iter().collect::<Vec<_>>());
+        assert_eq!(decode(&row).unwrap(), files);
+        let mut newer = row.clone();
+        newer[1] = 2;
+        assert!(decode(&newer).is_err());
+        for length in 0..row.len() {
+            assert!(decode(&row[..length]).is_err());
+        }
+    }
+}
