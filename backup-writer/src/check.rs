@@ -16,6 +16,8 @@ use fs_core::tree::{Content, Entry, Page, Value};
 
 use crate::packer::{list_packs, read_trailer};
 
+mod objects;
+
 /// How much data is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ReadData {
@@ -55,6 +57,7 @@ pub struct CheckReport {
 pub fn check(repository: &Repository, read_data: ReadData, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
     let mut run =
         Run { repository, observer, report: CheckReport::default(), packs: HashMap::new(), seen: HashSet::new(), index: HashMap::new() };
+    run.small_objects(read_data)?;
     run.packs(read_data)?;
     run.index()?;
     let (snapshots, findings) = repository.snapshots_and_findings()?;
@@ -81,6 +84,17 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Sessions and manifests are as many as runs: they count as data.
+    fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
+        let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
+        if read_data != ReadData::None {
+            kinds.extend([ObjectKind::Session, ObjectKind::Manifest]);
+        }
+        let findings = objects::check_objects(self.repository, &kinds)?;
+        self.note(findings);
+        Ok(())
+    }
+
     fn packs(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
         let packs = list_packs(self.repository)?;
         let mut progress = Progress { entry_total: packs.len() as u64, ..Progress::default() };

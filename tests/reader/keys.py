@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from argon2.low_level import Type, hash_secret_raw
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mnemonic import Mnemonic
 
@@ -140,13 +141,14 @@ def open_slot(credential: Credential, slot: bytes, name: str) -> Keys | None:
     """The keys in a slot; `None` if the credential does not belong to it."""
     header = parse_header(name, SLOT, slot)
     check(len(slot) == 4096, name, "a slot has 4096 bytes")
+    check(blake3(slot[:4064]).digest() == slot[4064:], name, "its bytes do not have the hash at its end")
     check(slot[48] in (1, 2, 3), name, f"unknown slot kind {slot[48]}")
     if slot[48] != credential.slot_kind:
         return None
     kek = slot_kek(credential, slot, name)
     if not hmac.compare_digest(kdf("slot commit", kek), slot[96:128]):
         return None
-    bundle = gcm_open(kdf("slot wrap", kek), slot[128:140], slot[396:], slot[:396], name)
+    bundle = gcm_open(kdf("slot wrap", kek), slot[128:140], slot[396:4064], slot[:396], name)
     keys = Keys(unpad(bundle, 3684, name), name)
     check(header.repository == keys.repository, name, "repository id differs from the bundle's")
     label = open_section(keys.key(header.epoch, "K_struct", name), 0, True, slot[140:396], header.bytes, name)

@@ -101,13 +101,12 @@ fn slots(random: &dyn RandomSource) -> Value {
         created: Timestamp::new(1_795_000_000, 0).unwrap(),
     };
     let slot = |credential: &Credential| {
-        hex(crypto::hash(
-            &encode(KeyId::from_bytes([11; 16]), &ring, credential, &PasswordCost::LEAST, &label(credential), random).unwrap(),
-        ))
+        hex(encode(KeyId::from_bytes([11; 16]), &ring, credential, &PasswordCost::LEAST, &label(credential), random).unwrap())
     };
     json!({
         "owner_bundle": hex(ring.encode()),
-        "key_file_slot_hash": slot(&Credential::KeyFile(key(12))), "recovery_slot_hash": slot(&Credential::Recovery(key(13))),
+        "slot": hex([11; 16]),
+        "key_file": hex(key(12).expose()), "key_file_slot": slot(&Credential::KeyFile(key(12))), "recovery_slot": slot(&Credential::Recovery(key(13))),
         "recovery_words": &*recovery_words(&key(13)),
         "argon2id": hex(crypto::password_hash(b"correct horse battery", &[14; 32], 65_536, 3, 1).unwrap().expose()),
     })

@@ -23,7 +23,9 @@ pub const LABEL_LENGTH_MAX: usize = 128;
 const LABEL_BODY: usize = 240;
 const LABEL_START: usize = 140;
 const BUNDLE_START: usize = LABEL_START + LABEL_BODY + TAG_LENGTH;
-const BUNDLE_BODY: usize = SLOT_SIZE - BUNDLE_START - TAG_LENGTH;
+const BUNDLE_BODY: usize = HASH_START - BUNDLE_START - TAG_LENGTH;
+/// Where the hash of everything before begins: damage shows without the slot's own password or code.
+const HASH_START: usize = SLOT_SIZE - 32;
 const KEY_FILE_PREFIX: &str = "yesterdrive-key-1:";
 
 /// Cost of guessing a password once.
@@ -207,6 +209,7 @@ pub fn encode(
     let associated = bytes.clone();
     bytes.extend_from_slice(&Zeroizing::new(bundle));
     crypto::seal(&key.derive("slot wrap"), nonce, &associated, &mut bytes, BUNDLE_START);
+    bytes.extend_from_slice(&crypto::hash(&bytes));
     Ok(bytes)
 }
 
@@ -223,7 +226,8 @@ pub fn open(slot: KeyId, object: &[u8], credential: &Credential) -> Result<Optio
     if !bool::from(key.derive("slot commit").expose().ct_eq(&parts.commitment)) {
         return Ok(None);
     }
-    let (associated, sealed) = object.split_at_checked(BUNDLE_START).ok_or(ObjectError::NotOurs)?;
+    let (associated, sealed) = (object.get(..BUNDLE_START), object.get(BUNDLE_START..HASH_START));
+    let (associated, sealed) = associated.zip(sealed).ok_or(ObjectError::NotOurs)?;
     let mut sealed = Zeroizing::new(sealed.to_vec());
     let body = crypto::open(&key.derive("slot wrap"), parts.nonce, associated, &mut sealed)?;
     let ring = KeyRing::decode(wire::open_padded_body(body)?)?;
@@ -268,6 +272,9 @@ impl SlotParts {
         }
         if object.len() != SLOT_SIZE {
             return Err(ObjectError::Broken("a key slot has 4096 bytes"));
+        }
+        if object.split_at_checked(HASH_START).is_none_or(|(before, hash)| crypto::hash(before) != *hash) {
+            return Err(ObjectError::Broken("its bytes do not have the hash at its end"));
         }
         let mut reader = Reader::new(fields);
         let (kind, kdf, zero) = (reader.u8()?, reader.u8()?, reader.u16()?);
@@ -365,8 +372,8 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x04;
-            let opened = open(SLOT, &damaged, &key_file(1));
-            assert_ne!(opened, Ok(Some(ring.clone())), "byte {at}");
+            assert!(open(SLOT, &damaged, &key_file(1)).is_err(), "byte {at}");
+            assert!(open_label(SLOT, &damaged, &ring).is_err(), "byte {at}: seen by who holds another key");
         }
     }
 
@@ -382,8 +389,11 @@ mod tests {
             for (at, value) in [(52, memory_kib), (56, passes), (60, lanes)] {
                 planted[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
             }
+            let hash = crypto::hash(&planted[..HASH_START]);
+            planted[HASH_START..].copy_from_slice(&hash);
             let opened = open(SLOT, &planted, &Credential::Password(Zeroizing::new("x".into())));
-            assert!(matches!(opened, Err(ObjectError::Broken(_))), "{memory_kib} {passes} {lanes}");
+            let expected = ObjectError::Broken("its password parameters are outside the allowed range");
+            assert_eq!(opened, Err(expected), "{memory_kib} {passes} {lanes}");
         }
     }
 

@@ -1,0 +1,66 @@
+//! The small objects that nobody reads every day: configurations, key slots, certificates, sessions, and manifests that stand in a catalogue too.
+//! One that rots is missed only when it is needed.
+
+use fs_core::config::{Certificate, Session, decode_config};
+use fs_core::key::slot;
+use fs_core::object::{self, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX};
+use fs_core::report::{Finding, Severity};
+use fs_core::repository::{Repository, RepositoryError};
+use fs_core::snapshot::Manifest;
+use fs_core::storage::{ObjectName, StoreError, wait};
+
+/// Opens every object of these kinds, and says what is wrong with which.
+///
+/// # Errors
+/// The store's, if they cannot be listed.
+pub(super) fn check_objects(repository: &Repository, kinds: &[ObjectKind]) -> Result<Vec<Finding>, StoreError> {
+    let mut findings = Vec::new();
+    for kind in kinds {
+        for meta in wait(kind.prefix(), repository.store().list(kind.prefix(), None))? {
+            let problem = if meta.size > SMALL_OBJECT_SIZE_MAX {
+                Some("it is larger than any object of its kind".into())
+            } else {
+                open(repository, *kind, &meta.name).err().map(|error| error.to_string())
+            };
+            findings.extend(problem.map(|message| Finding::object(Severity::Error, meta.name.as_str(), message)));
+        }
+    }
+    Ok(findings)
+}
+
+fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<(), RepositoryError> {
+    let object = wait(name.as_str(), repository.store().get(name))?;
+    let (ring, id) = (repository.ring(), repository.id());
+    let wrong = |source| RepositoryError::Object { name: name.clone(), source };
+    let hash = object::object_hash(&object);
+    let structure = |epoch| ring.structure(epoch);
+    let belongs_under = match kind {
+        ObjectKind::Config => {
+            let config = decode_config(&object, id, &ring.root_public, structure).map_err(wrong)?;
+            object::config_name(config.generation, &hash)
+        }
+        ObjectKind::Slot => {
+            let slot = name.as_str().strip_prefix(kind.prefix()).and_then(|slot| slot.parse().ok());
+            let slot = slot.ok_or_else(|| wrong(ObjectError::NotOurs))?;
+            slot::open_label(slot, &object, ring).map_err(wrong)?;
+            object::slot_name(&slot)
+        }
+        ObjectKind::Device => {
+            let certificate = Certificate::decode_object(&object, id, &ring.root_public, structure).map_err(wrong)?;
+            object::device_name(&certificate.device, &hash)
+        }
+        ObjectKind::Session => {
+            let (session, header, signed) = Session::decode_object(&object, id, structure).map_err(wrong)?;
+            repository.check_signature(name, &header, &signed)?;
+            object::session_name(&session.device, &session.id)
+        }
+        ObjectKind::Manifest => {
+            let (manifest, header, signed) = Manifest::decode_object(&object, ring).map_err(wrong)?;
+            repository.check_signature(name, &header, &signed)?;
+            object::sequence_name(kind, &manifest.device, manifest.sequence, &hash)
+        }
+        // These are opened by whoever opens the repository, or by the check of packs.
+        ObjectKind::DataPack | ObjectKind::MetaPack | ObjectKind::Shard | ObjectKind::Seal | ObjectKind::Catalogue => return Ok(()),
+    };
+    if belongs_under == *name { Ok(()) } else { Err(wrong(ObjectError::Misplaced)) }
+}
