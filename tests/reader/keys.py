@@ -149,7 +149,7 @@ def open_slot(credential: Credential, slot: bytes, name: str) -> Keys | None:
     if not hmac.compare_digest(kdf("slot commit", kek), slot[96:128]):
         return None
     bundle = gcm_open(kdf("slot wrap", kek), slot[128:140], slot[396:4064], slot[:396], name)
-    keys = Keys(unpad(bundle, 3684, name), name)
+    keys = Keys(unpad(bundle, 3652, name), name)
     check(header.repository == keys.repository, name, "repository id differs from the bundle's")
     label = open_section(keys.key(header.epoch, "K_struct", name), 0, True, slot[140:396], header.bytes, name)
     fields = check_map(decode_cbor(unpad(label, 240, name), name), {0: text, 1: U8, 2: U8, 3: TIME}, {}, name)
