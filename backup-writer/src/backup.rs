@@ -28,11 +28,13 @@ use crate::packer::{PackError, Packer, Shared, list_packs};
 use crate::source::{self, LiveTree};
 use crate::state::FileStates;
 
+mod before;
 mod collect;
 mod read;
 mod walk;
 
-use collect::{Before, Built, Collector};
+use before::Before;
+use collect::{Built, Collector};
 use read::FileJob;
 use walk::{Step, Walk};
 
@@ -135,6 +137,7 @@ pub fn backup(
     let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
     let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
     let before = Before {
+        shared: &shared,
         parent: parent.map(|parent| (&parent.manifest.root, parent.manifest.started)),
         states: states.as_ref(),
         reread: options.reread,

@@ -4,11 +4,12 @@
 //! they are written only after the snapshot is sealed, and only for files that were quiet before the run began. Paths are hashed and rows
 //! sealed, so the database tells nothing but how many directories there are and how large they are.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fs_core::crypto::{self, Key, NONCE_LENGTH, SharedRandom, random_array};
 use fs_core::id::PackId;
-use fs_core::path::{Name, TreePath};
+use fs_core::path::{NAME_LENGTH_MAX, Name, TreePath};
 use fs_core::repository::Repository;
 use fs_core::state::{StateError, open_database};
 use fs_core::tree::TreeError;
@@ -29,8 +30,10 @@ const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
 /// Layout of a row. Others are read as if there were none.
 const VERSION: u64 = 1;
-/// Files of one row and packs of one file: what a row of a gigabyte, SQLite's limit, could hold at most.
-const ITEMS_MAX: usize = 1 << 24;
+/// Files of one row: what a row of a gigabyte, SQLite's limit, could hold at most.
+const FILES_MAX: usize = 1 << 24;
+/// Packs of one file: 512 TiB of full ones.
+const PACKS_MAX: usize = 1 << 24;
 const RANDOM_LENGTH: usize = 24;
 
 /// The database of one repository.
@@ -42,19 +45,81 @@ pub struct FileStates {
     today: i64,
 }
 
-/// The files of one directory as they were last saved.
+/// The files of one directory as they were last saved; each is decoded when it is asked for.
 #[derive(Debug)]
 pub struct Directory {
-    files: Vec<FileState>,
-    /// Hash of the row, to see whether it has to be written again.
-    row: [u8; 32],
+    plain: Vec<u8>,
+    places: Places,
+    /// Where in `plain` the name and the facts of each file stand, sorted by name.
+    rows: Vec<(Range<usize>, Range<usize>)>,
 }
 
 impl Directory {
     /// What is known of a file.
-    pub fn get(&self, name: &Name) -> Option<&FileState> {
-        let at = self.files.binary_search_by(|file| file.entry.name.as_ref().cmp(&Some(name))).ok()?;
-        self.files.get(at)
+    pub fn get(&self, name: &Name) -> Option<FileState> {
+        let name_at = |row: &(Range<usize>, Range<usize>)| self.plain.get(row.0.clone()).unwrap_or_default();
+        let at = self.rows.binary_search_by(|row| name_at(row).cmp(name.as_bytes())).ok()?;
+        let facts = self.plain.get(self.rows.get(at)?.1.clone())?;
+        decode_file(&mut CborReader::new(facts), &self.places).ok()
+    }
+
+    fn decode(plain: Vec<u8>) -> Result<Self, TreeError> {
+        // What was just read ends where the rest begins.
+        let just_read = |bytes: &[u8], reader: &CborReader<'_>| {
+            let end = plain.len() - reader.remaining();
+            end - bytes.len()..end
+        };
+        let mut reader = CborReader::new(&plain);
+        let (places, rows) = reader.tuple(3, |reader| {
+            if reader.u64()? != VERSION {
+                return Err(TreeError::Broken("a row of another version"));
+            }
+            let places = Places::decode(reader)?;
+            let rows = reader.array(FILES_MAX, |reader| {
+                reader.tuple(2, |reader| {
+                    let name = reader.bytes(NAME_LENGTH_MAX)?;
+                    let name = just_read(name, reader);
+                    let facts = reader.raw()?;
+                    Ok::<_, TreeError>((name, just_read(facts, reader)))
+                })
+            })?;
+            Ok((places, rows))
+        })?;
+        reader.finish()?;
+        Ok(Self { plain, places, rows })
+    }
+}
+
+/// Gathers the files of one directory, in any order.
+#[derive(Debug, Default)]
+pub struct DirectoryBuilder {
+    places: Places,
+    files: Vec<(Name, Vec<u8>)>,
+}
+
+impl DirectoryBuilder {
+    /// Adds a file.
+    pub fn push(&mut self, file: &FileState) {
+        let Some(name) = file.entry.name.clone() else { return };
+        let mut writer = CborWriter::new();
+        encode_file(&mut writer, file, &mut self.places);
+        self.files.push((name, writer.finish()));
+    }
+
+    /// Whether there are no files.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    fn encode(mut self) -> Vec<u8> {
+        self.files.sort_unstable();
+        let mut all = CborWriter::new();
+        all.array(3).u64(VERSION);
+        self.places.encode(&mut all);
+        all.array_of(&self.files, |writer, (name, facts)| {
+            writer.array(2).bytes(name.as_bytes()).raw(facts);
+        });
+        all.finish()
     }
 }
 
@@ -90,18 +155,18 @@ impl FileStates {
             }
         };
         let plain = self.open_row(&key, sealed?)?;
-        let files = decode(&plain).ok()?;
-        Some(Directory { files, row: crypto::hash(&plain) })
+        Directory::decode(plain).ok()
     }
 
-    /// Notes the files of a directory, sorted by name; takes effect with [`Self::commit`].
+    /// Notes the files of a directory; takes effect with [`Self::commit`].
     ///
     /// # Errors
     /// SQLite's.
-    pub fn note(&self, path: &TreePath, files: &[&FileState], before: Option<&Directory>) -> rusqlite::Result<()> {
-        let plain = encode(files);
+    pub fn note(&self, path: &TreePath, files: DirectoryBuilder, before: Option<&Directory>) -> rusqlite::Result<()> {
+        let plain = files.encode();
         let key = self.path_key(path);
-        let sealed = (before.map(|before| before.row) != Some(crypto::hash(&plain))).then(|| self.seal_row(&key, plain));
+        let is_new = before.is_none_or(|before| before.plain != plain);
+        let sealed = is_new.then(|| self.seal_row(&key, plain));
         self.database.prepare_cached("INSERT OR REPLACE INTO fresh VALUES (?1, ?2)")?.execute(params![&key[..], sealed])?;
         Ok(())
     }
@@ -144,43 +209,24 @@ impl FileStates {
     }
 }
 
-/// `[version, places, [[inode, [pack], entry]]]`, entries as in a tree page.
-fn encode(files: &[&FileState]) -> Vec<u8> {
-    let (mut rows, mut places) = (CborWriter::new(), Places::default());
-    rows.array_of(files, |writer, file| {
-        writer.array(3);
-        writer.optional(file.inode, |writer, inode| {
-            writer.u64(inode);
-        });
-        writer.array_of(&file.packs, |writer, pack| {
-            writer.bytes(pack.as_bytes());
-        });
-        encode_entry(writer, &file.entry, &mut places);
+/// `[inode, [pack], entry]`, the entry as in a tree page. A row is `[version, places, [[name, file]]]`.
+fn encode_file(writer: &mut CborWriter, file: &FileState, places: &mut Places) {
+    writer.array(3);
+    writer.optional(file.inode, |writer, inode| {
+        writer.u64(inode);
     });
-    let mut all = CborWriter::new();
-    all.array(3).u64(VERSION);
-    places.encode(&mut all);
-    all.raw(rows.as_bytes());
-    all.finish()
+    writer.array_of(&file.packs, |writer, pack| {
+        writer.bytes(pack.as_bytes());
+    });
+    encode_entry(writer, &file.entry, places);
 }
 
-fn decode(plain: &[u8]) -> Result<Vec<FileState>, TreeError> {
-    let mut reader = CborReader::new(plain);
-    let files = reader.tuple(3, |reader| {
-        if reader.u64()? != VERSION {
-            return Err(TreeError::Broken("a row of another version"));
-        }
-        let places = Places::decode(reader)?;
-        reader.array(ITEMS_MAX, |reader| {
-            reader.tuple(3, |reader| {
-                let inode = reader.optional(|reader| Ok::<_, TreeError>(reader.u64()?))?;
-                let packs = reader.array(ITEMS_MAX, |reader| Ok::<_, TreeError>(PackId::from_bytes(reader.byte_array()?)))?;
-                Ok(FileState { inode, packs, entry: decode_entry(reader, &places)? })
-            })
-        })
-    })?;
-    reader.finish()?;
-    Ok(files)
+fn decode_file(reader: &mut CborReader<'_>, places: &Places) -> Result<FileState, TreeError> {
+    reader.tuple(3, |reader| {
+        let inode = reader.optional(|reader| Ok::<_, TreeError>(reader.u64()?))?;
+        let packs = reader.array(PACKS_MAX, |reader| Ok::<_, TreeError>(PackId::from_bytes(reader.byte_array()?)))?;
+        Ok(FileState { inode, packs, entry: decode_entry(reader, places)? })
+    })
 }
 
 #[cfg(test)]
@@ -197,14 +243,19 @@ mod tests {
 
     #[test]
     fn rows_come_back_and_other_versions_are_none() {
-        let files = vec![file("a"), FileState { inode: None, packs: Vec::new(), ..file("b") }];
-        let row = encode(&files.iter().collect::<Vec<_>>());
-        assert_eq!(decode(&row).unwrap(), files);
+        let (a, b) = (file("a"), FileState { inode: None, packs: Vec::new(), ..file("b") });
+        let mut builder = DirectoryBuilder::default();
+        builder.push(&b);
+        builder.push(&a);
+        let row = builder.encode();
+        let read = Directory::decode(row.clone()).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        assert_eq!((read.get(&name("a")), read.get(&name("b")), read.get(&name("c"))), (Some(a), Some(b), None));
         let mut newer = row.clone();
         newer[1] = 2;
-        assert!(decode(&newer).is_err());
+        assert!(Directory::decode(newer).is_err());
         for length in 0..row.len() {
-            assert!(decode(&row[..length]).is_err());
+            assert!(Directory::decode(row[..length].to_vec()).is_err());
         }
     }
 }

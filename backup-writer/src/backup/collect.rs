@@ -3,29 +3,29 @@
 //! It runs on the calling thread. Files are handed to the readers a bounded number of steps before their results are taken, so that packs
 //! hold them in the order of the walk.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::crypto;
 use fs_core::id::PackId;
 use fs_core::observer::{Observer, Progress};
-use fs_core::path::{Name, TreePath};
+use fs_core::path::TreePath;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity, Stats};
-use fs_core::repository::ReadError;
 use fs_core::time::Timestamp;
 use fs_core::tree::list::ListBuilder;
-use fs_core::tree::{Content, Entry, EntryKind, List, Subtree, page};
+use fs_core::tree::page::{self, Found};
+use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
+use super::before::{Before, BeforeDirectory};
 use super::read::{FileJob, FileResult, PIECES_AHEAD, Piece};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{Packer, Shared};
-use crate::parent::{FileState, is_settled, is_unchanged};
+use crate::parent::{FileState, is_settled};
 use crate::source;
-use crate::state::{self, FileStates};
+use crate::state::DirectoryBuilder;
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
@@ -36,29 +36,15 @@ pub(super) struct Built {
     pub links: Vec<(u64, u64)>,
 }
 
-/// What unchanged files are recognised by.
-#[derive(Default)]
-pub(super) struct Before<'a> {
-    /// The root of the parent snapshot, and when that was begun.
-    pub parent: Option<(&'a Entry, Timestamp)>,
-    /// What this machine saw.
-    pub states: Option<&'a FileStates>,
-    /// Whether all files are read whatever is known of them.
-    pub reread: bool,
-}
-
 /// A directory that is being gathered.
 struct Frame {
     entry: Entry,
     children: Vec<Built>,
-    /// The same directory in the parent snapshot.
-    parent: HashMap<Name, Entry>,
-    /// The pages it was read from, the top first.
-    parent_pages: Vec<Reference>,
-    /// What this machine knows of it.
-    known: Option<state::Directory>,
-    /// What it will know of it.
-    states: Vec<FileState>,
+    before: BeforeDirectory,
+    /// Children that are in the parent snapshot as they are now.
+    same_count: usize,
+    /// What this machine will know of its files.
+    states: DirectoryBuilder,
 }
 
 /// A file that was handed to the readers, or anything that needs none.
@@ -106,22 +92,22 @@ impl<'a> Collector<'a> {
                         path.push(name.clone());
                     }
                     self.observer.at(&path);
-                    let frame = self.enter(*entry, frames.last(), &path)?;
+                    let frame = self.enter(*entry, frames.last_mut(), &path)?;
                     frames.push(frame);
                 }
                 Step::Entry(child, directory) => {
-                    let Some(frame) = frames.last() else { continue };
-                    let pending = self.begin(*child, directory, frame, jobs)?;
+                    let Some(frame) = frames.last_mut() else { continue };
+                    let pending = self.begin(*child, directory, frame, &path, jobs)?;
                     waiting.push_back(pending);
                     self.drain(&mut frames, &mut waiting, &path, STEPS_AHEAD / 2)?;
                 }
                 Step::Leave => {
                     self.drain(&mut frames, &mut waiting, &path, 0)?;
                     let Some(frame) = frames.pop() else { continue };
-                    let built = self.leave(frame, frames.last(), &path)?;
+                    let built = self.leave(frame, frames.last_mut(), &path)?;
                     path.pop();
                     match frames.last_mut() {
-                        Some(above) => above.children.push(built),
+                        Some(above) => self.add(above, built, &path)?,
                         None => return Ok(built),
                     }
                 }
@@ -130,54 +116,16 @@ impl<'a> Collector<'a> {
         Err(BackupError::Cancelled)
     }
 
-    fn enter(&mut self, entry: Entry, above: Option<&Frame>, path: &TreePath) -> Result<Frame, BackupError> {
+    fn enter(&mut self, entry: Entry, above: Option<&mut Frame>, path: &TreePath) -> Result<Frame, BackupError> {
         self.stats.directory_count += 1;
-        let known = self.before.states.and_then(|states| states.directory(path));
-        let (mut parent, mut parent_pages) = (HashMap::new(), Vec::new());
-        let top = self.parent_of(&entry, above).and_then(|before| before.subtree.as_ref()).and_then(|subtree| subtree.page);
-        if let Some(top) = top {
-            match self.read_parent(&top) {
-                Ok(read) => (parent, parent_pages) = read,
-                // A damaged parent is no help; it must not keep this snapshot from being taken.
-                Err(error) if error.is_damage() => {
-                    let message = format!("the previous snapshot is damaged here, and is not relied on: {error}");
-                    self.finding(Finding::at(Severity::Note, path.clone(), message));
-                }
-                Err(error) => return Err(error.into()),
+        let before = match (above, &entry.name) {
+            (Some(above), Some(name)) => {
+                let found = self.before.entry(&mut above.before, name, path)?;
+                self.before.directory(found.as_ref().map(Found::entry), path)
             }
-        }
-        Ok(Frame { entry, children: Vec::new(), parent, parent_pages, known, states: Vec::new() })
-    }
-
-    /// The same directory in the parent snapshot.
-    fn parent_of<'f>(&'f self, entry: &Entry, above: Option<&'f Frame>) -> Option<&'f Entry> {
-        match (above, &entry.name) {
-            (Some(above), Some(name)) => above.parent.get(name),
-            _ => self.before.parent.map(|(root, _)| root),
-        }
-    }
-
-    /// The entries of a directory of the parent snapshot, and the pages that they stand in.
-    fn read_parent(&self, top: &Reference) -> Result<(HashMap<Name, Entry>, Vec<Reference>), ReadError> {
-        let (mut entries, pages) = (HashMap::new(), RefCell::new(Vec::new()));
-        let load = |reference: &Reference| {
-            let mut pages = pages.borrow_mut();
-            if !pages.contains(reference) {
-                pages.push(*reference);
-            }
-            self.shared.repository().page(reference)
+            _ => self.before.directory(self.before.parent.map(|(root, _)| root), path),
         };
-        let mut next = page::find(top, page::Wanted::Index(0), &load)?;
-        while let Some(found) = next {
-            if let Some(name) = &found.entry().name {
-                entries.insert(name.clone(), found.entry().clone());
-            }
-            next = match found.next_in_page() {
-                Some(found) => Some(found),
-                None => page::find(top, page::Wanted::Index(found.entry_index + 1), &load)?,
-            };
-        }
-        Ok((entries, pages.into_inner()))
+        Ok(Frame { entry, children: Vec::new(), before, same_count: 0, states: DirectoryBuilder::default() })
     }
 
     /// Decides whether a file has to be read.
@@ -185,59 +133,36 @@ impl<'a> Collector<'a> {
         &mut self,
         child: source::Child,
         directory: source::Directory,
-        frame: &Frame,
+        frame: &mut Frame,
+        path: &TreePath,
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
         let source::Child { mut entry, stamp, lasting_inode: inode } = child;
-        let before = entry.name.as_ref().and_then(|name| frame.parent.get(name)).filter(|before| before.kind == entry.kind);
+        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new((entry, None)))) };
+        let found = self.before.entry(&mut frame.before, &name, path)?;
+        let before = found.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
         self.packer.put_values(&mut entry, before)?;
         if entry.kind != EntryKind::File {
             self.stats.other_count += 1;
             return Ok(Pending::Ready(Box::new((entry, None))));
         }
-        if let Some(state) = self.unchanged(&entry, inode, before, frame)? {
+        if let Some(state) = self.before.unchanged(&entry, inode, before, &frame.before)? {
             entry.take_content(&state.entry);
             self.stats.unchanged_count += 1;
             return Ok(Pending::Ready(Box::new((entry, Some(state)))));
         }
-        let known = entry.name.as_ref().and_then(|name| Some(&frame.known.as_ref()?.get(name)?.entry));
-        let block_size = match before.or(known) {
-            Some(before) => before.block_size,
+        let known = frame.before.known.as_ref().and_then(|known| known.get(&name));
+        let last = before.or(known.as_ref().map(|known| &known.entry));
+        // A file keeps the way in which it was cut.
+        let block_size = match last {
+            Some(last) => last.block_size,
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
-        let had_parent = before.or(known).is_some();
-        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new((entry, None)))) };
         let (results, receiver) = bounded(PIECES_AHEAD);
         if jobs.send(FileJob { directory, name, stamp, block_size, results }).is_err() {
             return Err(BackupError::Cancelled);
         }
-        Ok(Pending::Reading(Box::new(Reading { entry, inode, results: receiver, had_parent })))
-    }
-
-    /// What is known of a file that need not be read: it is as it was, and all its packs are there.
-    fn unchanged(&self, now: &Entry, inode: Option<u64>, before: Option<&Entry>, frame: &Frame) -> Result<Option<FileState>, BackupError> {
-        if self.before.reread {
-            return Ok(None);
-        }
-        let state = match (&frame.known, &now.name) {
-            (Some(known), Some(name)) => {
-                known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode)).map(|known| {
-                    // A number learnt later counts from then on.
-                    FileState { inode: known.inode.or(inode), ..known.clone() }
-                })
-            }
-            _ => {
-                let settled = self.before.parent.is_some_and(|(_, began)| is_settled(now, began));
-                let before = before.filter(|before| settled && is_unchanged(now, inode, before, None));
-                match before.map(|before| Ok(FileState::of(before, inode, self.shared.list_packs_of(&before.content)?))) {
-                    None => None,
-                    Some(Ok(state)) => Some(state),
-                    Some(Err(error)) if ReadError::is_damage(&error) => None,
-                    Some(Err(error)) => return Err(error.into()),
-                }
-            }
-        };
-        Ok(state.filter(|state| state.packs().all(|pack| self.shared.is_listed(&pack))))
+        Ok(Pending::Reading(Box::new(Reading { had_parent: last.is_some(), entry, inode, results: receiver })))
     }
 
     /// Takes results until at most `keep` files are left waiting.
@@ -258,11 +183,20 @@ impl<'a> Collector<'a> {
             }
             if let Some(state) = state {
                 self.packer.rely_on(state.packs());
-                frame.states.push(state);
+                frame.states.push(&state);
             }
             let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-            frame.children.push(Built { entry, links });
+            self.add(frame, Built { entry, links }, path)?;
         }
+        Ok(())
+    }
+
+    fn add(&mut self, frame: &mut Frame, child: Built, path: &TreePath) -> Result<(), BackupError> {
+        if let Some(name) = &child.entry.name {
+            let before = self.before.entry(&mut frame.before, name, path)?;
+            frame.same_count += usize::from(before.is_some_and(|before| *before.entry() == child.entry));
+        }
+        frame.children.push(child);
         Ok(())
     }
 
@@ -317,11 +251,19 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
-    fn leave(&mut self, frame: Frame, above: Option<&Frame>, path: &TreePath) -> Result<Built, BackupError> {
-        self.note_states(&frame, path);
-        let before = self.parent_of(&frame.entry, above).cloned();
-        let Frame { mut entry, mut children, parent, parent_pages, .. } = frame;
-        self.packer.put_values(&mut entry, before.as_ref())?;
+    fn leave(&mut self, frame: Frame, above: Option<&mut Frame>, path: &TreePath) -> Result<Built, BackupError> {
+        let Frame { mut entry, mut children, before, same_count, states } = frame;
+        self.note_states(states, &before, path);
+        match (above, &entry.name) {
+            (Some(above), Some(name)) => {
+                let found = self.before.entry(&mut above.before, &name.clone(), path)?;
+                self.packer.put_values(&mut entry, found.as_ref().map(Found::entry))?;
+            }
+            _ => self.packer.put_values(&mut entry, self.before.parent.map(|(root, _)| root))?,
+        }
+        if let Some(damage) = before.damage.clone() {
+            self.finding(damage);
+        }
         children.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
         let mut subtree = Subtree::EMPTY;
         let mut links = Vec::new();
@@ -341,12 +283,11 @@ impl<'a> Collector<'a> {
             }
         }
         let entries: Vec<_> = children.into_iter().map(|child| child.entry).collect();
-        let same = entries.len() == parent.len() && entries.iter().all(|e| e.name.as_ref().and_then(|name| parent.get(name)) == Some(e));
-        let is_there = || parent_pages.iter().all(|page| self.shared.is_listed(&page.pack));
-        subtree.page = match parent_pages.first().filter(|_| same && is_there()) {
-            Some(top) => {
-                self.packer.rely_on(parent_pages.iter().map(|page| page.pack));
-                Some(*top)
+        let same = if same_count == entries.len() { self.before.page(&before, same_count)? } else { None };
+        subtree.page = match same {
+            Some(page) => {
+                self.packer.rely_on(before.packs);
+                Some(page)
             }
             None => self.write_pages(entries)?,
         };
@@ -355,11 +296,9 @@ impl<'a> Collector<'a> {
     }
 
     /// What cannot be noted is read again by the next run.
-    fn note_states(&mut self, frame: &Frame, path: &TreePath) {
-        let Some(states) = self.before.states.filter(|_| !frame.states.is_empty()) else { return };
-        let mut files: Vec<_> = frame.states.iter().collect();
-        files.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
-        if let Err(error) = states.note(path, &files, frame.known.as_ref()) {
+    fn note_states(&mut self, files: DirectoryBuilder, before: &BeforeDirectory, path: &TreePath) {
+        let Some(states) = self.before.states.filter(|_| !files.is_empty()) else { return };
+        if let Err(error) = states.note(path, files, before.known.as_ref()) {
             tracing::warn!(%error, "what was seen of the files cannot be noted");
             self.before.states = None;
         }

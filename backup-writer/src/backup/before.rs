@@ -1,0 +1,120 @@
+//! What is known of a source from before: the parent snapshot, read page by page as names are asked for, and what this machine saw.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fs_core::id::PackId;
+use fs_core::path::{Name, TreePath};
+use fs_core::record::Reference;
+use fs_core::report::{Finding, Severity};
+use fs_core::repository::ReadError;
+use fs_core::time::Timestamp;
+use fs_core::tree::page::{Found, Wanted};
+use fs_core::tree::{Entry, EntryKind, Page, page};
+
+use crate::packer::Shared;
+use crate::parent::{FileState, is_settled, is_unchanged};
+use crate::state::{self, FileStates};
+
+/// What unchanged files are recognised by.
+pub(super) struct Before<'a> {
+    pub shared: &'a Arc<Shared>,
+    /// The root of the parent snapshot, and when that was begun.
+    pub parent: Option<(&'a Entry, Timestamp)>,
+    /// What this machine saw.
+    pub states: Option<&'a FileStates>,
+    /// Whether all files are read whatever is known of them.
+    pub reread: bool,
+}
+
+/// What is known of one directory.
+#[derive(Default)]
+pub(super) struct BeforeDirectory {
+    /// The same directory in the parent snapshot; `None` also once it proved to be damaged.
+    page: Option<Reference>,
+    /// Packs that hold the pages met so far.
+    pub packs: HashSet<PackId>,
+    /// What this machine saw in it.
+    pub known: Option<state::Directory>,
+    /// Why the parent snapshot is not relied on here.
+    pub damage: Option<Finding>,
+}
+
+impl Before<'_> {
+    /// What is known of the directory at `path`, which the parent snapshot has as `before`.
+    pub(super) fn directory(&self, before: Option<&Entry>, path: &TreePath) -> BeforeDirectory {
+        let known = self.states.and_then(|states| states.directory(path));
+        let page = before.and_then(|before| before.subtree.as_ref()).and_then(|subtree| subtree.page);
+        BeforeDirectory { page, known, ..BeforeDirectory::default() }
+    }
+
+    /// The entry that the parent snapshot has under a name.
+    ///
+    /// # Errors
+    /// Only if the store fails. Damage is noted: a damaged parent is no help, and must not keep this snapshot from being taken.
+    pub(super) fn entry(&self, directory: &mut BeforeDirectory, name: &Name, path: &TreePath) -> Result<Option<Found>, ReadError> {
+        let Some(top) = directory.page else { return Ok(None) };
+        let packs = RefCell::new(std::mem::take(&mut directory.packs));
+        let found = page::find(&top, Wanted::Name(name.as_bytes()), &|reference| {
+            packs.borrow_mut().insert(reference.pack);
+            self.shared.repository().page(reference)
+        });
+        directory.packs = packs.into_inner();
+        match found {
+            Err(error) if error.is_damage() => {
+                let message = format!("the previous snapshot is damaged here, and is not relied on: {error}");
+                directory.damage = Some(Finding::at(Severity::Note, path.clone(), message));
+                directory.page = None;
+                Ok(None)
+            }
+            result => result,
+        }
+    }
+
+    /// What is known of a file that need not be read: it is as it was, and all its packs are there.
+    pub(super) fn unchanged(
+        &self,
+        now: &Entry,
+        inode: Option<u64>,
+        before: Option<&Entry>,
+        directory: &BeforeDirectory,
+    ) -> Result<Option<FileState>, ReadError> {
+        if self.reread || now.kind != EntryKind::File {
+            return Ok(None);
+        }
+        let state = match (&directory.known, &now.name) {
+            (Some(known), Some(name)) => {
+                let state = known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode));
+                // A number learnt later counts from then on.
+                state.map(|known| FileState { inode: known.inode.or(inode), ..known })
+            }
+            _ => self.as_in_parent(now, inode, before)?,
+        };
+        Ok(state.filter(|state| state.packs().all(|pack| self.shared.is_listed(&pack))))
+    }
+
+    fn as_in_parent(&self, now: &Entry, inode: Option<u64>, before: Option<&Entry>) -> Result<Option<FileState>, ReadError> {
+        let settled = self.parent.is_some_and(|(_, began)| is_settled(now, began));
+        let Some(before) = before.filter(|before| settled && is_unchanged(now, inode, before, None)) else { return Ok(None) };
+        match self.shared.list_packs_of(&before.content) {
+            Ok(packs) => Ok(Some(FileState::of(before, inode, packs))),
+            Err(error) if error.is_damage() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The top page of a directory in the parent snapshot, if it has `entry_count` entries and its pages are there: all that were met while its entries
+    /// were looked for, which are all where each was found.
+    pub(super) fn page(&self, directory: &BeforeDirectory, entry_count: usize) -> Result<Option<Reference>, ReadError> {
+        let Some(top) = directory.page else { return Ok(None) };
+        if !directory.packs.iter().all(|pack| self.shared.is_listed(pack)) {
+            return Ok(None);
+        }
+        let count = match &*self.shared.repository().page(&top)? {
+            Page::Leaf(leaf) => leaf.entries().len() as u64,
+            Page::Index(rows) => rows.last().map_or(0, |row| row.entry_end),
+        };
+        Ok((count == entry_count as u64).then_some(top))
+    }
+}
