@@ -9,25 +9,28 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::cache::RecordCache;
-use crate::config::{self, Certificate, Config};
+use crate::config::{Certificate, Config};
 use crate::crypto::{SharedRandom, SystemRandom};
 use crate::id::{DeviceId, ObjectHash, PackId, RecordId, RepositoryId};
 use crate::index::{Location, Shard};
 use crate::key::slot::Credential;
-use crate::key::{KeyRing, Role, slot};
-use crate::object::{self, Header, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX, Signed};
+use crate::key::{KeyRing, Role};
+use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::pack::pack_kind;
 use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef};
 use crate::report::{Finding, Severity};
 use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
-use crate::storage::{ObjectMeta, ObjectName, ReadStore, StoreError, wait};
+use crate::storage::{ObjectName, ReadStore, StoreError, wait};
 use crate::time::{SharedClock, SystemClock};
 use crate::tree::codec::{decode_findings, decode_links};
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 
 mod catalogue;
+mod open;
+
+use open::{get_small, list_configs, open_slots, read_config, repository_id};
 
 /// Why a repository could not be opened or listed.
 #[derive(Debug, thiserror::Error)]
@@ -527,70 +530,6 @@ fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {
 /// No lock of this file is held while anything can panic half-way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads an object that must be small.
-fn get_small(store: &dyn ReadStore, name: &ObjectName) -> Result<Bytes, RepositoryError> {
-    let size = wait(name.as_str(), store.stat(name))?.size;
-    if size > SMALL_OBJECT_SIZE_MAX {
-        return Err(StoreError::WrongSize { name: name.clone(), size }.into());
-    }
-    Ok(wait(name.as_str(), store.get(name))?)
-}
-
-type NamedConfig = (u64, ObjectHash, ObjectMeta);
-
-/// Configurations by generation, the newest first.
-fn list_configs(store: &dyn ReadStore) -> Result<Vec<NamedConfig>, RepositoryError> {
-    let prefix = ObjectKind::Config.prefix();
-    let named = |meta: ObjectMeta| {
-        let (generation, hash) = object::parse_numbered(meta.name.as_str().strip_prefix(prefix)?)?;
-        Some((generation, hash, meta))
-    };
-    let mut configs: Vec<_> = wait(prefix, store.list(prefix, None))?.into_iter().filter_map(named).collect();
-    configs.sort_by_key(|(generation, hash, _)| std::cmp::Reverse((*generation, *hash)));
-    if configs.is_empty() { Err(RepositoryError::NotThere { location: store.location() }) } else { Ok(configs) }
-}
-
-fn repository_id(store: &dyn ReadStore, configs: &[NamedConfig]) -> Result<RepositoryId, RepositoryError> {
-    let mut first_error = None;
-    for (_, _, meta) in configs {
-        match Header::decode(&get_small(store, &meta.name)?) {
-            Ok((header, _, _)) => return Ok(header.repository),
-            Err(source) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source })),
-        }
-    }
-    Err(first_error.unwrap_or(RepositoryError::NotThere { location: store.location() }))
-}
-
-fn open_slots(store: &dyn ReadStore, repository: RepositoryId, credential: &Credential) -> Result<KeyRing, RepositoryError> {
-    let prefix = ObjectKind::Slot.prefix();
-    let mut damaged = None;
-    for meta in wait(prefix, store.list(prefix, None))? {
-        let Some(id) = meta.name.as_str().strip_prefix(prefix).and_then(|id| id.parse().ok()) else { continue };
-        match slot::open(id, &get_small(store, &meta.name)?, credential) {
-            Ok(Some(ring)) if ring.repository == repository => return Ok(ring),
-            Ok(Some(_)) => damaged = Some(RepositoryError::Object { name: meta.name, source: ObjectError::Misplaced }),
-            Ok(None) => {}
-            Err(source) => damaged = Some(RepositoryError::Object { name: meta.name, source }),
-        }
-    }
-    Err(damaged.unwrap_or(RepositoryError::WrongKey { kind: credential.kind().as_str() }))
-}
-
-fn read_config(store: &dyn ReadStore, configs: &[NamedConfig], ring: &KeyRing) -> Result<Config, RepositoryError> {
-    let mut first_error = None;
-    for (generation, hash, meta) in configs {
-        let object = get_small(store, &meta.name)?;
-        let read = check_hash(&object, hash)
-            .and_then(|()| config::decode_config(&object, ring.repository, &ring.root_public, |epoch| ring.structure(epoch)));
-        match read {
-            Ok(config) if config.generation == *generation => return Ok(config),
-            Ok(_) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source: ObjectError::Misplaced })),
-            Err(source) => drop(first_error.get_or_insert(RepositoryError::Object { name: meta.name.clone(), source })),
-        }
-    }
-    Err(first_error.unwrap_or(RepositoryError::NotThere { location: store.location() }))
 }
 
 /// Whether a role may see what snapshots contain.

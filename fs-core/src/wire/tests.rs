@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::time::Timestamp;
 
 #[test]
 fn a_fixed_layout_returns() {

@@ -4,7 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::path::TreePath;
+use crate::report::{Finding, Severity};
 use crate::time::Timestamp;
+use crate::tree::{Acl, EntryKind, Extent, LinkRow, Stream};
 
 pub(crate) fn reference(seed: u8) -> Reference {
     Reference {

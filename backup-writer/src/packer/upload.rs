@@ -1,0 +1,107 @@
+//! Verifies finished packs and puts them, beside the packing.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use fs_core::index::ShardPack;
+use fs_core::object::{self, ObjectError};
+use fs_core::pack::{self, Pack, Trailer};
+use fs_core::storage::{WriteStore, wait};
+
+use super::{PackError, Shared};
+
+/// Packs that wait for upload beside those being uploaded.
+const UPLOAD_QUEUE: usize = 1;
+/// Packs verified and uploaded at a time.
+const UPLOAD_THREADS: usize = 2;
+
+/// Threads that verify and put packs; their queue is bounded.
+#[derive(Debug)]
+pub(super) struct Upload {
+    queue: Sender<Pack>,
+    threads: Vec<JoinHandle<()>>,
+    outcome: Arc<Mutex<Outcome>>,
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    done: Vec<(ShardPack, Trailer)>,
+    failure: Option<PackError>,
+}
+
+impl Upload {
+    pub(super) fn start(shared: &Arc<Shared>, store: &Arc<dyn WriteStore>) -> Self {
+        let (queue, packs) = bounded(UPLOAD_QUEUE);
+        let outcome = Arc::new(Mutex::new(Outcome::default()));
+        let threads = (0..UPLOAD_THREADS)
+            .map(|_| {
+                let (shared, store, packs, outcome) = (Arc::clone(shared), Arc::clone(store), packs.clone(), Arc::clone(&outcome));
+                thread::spawn(move || upload_all(&shared, &*store, &packs, &outcome))
+            })
+            .collect();
+        Self { queue, threads, outcome }
+    }
+
+    pub(super) fn send(&self, pack: Pack) -> Result<(), PackError> {
+        // The threads end only when one of them failed; the failure says why.
+        let sent = self.queue.send(pack).is_ok();
+        match self.outcome.lock().unwrap_or_else(PoisonError::into_inner).failure.take() {
+            Some(failure) => Err(failure),
+            None if sent => Ok(()),
+            None => Err(ObjectError::Broken("the upload ended early").into()),
+        }
+    }
+
+    pub(super) fn finish(self) -> Result<Vec<(ShardPack, Trailer)>, PackError> {
+        drop(self.queue);
+        for thread in self.threads {
+            thread.join().map_err(|_| ObjectError::Broken("the upload ended early"))?;
+        }
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(std::mem::take(&mut outcome.done)),
+        }
+    }
+}
+
+fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, outcome: &Mutex<Outcome>) {
+    for pack in packs {
+        let result = verify(shared, &pack).and_then(|()| {
+            let size = pack.bytes.len() as u64;
+            let name = object::pack_name(pack.kind, &pack.id);
+            let bytes = Bytes::from(pack.bytes);
+            let hash = object::object_hash(&bytes);
+            wait(name.as_str(), store.put_new(&name, bytes, &hash))?;
+            Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
+        });
+        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(done) => outcome.done.push(done),
+            Err(error) => {
+                outcome.failure.get_or_insert(error);
+                return;
+            }
+        }
+    }
+}
+
+/// Opens every record of a pack that is about to leave, from the very bytes that leave.
+fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
+    let repository = &shared.repository;
+    let failed = || PackError::NotVerified { pack: pack.id };
+    let place = (pack.kind, pack.id, repository.id());
+    let trailer = pack::decode_whole(&pack.bytes, place, |epoch| repository.ring().structure(epoch)).map_err(|_| failed())?;
+    if trailer != pack.trailer {
+        return Err(failed());
+    }
+    for record in &trailer.records {
+        let start = record.offset as usize;
+        let stored = pack.bytes.get(start..start + record.stored_len as usize).ok_or_else(failed)?;
+        let id_key = repository.ring().current().id_key(record.facts.kind).ok_or(ObjectError::NotAllowed)?;
+        shared.keys(record.facts.kind).1.open(&record.facts, id_key, stored).map_err(|_| failed())?;
+    }
+    Ok(())
+}
