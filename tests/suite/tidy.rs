@@ -103,7 +103,7 @@ fn functions_and_files_are_short() {
                     || line.trim_end().ends_with(';') && line.starts_with(&" ".repeat(indent)) && !line.starts_with(&" ".repeat(indent + 1))
             };
             if is_function && !code.ends_with(';') && !code.ends_with('}') {
-                let length = lines[start..].iter().position(|line| ends(line)).unwrap_or(0) + 1;
+                let length = lines[start..].iter().position(ends).unwrap_or(0) + 1;
                 assert!(length <= FUNCTION_LINES_MAX, "{}:{} has {length} lines: {code}", path.display(), start + 1);
             }
         }
