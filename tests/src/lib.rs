@@ -102,6 +102,8 @@ pub struct Seen {
     pub links: u64,
     /// Content of a file, target of a link.
     pub bytes: Vec<u8>,
+    /// Extended attributes, ACLs among them.
+    pub attributes: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// Everything below a folder by relative path.
@@ -133,6 +135,7 @@ pub fn look(folder: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
                     device: metadata.rdev(),
                     links: if is_directory { 0 } else { metadata.nlink() },
                     bytes,
+                    attributes: attributes(&whole)?,
                 },
             );
             if is_directory {
@@ -141,6 +144,33 @@ pub fn look(folder: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
         }
     }
     Ok(seen)
+}
+
+/// Extended attributes of an entry, of a link itself.
+///
+/// # Errors
+/// If they cannot be read.
+pub fn attributes(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut buffer = vec![0; 1 << 16];
+    let length = match rustix::fs::llistxattr(path, &mut buffer[..]) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::NOTSUP) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let names: Vec<_> =
+        buffer.get(..length).unwrap_or_default().split(|&b| b == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    let mut found = BTreeMap::new();
+    for name in names {
+        let length = rustix::fs::lgetxattr(path, &name[..], &mut buffer[..])?;
+        found.insert(name, buffer.get(..length).unwrap_or_default().to_vec());
+    }
+    Ok(found)
+}
+
+/// An access control list in the kernel's form: entries of tag, permission bits and id.
+pub fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |(tag, bits, id): &(u16, u16, u32)| [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat();
+    [2u32.to_le_bytes().to_vec()].into_iter().chain(entries.iter().map(entry)).flatten().collect()
 }
 
 /// Bytes that do not compress, the same for the same seed.

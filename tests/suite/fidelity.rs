@@ -10,7 +10,7 @@ use fs_core::path::TreePath;
 use fs_core::report::Severity;
 use fs_core::storage::memory::MemoryStore;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use tests::{Bench, look, noise};
+use tests::{Bench, access_list, look, noise};
 
 /// Every kind of entry that Linux has, with awkward names, times and sizes.
 pub(crate) fn every_kind(folder: &Path) {
@@ -44,6 +44,10 @@ pub(crate) fn every_kind(folder: &Path) {
     std::fs::File::create(folder.join("only a hole")).unwrap().set_len(1_000_000).unwrap();
     let _ = rustix::fs::lsetxattr(folder.join("large"), "user.comment", b"short", XattrFlags::empty());
     let _ = rustix::fs::lsetxattr(folder.join("large"), "user.long", &noise(5, 2000), XattrFlags::empty());
+    // Owner, user 1234, group, mask, others: a file that one more user may read, a folder that passes such a list on.
+    let list = access_list(&[(1, 6, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]);
+    rustix::fs::lsetxattr(folder.join("deep/er/text"), "system.posix_acl_access", &list, XattrFlags::empty()).unwrap();
+    rustix::fs::lsetxattr(folder.join("empty"), "system.posix_acl_default", &list, XattrFlags::empty()).unwrap();
     std::fs::set_permissions(folder.join("large"), std::os::unix::fs::PermissionsExt::from_mode(0o4751)).unwrap();
     for (name, seconds, nanos) in
         [("small", -1_000_000_000, 999_999_999), ("large", 5_000_000_000, 1), ("dangling", 86_400, 5), ("empty", 1, 2)]
