@@ -7,18 +7,27 @@
 //! - Correctness never rests on `put_new` refusing an existing name: names are random or hashes. A store that can refuse, does.
 //! - An error is never "empty": what could not be listed or read is an error, and only a store that is sure answers [`StoreError::NotFound`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use address::Address;
+use cloud::CloudStore;
+use local::LocalStore;
+
+use crate::crypto;
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
+pub mod address;
+pub mod cloud;
 pub mod local;
 pub mod memory;
 
@@ -214,6 +223,50 @@ pub trait WriteStore: ReadStore {
 
     /// The same store for readers.
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore>;
+}
+
+/// How to reach a store over a network. The program fills it from its flags, environment and profile; nothing here reads an environment.
+#[derive(Clone, Debug, Default)]
+pub struct RemoteOptions {
+    /// Credentials and settings as the services name them (`AWS_…`, `AZURE_…`, `GOOGLE_…`).
+    pub variables: BTreeMap<String, String>,
+    /// Certificates to trust beside the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Proxy for HTTP.
+    pub proxy: Option<String>,
+}
+
+/// Opens the store at an address. Of a remote one nothing is asked yet.
+///
+/// # Errors
+/// `Denied` or `Failed` if a folder is missing or not accessible, or if settings make no sense.
+pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
+    match address {
+        Address::Folder(path) => Ok(Arc::new(LocalStore::open(path)?)),
+        Address::Cloud { service, bucket, prefix, settings } => {
+            Ok(Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?))
+        }
+        Address::Sftp { .. } | Address::WebDav { .. } => todo!(),
+    }
+}
+
+/// Longest wait for a put of so many bytes: a slow line is no silent one.
+pub fn put_deadline(length: u64) -> Duration {
+    /// Bytes per second below which a line counts as broken.
+    const SLOWEST: u64 = 32 << 10;
+    CALL_DEADLINE + Duration::from_secs(length / SLOWEST)
+}
+
+/// Compares bytes with the checksum that came with them: what a faulty memory made of them must not leave this machine.
+///
+/// # Errors
+/// `Failed`; nothing may be written then.
+fn check_bytes(name: &ObjectName, bytes: &[u8], checksum: &ObjectHash) -> Result<(), StoreError> {
+    if crypto::hash(bytes) == *checksum.as_bytes() {
+        return Ok(());
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidData, "the bytes to be written do not have their checksum");
+    Err(StoreError::Failed { place: name.to_string(), source })
 }
 
 /// The runtime that carries network and timers; nothing else runs on it.

@@ -49,6 +49,12 @@ impl Timestamp {
         Self::from_nanos(self.as_nanos() + nanos_of(duration))
     }
 
+    /// The moment of an HTTP date header; `None` if it is none.
+    pub fn from_http_date(text: &str) -> Option<Self> {
+        let zoned = jiff::fmt::rfc2822::parse(text).ok()?;
+        Self::new(zoned.timestamp().as_second(), 0)
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: Self) -> Duration {
         let nanos = u64::try_from(self.as_nanos() - earlier.as_nanos()).unwrap_or(0);

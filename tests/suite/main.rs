@@ -8,4 +8,5 @@ mod format;
 mod faults;
 mod mount;
 mod tidy;
+mod stores;
 mod writer;

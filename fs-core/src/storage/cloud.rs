@@ -1,0 +1,326 @@
+//! S3, Azure Blob Storage and Google Cloud Storage, through `object_store`.
+//!
+//! What that library does not tell is added here: which answers mean "no such object" and not "no such bucket", the server's clock (from the
+//! date of its answers), ranges that are never cut silently, and that only our own checksum decides what is sent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
+
+use super::address::CloudService;
+use super::{
+    CALL_DEADLINE, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError, WriteStore, check_bytes,
+    put_deadline,
+};
+use crate::id::ObjectHash;
+use crate::time::Timestamp;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Retries of one request inside its deadline, and how long they may take together.
+const RETRIES_MAX: usize = 4;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A bucket, or a part of one.
+#[derive(Debug)]
+pub struct CloudStore {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    location: String,
+    create_only: bool,
+    clock: Arc<ServerClock>,
+}
+
+impl CloudStore {
+    /// Opens a bucket. Sends nothing yet.
+    ///
+    /// # Errors
+    /// `Failed` if settings are missing, unknown or contradict each other.
+    pub fn open(
+        service: CloudService,
+        bucket: &str,
+        prefix: &str,
+        settings: &BTreeMap<String, String>,
+        options: &RemoteOptions,
+        location: String,
+    ) -> Result<Self, StoreError> {
+        // Somebody else may have chosen before; then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let clock = Arc::new(ServerClock::default());
+        let connector = Connector { clock: Arc::clone(&clock) };
+        let wrong = |error: object_store::Error| failed(&location, error);
+        let client = client_options(settings, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
+        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT };
+        // A service of its own maker refuses names that exist; what another one does is found out when a repository is made.
+        let create_only = settings.get("endpoint").is_none() || settings.get("create_only").is_some_and(|value| value == "true");
+        let store: Arc<dyn ObjectStore> = match service {
+            CloudService::S3 => {
+                let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
+                for (key, value) in merged(options, settings, "aws_") {
+                    if let Ok(key) = key.parse::<AmazonS3ConfigKey>() {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+                Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
+            }
+            CloudService::Azure => {
+                let mut builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
+                for (key, value) in merged(options, settings, "azure_storage_") {
+                    if let Ok(key) = key.parse::<AzureConfigKey>() {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+                Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
+            }
+            CloudService::Google => {
+                let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
+                for (key, value) in merged(options, settings, "google_") {
+                    if let Ok(key) = key.parse::<GoogleConfigKey>() {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+                Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
+            }
+        };
+        let prefix = Path::parse(prefix).map_err(|error| failed(&location, error.into()))?;
+        Ok(Self { store, prefix, location, create_only, clock })
+    }
+
+    fn path(&self, name: &ObjectName) -> Path {
+        name.as_str().split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    /// The name of an object of ours; `None` for foreign ones.
+    fn name(&self, path: &Path) -> Option<ObjectName> {
+        let rest = path.as_ref().strip_prefix(self.prefix.as_ref())?;
+        ObjectName::parse(rest.trim_start_matches('/'))
+    }
+
+    fn meta(name: ObjectName, meta: &object_store::ObjectMeta) -> ObjectMeta {
+        let modified = Timestamp::new(meta.last_modified.timestamp(), meta.last_modified.timestamp_subsec_nanos().min(999_999_999));
+        ObjectMeta { name, size: meta.size, modified }
+    }
+
+    fn error(&self, name: &ObjectName, error: object_store::Error) -> StoreError {
+        match error {
+            object_store::Error::NotFound { .. } if !is_about_the_bucket(&error) => StoreError::NotFound { name: name.clone() },
+            object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
+                StoreError::AlreadyExists { name: name.clone() }
+            }
+            error => failed(name.as_str(), error),
+        }
+    }
+}
+
+#[async_trait]
+impl ReadStore for CloudStore {
+    async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
+        let result = self.store.get(&self.path(name)).await.map_err(|error| self.error(name, error))?;
+        let size = result.meta.size;
+        if size > OBJECT_SIZE_MAX {
+            return Err(StoreError::WrongSize { name: name.clone(), size });
+        }
+        let bytes = result.bytes().await.map_err(|error| self.error(name, error))?;
+        if bytes.len() as u64 == size { Ok(bytes) } else { Err(StoreError::WrongSize { name: name.clone(), size: bytes.len() as u64 }) }
+    }
+
+    async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let length = range.end.saturating_sub(range.start);
+        if length > 0 {
+            match self.store.get_range(&self.path(name), range.clone()).await {
+                Ok(bytes) if bytes.len() as u64 == length => return Ok(bytes),
+                Ok(_) => {}
+                Err(error @ object_store::Error::Generic { .. }) => {
+                    // Servers answer a range behind the end in many ways: the size tells whether this was one.
+                    let size = self.stat(name).await?.size;
+                    return Err(if range.end > size { StoreError::WrongSize { name: name.clone(), size } } else { failed(name.as_str(), error) });
+                }
+                Err(error) => return Err(self.error(name, error)),
+            }
+        }
+        let size = self.stat(name).await?.size;
+        if range.end > size || length > 0 { Err(StoreError::WrongSize { name: name.clone(), size }) } else { Ok(Bytes::new()) }
+    }
+
+    async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
+        let meta = self.store.head(&self.path(name)).await.map_err(|error| self.error(name, error))?;
+        Ok(Self::meta(name.clone(), &meta))
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
+        let folder = prefix.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part));
+        let folder = (!folder.as_ref().is_empty()).then_some(folder);
+        let listed = match after {
+            Some(after) => self.store.list_with_offset(folder.as_ref(), &self.path(after)),
+            None => self.store.list(folder.as_ref()),
+        };
+        let place = if prefix.is_empty() { &self.location } else { prefix };
+        let all: Vec<_> = listed.try_collect().await.map_err(|error| failed(place, error))?;
+        let ours = all.iter().filter_map(|meta| Some(Self::meta(self.name(&meta.location)?, meta)));
+        let mut ours: Vec<_> = ours
+            .filter(|meta| meta.name.as_str().starts_with(prefix) && after.is_none_or(|after| meta.name > *after))
+            .collect();
+        ours.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(ours)
+    }
+
+    async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
+        let probe = ObjectName::new("repo/clock");
+        match self.stat(&probe).await {
+            Ok(_) | Err(StoreError::NotFound { .. }) => Ok(self.clock.last()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { create_only: self.create_only, verifies_checksum: true, deletes: true }
+    }
+
+    fn location(&self) -> String {
+        self.location.clone()
+    }
+}
+
+#[async_trait]
+impl WriteStore for CloudStore {
+    async fn put_new(&self, name: &ObjectName, bytes: Bytes, checksum: &ObjectHash) -> Result<(), StoreError> {
+        check_bytes(name, &bytes, checksum)?;
+        let path = self.path(name);
+        let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = match self.store.put_opts(&path, bytes.clone().into(), create).await {
+            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                self.store.put(&path, bytes.into()).await
+            }
+            // A server may take a conflict of two writers for an object that exists: then nobody has written.
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+                if matches!(self.stat(name).await, Err(StoreError::NotFound { .. })) =>
+            {
+                self.store.put(&path, bytes.into()).await
+            }
+            put => put,
+        };
+        put.map(drop).map_err(|error| self.error(name, error))
+    }
+
+    async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        match self.store.delete(&self.path(name)).await {
+            Ok(()) => Ok(()),
+            Err(error) => match self.error(name, error) {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
+        self
+    }
+}
+
+/// A missing bucket is answered with the same status as a missing object, and is no reason to believe that an object does not exist.
+fn is_about_the_bucket(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    ["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"].iter().any(|sign| text.contains(sign))
+}
+
+fn failed(place: &str, error: object_store::Error) -> StoreError {
+    let place = place.to_owned();
+    match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            StoreError::Denied { place, source: std::io::Error::other(error) }
+        }
+        error => StoreError::Failed { place, source: std::io::Error::other(error) },
+    }
+}
+
+/// Variables of the environment and of profiles first, then what stands in the address, which counts more.
+fn merged<'a>(
+    options: &'a RemoteOptions,
+    settings: &'a BTreeMap<String, String>,
+    family: &'a str,
+) -> impl Iterator<Item = (String, String)> + 'a {
+    let family_variables = options.variables.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.clone()));
+    let settings = settings.iter().map(move |(key, value)| (format!("{family}{key}"), value.clone()));
+    family_variables.filter(move |(key, _)| key.starts_with(family.split('_').next().unwrap_or(family))).chain(settings)
+}
+
+fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> std::io::Result<ClientOptions> {
+    let mut client = ClientOptions::new()
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_read_timeout(CALL_DEADLINE)
+        .with_timeout(put_deadline(OBJECT_SIZE_MAX))
+        .with_allow_http(settings.get("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://")));
+    if let Some(proxy) = &options.proxy {
+        client = client.with_proxy_url(proxy);
+    }
+    if let Some(file) = &options.ca_file {
+        let pem = std::fs::read(file)?;
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(std::io::Error::other)? {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    Ok(client)
+}
+
+/// The server's clock, as of its last answer.
+#[derive(Default)]
+pub(super) struct ServerClock(Mutex<Option<Timestamp>>);
+
+impl ServerClock {
+    pub(super) fn note(&self, date: &str) {
+        if let Some(time) = Timestamp::from_http_date(date) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+        }
+    }
+
+    pub(super) fn last(&self) -> Option<Timestamp> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for ServerClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerClock({:?})", self.last())
+    }
+}
+
+/// Connects as the library would, and notes the date of every answer.
+#[derive(Debug)]
+struct Connector {
+    clock: Arc<ServerClock>,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Dated { client, clock: Arc::clone(&self.clock) }))
+    }
+}
+
+#[derive(Debug)]
+struct Dated {
+    client: HttpClient,
+    clock: Arc<ServerClock>,
+}
+
+#[async_trait]
+impl HttpService for Dated {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let response = self.client.execute(request).await?;
+        if let Some(date) = response.headers().get("date").and_then(|date| date.to_str().ok()) {
+            self.clock.note(date);
+        }
+        Ok(response)
+    }
+}
