@@ -149,7 +149,7 @@ pub fn backup(
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let Collector { mut packer, mut stats, findings, .. } = collector;
+    let Collector { mut packer, mut stats, findings, attribute_names, .. } = collector;
     let link_table = write_links(&mut packer, &root.links)?;
     let finding_list = write_findings(&mut packer, &findings)?;
     let written = packer.finish()?;
@@ -175,6 +175,7 @@ pub fn backup(
         tool_version: options.tool_version.clone(),
         parent: parent.map(|parent| parent.id),
         utc_offset_minutes: options.utc_offset_minutes,
+        attribute_names,
     };
     let snapshot = commit(repository, &**store, &signer, &manifest, &written.relied_on)?;
     if let Some(Err(error)) = states.map(FileStates::commit) {
