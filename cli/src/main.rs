@@ -10,6 +10,7 @@ mod output;
 mod progress;
 mod secret;
 mod session;
+mod signals;
 
 use std::process::ExitCode;
 

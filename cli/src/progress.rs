@@ -9,6 +9,7 @@ use fs_core::path::TreePath;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::args::Global;
+use crate::signals::{self, OnSignal};
 
 /// How often a terminal is written to.
 const TICK_MS: u64 = 100;
@@ -31,17 +32,16 @@ impl Watcher {
             bar.set_style(style);
         }
         let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            // The second signal ends the program at once; the first only asks it to stop.
-            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
-            let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
+        if let Err(error) = signals::set(OnSignal::Cancel(Arc::clone(&cancelled))) {
+            tracing::debug!(%error, "signals end the program at once");
         }
         Self { bar, cancelled, drawn_ms: AtomicU64::new(0) }
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away; a signal ends the program again.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+        let _ = signals::set(OnSignal::Exit);
     }
 
     /// Whether it is time to draw again: operations tell of every file, and no eye sees more than a few frames in a second.

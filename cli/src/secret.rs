@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::error::{Exit, Failure};
+use crate::signals::{self, OnSignal};
 
 /// Largest file that can hold a secret.
 const SECRET_SIZE_MAX: u64 = 64 << 10;
@@ -181,9 +182,10 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
         let hint = "use --key-file, --password-file, --password-command or YESTERDRIVE_PASSWORD";
         return Err(Failure::new(Exit::Usage, "there is no password, and no terminal to ask for it").hint(hint));
     }
-    match rpassword::prompt_password(prompt) {
-        Ok(password) => Ok(Zeroizing::new(password)),
-        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => Err(Failure::new(Exit::Interrupted, "interrupted")),
-        Err(error) => Err(error.into()),
-    }
+    // While a password is typed the terminal does not echo. Whoever presses Ctrl-C then wants one that does.
+    let terminal = rustix::termios::tcgetattr(std::io::stdin()).map_err(std::io::Error::from)?;
+    signals::set(OnSignal::RestoreAndExit(terminal))?;
+    let password = rpassword::prompt_password(prompt);
+    signals::set(OnSignal::Exit)?;
+    Ok(Zeroizing::new(password?))
 }

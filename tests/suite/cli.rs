@@ -296,3 +296,46 @@ fn a_full_disk_and_a_read_only_one_are_said_and_leave_everything_whole() {
     let (code, message) = in_namespace(&shell, &read_only).unwrap();
     assert_eq!((code, message.contains("write-protected")), (Some(5), true), "{message}");
 }
+
+#[test]
+fn every_way_of_ending_a_foreground_mount_takes_the_drive_away() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        let mut command = Command::new(program());
+        command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
+        command.args(["-r", "repository", "--key-file", "key", "mount", "drive"]).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(line.starts_with("mounted on"), "{line}");
+        let open = std::fs::File::open(shell.path("drive/.yesterdrive/README.txt")).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        // In use or not: the drive goes at once.
+        let gone = || std::fs::read_dir(shell.path("drive")).is_ok_and(|mut items| items.next().is_none());
+        let deadline = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec + 20;
+        while !gone() {
+            assert!(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec < deadline, "{signal:?} leaves the drive");
+            std::thread::yield_now();
+        }
+        drop(open);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_drive_whose_program_was_killed_is_cleaned_up_by_the_next_mount() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    let mut command = Command::new(program());
+    command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
+    command.args(["-r", "repository", "--key-file", "key", "mount", "drive"]).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(std::fs::read_dir(shell.path("drive")).is_err(), "a dead drive is no empty folder");
+    assert!(shell.ok(&["mounts"]).contains("dead"));
+    shell.ok(&["mount", "--background", "drive"]);
+    assert!(shell.path("drive/Latest").exists());
+    shell.ok(&["unmount", "drive"]);
+}

@@ -10,13 +10,12 @@ use fs_core::time::Zone;
 use fs_core::view::{Owner, View, ViewOptions};
 use mount_linux::{MountError, MountOptions, mounts};
 use serde_json::json;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{Global, Mount, Unmount};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 use crate::session;
+use crate::signals::{self, OnSignal};
 
 /// New snapshots in a folder appear within twice this time.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
@@ -44,13 +43,15 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     let mut forbidden = vec![session::location(global)?];
     forbidden.extend(global.cache_dir.clone());
     let how = MountOptions { allow_other: options.allow_other, refresh_every: REFRESH_EVERY, forbidden };
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     if options.detached {
         let _ = rustix::process::setsid();
     }
+    // From before the mount on: a program killed between the two would leave a dead drive.
+    signals::set(OnSignal::Unmount(std::path::absolute(&options.folder)?))?;
     let mounted = mount_linux::mount(Arc::new(view), &options.folder, &how)?;
     let path = mounted.path().to_path_buf();
     let shown = path.display().to_string();
+    signals::set(OnSignal::Unmount(path))?;
     output.show(|| format!("mounted on {shown}"), || json!({"type": "mounted", "path": shown}));
     if options.detached {
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -60,17 +61,7 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     } else {
         output.message("press Ctrl-C to unmount");
     }
-    let handle = signals.handle();
-    let watcher = std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            // Waiting for users of the drive would make Ctrl-C useless.
-            let _ = mounts::unmount(&path, true);
-        }
-    });
-    let result = mounted.wait();
-    handle.close();
-    let _ = watcher.join();
-    result?;
+    mounted.wait()?;
     Ok(Exit::Done)
 }
 
