@@ -10,9 +10,11 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 use fs_core::chunker::Chunker;
+use fs_core::crypto;
 use fs_core::id::{ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::Observer;
+use fs_core::path::display;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Stats};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
@@ -38,6 +40,8 @@ use collect::{Built, Collector};
 use read::FileJob;
 use walk::{Step, Walk};
 
+/// Longest set that is named by its paths, in bytes.
+const SET_LENGTH_MAX: usize = 120;
 /// Steps that the walk may be ahead.
 const STEPS_AHEAD: usize = 128;
 
@@ -48,8 +52,8 @@ pub struct BackupOptions {
     pub paths: Vec<PathBuf>,
     /// Host name under which the snapshot is filed.
     pub host: String,
-    /// Set; empty for the host's default set.
-    pub set: String,
+    /// Set; empty for the host's default set, `None` for one of its own for each list of paths.
+    pub set: Option<String>,
     /// Tags.
     pub tags: Vec<String>,
     /// Paths that are never entered: repository, cache, mount points.
@@ -131,7 +135,8 @@ pub fn backup(
     let sources = absolute_paths(&options.paths)?;
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let snapshots = repository.snapshots()?;
-    let parent = find_parent(&snapshots, options, &signer);
+    let set = options.set.clone().unwrap_or_else(|| set_of_paths(&snapshots, &options.host, &sources));
+    let parent = find_parent(&snapshots, (&options.host, &set), &signer);
     let shared = Arc::new(Shared::new(Arc::clone(repository))?);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone(), options.level);
     let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
@@ -149,7 +154,7 @@ pub fn backup(
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let Collector { mut packer, mut stats, findings, .. } = collector;
+    let Collector { mut packer, mut stats, findings, attribute_names, .. } = collector;
     let link_table = write_links(&mut packer, &root.links)?;
     let finding_list = write_findings(&mut packer, &findings)?;
     let written = packer.finish()?;
@@ -165,7 +170,7 @@ pub fn backup(
         ended: repository.clock().now(),
         server_time: wait("clock", store.server_time())?,
         host: options.host.clone(),
-        set: options.set.clone(),
+        set,
         sources: sources.iter().map(|path| SourcePath { path: path_bytes(path), case_insensitive: false }).collect(),
         tags: options.tags.clone(),
         root: root.entry,
@@ -175,6 +180,7 @@ pub fn backup(
         tool_version: options.tool_version.clone(),
         parent: parent.map(|parent| parent.id),
         utc_offset_minutes: options.utc_offset_minutes,
+        attribute_names,
     };
     let snapshot = commit(repository, &**store, &signer, &manifest, &written.relied_on)?;
     if let Some(Err(error)) = states.map(FileStates::commit) {
@@ -209,9 +215,27 @@ fn commit(
     Ok(id)
 }
 
+/// The set of a list of paths: the host's default set for the list that it has held so far, one named by its paths for every other. So an hourly run
+/// for `/home` and a nightly one for `/etc` never look like each other's deletions.
+fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[PathBuf]) -> String {
+    let in_default_set = snapshots.iter().rfind(|s| s.manifest.host == host && s.manifest.set.is_empty());
+    let is_same = |s: &Snapshot| s.manifest.sources.iter().map(|source| &*source.path).eq(paths.iter().map(|path| path_bytes(path)));
+    if in_default_set.is_none_or(is_same) {
+        return String::new();
+    }
+    let name = |path: &PathBuf| display(&path_bytes(path)).trim_matches('/').replace('/', "-");
+    let mut set = paths.iter().map(name).collect::<Vec<_>>().join("+");
+    if set.len() > SET_LENGTH_MAX {
+        let mut hash = fs_core::id::to_hex(&crypto::hash(set.as_bytes()));
+        hash.truncate(16);
+        set = format!("{}…{hash}", set.chars().take(SET_LENGTH_MAX / 4).collect::<String>());
+    }
+    set
+}
+
 /// The newest sealed snapshot of this device and set, or else of this host and set.
-fn find_parent<'a>(snapshots: &'a [Snapshot], options: &BackupOptions, signer: &Signer) -> Option<&'a Snapshot> {
-    let fits = |s: &&Snapshot| s.sealed && s.manifest.host == options.host && s.manifest.set == options.set;
+fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), signer: &Signer) -> Option<&'a Snapshot> {
+    let fits = |s: &&Snapshot| s.sealed && s.manifest.host == host && s.manifest.set == set;
     let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || s.manifest.device == signer.device);
     newest(true).or_else(|| newest(false))
 }

@@ -1,9 +1,15 @@
-//! All flags. The only file that reads the environment, through `clap`.
+//! All flags, completed by the environment and the profile. The only file that reads the environment.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use backup_writer::check::ReadData;
 use clap::{Parser, Subcommand, ValueEnum};
+use zeroize::Zeroizing;
+
+use crate::config::{self, Folders, System};
+use crate::error::{Exit, Failure};
+use crate::secret::Credentials;
 
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
@@ -15,44 +21,59 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Global {
     /// The repository: a folder
     #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", hide_env_values = true, value_name = "PATH")]
     pub(crate) repository: Option<String>,
-    /// A file whose first line is the password
-    #[arg(long, global = true, env = "YESTERDRIVE_PASSWORD_FILE", value_name = "FILE")]
-    pub(crate) password_file: Option<PathBuf>,
-    /// A command whose first line of output is the password
-    #[arg(long, global = true, env = "YESTERDRIVE_PASSWORD_COMMAND", hide_env_values = true, value_name = "COMMAND")]
-    pub(crate) password_command: Option<String>,
-    /// A key file
-    #[arg(long, global = true, env = "YESTERDRIVE_KEY_FILE", value_name = "FILE")]
-    pub(crate) key_file: Option<PathBuf>,
-    /// A file with the 24 words of the recovery code
-    #[arg(long, global = true, value_name = "FILE")]
-    pub(crate) recovery_file: Option<PathBuf>,
-    /// The password itself comes from the environment only: a command line can be read by others
-    #[arg(skip)]
-    pub(crate) password: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialFlags,
     /// Where this machine keeps what it remembers of repositories
-    #[arg(long, global = true, env = "YESTERDRIVE_CACHE_DIR", value_name = "FOLDER")]
+    #[arg(long, global = true, env = "YESTERDRIVE_CACHE_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) cache_dir: Option<PathBuf>,
-    /// The user's folder for caches, by the rules of the system
-    #[arg(long, hide = true, env = "XDG_CACHE_HOME")]
-    pub(crate) system_cache_dir: Option<PathBuf>,
-    /// The user's home folder
-    #[arg(long, hide = true, env = "HOME")]
-    pub(crate) home: Option<PathBuf>,
+    /// Take repository, key and what to save from this profile of the configuration file
+    #[arg(long, global = true, env = "YESTERDRIVE_PROFILE", hide_env_values = true, value_name = "NAME")]
+    profile: Option<String>,
+    /// The configuration file (default: config.toml in the user's folder for configuration)
+    #[arg(long, global = true, env = "YESTERDRIVE_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// One JSON record per line on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// No progress
-    #[arg(short, long, global = true)]
+    /// No progress on the terminal
+    #[arg(short, long, visible_alias = "no-progress", global = true)]
     pub(crate) quiet: bool,
     /// More messages
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// Ways to open the repository, by layer.
+    #[arg(skip)]
+    pub(crate) flags: Credentials,
+    #[arg(skip)]
+    pub(crate) environment: Credentials,
+    #[arg(skip)]
+    pub(crate) from_profile: Credentials,
+    /// The user's home folder.
+    #[arg(skip)]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// Ways to open a repository. The password itself is none of them: a command line can be read by others.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Key (or YESTERDRIVE_KEY_FILE, _PASSWORD_FILE, _PASSWORD_COMMAND, _PASSWORD, or the terminal)")]
+struct CredentialFlags {
+    /// A key file
+    #[arg(long, global = true, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// A file whose first line is the password
+    #[arg(long, global = true, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// A command whose first line of output is the password
+    #[arg(long, global = true, value_name = "COMMAND")]
+    password_command: Option<String>,
+    /// A file with the 24 words of the recovery code
+    #[arg(long, global = true, value_name = "FILE")]
+    recovery_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -87,10 +108,11 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write the manual pages into a folder
+    /// Print the manual page, or write those of all commands into a folder
     Man {
-        /// The folder
-        folder: PathBuf,
+        /// Write all pages into this folder
+        #[arg(long, value_name = "FOLDER")]
+        all: Option<PathBuf>,
     },
 }
 
@@ -103,23 +125,23 @@ pub(crate) struct Init {
     #[arg(long, value_name = "FILE")]
     pub(crate) recovery_sheet: Option<PathBuf>,
     /// Make no recovery code: without password and key files, all is lost
-    #[arg(long)]
-    pub(crate) accept_loss: bool,
+    #[arg(long, visible_alias = "accept-loss")]
+    pub(crate) i_accept_loss: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Backup {
-    /// What to save
-    #[arg(required = true, value_name = "PATH")]
+    /// What to save (default: the paths of the profile)
+    #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
-    /// File the snapshot under this set
-    #[arg(long, default_value = "")]
-    pub(crate) set: String,
+    /// File the snapshot under this set (default: one for each profile or list of paths)
+    #[arg(long, value_parser = label)]
+    pub(crate) set: Option<String>,
     /// Add a tag
-    #[arg(long = "tag", value_name = "TAG")]
+    #[arg(long = "tag", value_name = "TAG", value_parser = label)]
     pub(crate) tags: Vec<String>,
     /// File the snapshot under this host name
-    #[arg(long)]
+    #[arg(long, value_parser = label)]
     pub(crate) host: Option<String>,
     /// Read all files, also those that look unchanged
     #[arg(long)]
@@ -150,12 +172,9 @@ pub(crate) struct Snapshots {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ls {
-    /// `latest`, or the beginning of a snapshot's id
-    #[arg(default_value = "latest")]
-    pub(crate) snapshot: String,
-    /// A folder in it
-    #[arg(default_value = "/")]
-    pub(crate) path: PathBuf,
+    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it
+    #[arg(default_value = "latest:/", value_name = "SNAPSHOT[:PATH]")]
+    pub(crate) what: OsString,
     /// Everything below too
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
@@ -168,10 +187,9 @@ pub(crate) struct Ls {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cat {
-    /// `latest`, or the beginning of a snapshot's id
-    pub(crate) snapshot: String,
-    /// The file
-    pub(crate) path: PathBuf,
+    /// `latest` or the beginning of a snapshot's id, then `:` and the file
+    #[arg(value_name = "SNAPSHOT:PATH")]
+    pub(crate) what: OsString,
     #[command(flatten)]
     pub(crate) select: Select,
 }
@@ -192,8 +210,9 @@ pub(crate) enum OverwriteChoice {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
-    /// `latest` or the beginning of a snapshot's id, then `:` and a path, for instance `latest:/home/anna/letter.odt`
-    pub(crate) what: String,
+    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it, for instance `latest:/home/anna/letter.odt`
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(crate) what: OsString,
     /// The folder to restore into
     #[arg(long, value_name = "FOLDER")]
     pub(crate) to: PathBuf,
@@ -230,6 +249,9 @@ pub(crate) struct Mount {
     /// Return when the drive is there
     #[arg(short, long)]
     pub(crate) background: bool,
+    /// Stay until Ctrl-C: the default
+    #[arg(short, long, conflicts_with = "background")]
+    pub(crate) foreground: bool,
     /// Show everything as mine and readable
     #[arg(long)]
     pub(crate) owner_me: bool,
@@ -244,7 +266,11 @@ pub(crate) struct Mount {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Unmount {
     /// The drive
-    pub(crate) folder: PathBuf,
+    #[arg(required_unless_present = "all")]
+    pub(crate) folder: Option<PathBuf>,
+    /// All drives
+    #[arg(long, conflicts_with = "folder")]
+    pub(crate) all: bool,
     /// Also while somebody uses it
     #[arg(long)]
     pub(crate) lazy: bool,
@@ -291,26 +317,79 @@ pub(crate) enum Key {
 }
 
 impl Args {
-    /// The command line, and from the environment what must never stand on one.
-    pub(crate) fn read() -> Self {
-        let mut args = Self::parse();
+    /// The command line, completed by environment and profile.
+    pub(crate) fn read() -> Result<Self, Failure> {
         #[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
-        let password = std::env::var("YESTERDRIVE_PASSWORD");
-        args.global.password = password.ok().filter(|password| !password.is_empty());
-        args
+        Self::parse().complete(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    fn complete(mut self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        let path = |name| variable(name).map(PathBuf::from);
+        let text = |name: &str| match variable(name).map(OsString::into_string) {
+            Some(Ok(text)) => Ok(Some(text)),
+            Some(Err(_)) => Err(Failure::new(Exit::Usage, format!("{name} is no UTF-8 text"))),
+            None => Ok(None),
+        };
+        let folders = Folders {
+            home: path("HOME"),
+            xdg_config: path("XDG_CONFIG_HOME"),
+            xdg_cache: path("XDG_CACHE_HOME"),
+            app_data: path("APPDATA"),
+            local_app_data: path("LOCALAPPDATA"),
+        };
+        let global = &mut self.global;
+        let (is_named, config) = (global.config.is_some(), global.config.clone().or_else(|| System::HERE.config_file(&folders)));
+        let profile = config::load(config.as_deref(), is_named, global.profile.as_deref(), folders.home.as_deref())?;
+        global.environment = Credentials {
+            password: text("YESTERDRIVE_PASSWORD")?.map(Zeroizing::new),
+            password_file: path("YESTERDRIVE_PASSWORD_FILE"),
+            password_command: text("YESTERDRIVE_PASSWORD_COMMAND")?,
+            key_file: path("YESTERDRIVE_KEY_FILE"),
+            recovery_file: None,
+        };
+        let CredentialFlags { key_file, password_file, password_command, recovery_file } = global.credentials.clone();
+        global.flags = Credentials { password: None, password_file, password_command, key_file, recovery_file };
+        global.from_profile = profile.credentials();
+        global.repository = global.repository.take().or(profile.repository);
+        global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
+        global.home = folders.home;
+        if let Command::Backup(backup) = &mut self.command {
+            if backup.paths.is_empty() {
+                backup.paths = profile.paths;
+            }
+            if backup.tags.is_empty() {
+                backup.tags = profile.tags;
+            }
+            backup.host = backup.host.take().or(profile.host);
+            let of_profile = || global.profile.clone().filter(|name| name != config::DEFAULT);
+            backup.set = backup.set.take().or(profile.set).or_else(of_profile);
+        }
+        Ok(self)
     }
 }
 
 impl Global {
     /// The same with no way to open a repository: what is asked for next is a new secret.
     pub(crate) fn without_credentials(&self) -> Self {
-        Self { password_file: None, password_command: None, key_file: None, recovery_file: None, password: None, ..self.clone() }
+        let (flags, environment, from_profile) = Default::default();
+        Self { flags, environment, from_profile, ..self.clone() }
     }
 
     /// The same for another repository that a key file opens.
-    pub(crate) fn for_repository(&self, repository: PathBuf, key_file: PathBuf) -> Self {
-        let repository = Some(repository.to_string_lossy().into_owned());
-        Self { repository, key_file: Some(key_file), ..self.without_credentials() }
+    pub(crate) fn for_repository(&self, repository: &Path, key_file: PathBuf) -> Self {
+        let flags = Credentials { key_file: Some(key_file), ..Credentials::default() };
+        Self { repository: Some(repository.to_string_lossy().into_owned()), flags, ..self.without_credentials() }
+    }
+}
+
+/// Names of sets, tags and hosts are shown in folders and lists.
+fn label(text: &str) -> Result<String, String> {
+    const LENGTH_MAX: usize = 200;
+    match text {
+        "" => Err("it is empty".into()),
+        _ if text.len() > LENGTH_MAX => Err(format!("it has more than {LENGTH_MAX} bytes")),
+        _ if text.chars().any(char::is_control) => Err("it holds control characters".into()),
+        _ => Ok(text.to_owned()),
     }
 }
 
@@ -325,10 +404,74 @@ fn subset(text: &str) -> Result<ReadData, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret;
 
     #[test]
     fn the_flags_are_consistent() {
         <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    fn completed(line: &[&str], variables: &[(&str, &[u8])]) -> Result<Args, Failure> {
+        let args = Args::try_parse_from([&["yesterdrive"], line].concat()).unwrap();
+        args.complete(&|name| {
+            let value = variables.iter().find(|(known, _)| *known == name)?.1;
+            Some(std::os::unix::ffi::OsStringExt::from_vec(value.to_vec()))
+        })
+    }
+
+    fn opens_with(line: &[&str], variables: &[(&str, &[u8])]) -> Result<String, Failure> {
+        secret::describe(&completed(line, variables)?.global)
+    }
+
+    #[test]
+    fn flags_beat_the_environment_and_it_beats_the_profile() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("config.toml");
+        std::fs::write(&file, "[default]\nkey-file = 'profile'\n[night]\nset = 'n'\n").unwrap();
+        let config = ["--config", file.to_str().unwrap(), "mounts"];
+        let key: (&str, &[u8]) = ("YESTERDRIVE_KEY_FILE", b"environment");
+        for line in [[&["--password-file", "flag"], &config[..]].concat(), [&config[..], &["--password-file", "flag"]].concat()] {
+            assert_eq!(opens_with(&line, &[key]).unwrap(), "password file flag");
+        }
+        assert_eq!(opens_with(&config, &[key]).unwrap(), "key file environment");
+        assert_eq!(opens_with(&config, &[]).unwrap(), "key file profile");
+        assert_eq!(opens_with(&["mounts"], &[]).unwrap(), "terminal");
+    }
+
+    #[test]
+    fn contradictions_and_bytes_that_are_no_text_are_wrong_use() {
+        let two = opens_with(&["--password-file", "a", "--key-file", "b", "mounts"], &[]).unwrap_err();
+        assert_eq!((two.exit, two.message.contains("password file and a key file")), (Exit::Usage, true), "{}", two.message);
+        let bytes = completed(&["mounts"], &[("YESTERDRIVE_PASSWORD", b"\xff")]).unwrap_err();
+        assert_eq!((bytes.exit, bytes.message.contains("YESTERDRIVE_PASSWORD")), (Exit::Usage, true), "{}", bytes.message);
+        let missing = completed(&["--config", "/no/such/file", "mounts"], &[]).unwrap_err();
+        assert_eq!(missing.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_profile_says_what_to_save() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("config.toml");
+        std::fs::write(&file, "[night]\npaths = ['~/documents']\ntags = ['dark']\nrepository = '/r'\n").unwrap();
+        let backup = |line: &[&str]| {
+            let line = [&["--config", file.to_str().unwrap()], line].concat();
+            let args = completed(&line, &[("HOME", b"/home/anna")]).unwrap();
+            let Command::Backup(backup) = args.command else { panic!() };
+            (backup.paths, backup.set, backup.tags, args.global.repository)
+        };
+        let (paths, set, tags, repository) = backup(&["--profile", "night", "backup"]);
+        assert_eq!((paths, set.as_deref()), (vec![PathBuf::from("/home/anna/documents")], Some("night")));
+        assert_eq!((tags, repository.as_deref()), (vec!["dark".to_owned()], Some("/r")));
+        let (paths, set, ..) = backup(&["--profile", "night", "backup", "/etc", "--set", "system"]);
+        assert_eq!((paths, set.as_deref()), (vec![PathBuf::from("/etc")], Some("system")));
+    }
+
+    #[test]
+    fn labels_are_short_text() {
+        assert!(label("before update").is_ok());
+        for bad in ["", "two\nlines", &"x".repeat(201)] {
+            assert!(label(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -33,6 +33,6 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Try(options) => demonstration::run(global, options, output),
         Command::Key(command) => key::run(global, command, output),
         Command::Completions { shell } => shell::completions(*shell, output),
-        Command::Man { folder } => shell::man(folder),
+        Command::Man { all } => shell::man(all.as_deref(), output),
     }
 }

@@ -104,7 +104,8 @@ impl From<StoreError> for Failure {
             StoreError::Full { .. } => {
                 failure.hint("free some space where the repository lies and run it again; what was uploaded is used")
             }
-            StoreError::Denied { .. } => failure.hint("check the owner and permissions of the repository"),
+            StoreError::Denied { .. } => Self { exit: Exit::Unreachable, ..failure }
+                .hint("check the owner and permissions of the repository, and that it is not write-protected"),
             StoreError::Timeout { .. } | StoreError::Failed { .. } => {
                 Self { exit: Exit::Unreachable, ..failure }.hint("check that the repository's disk or server is there")
             }

@@ -4,11 +4,13 @@
 
 mod args;
 mod commands;
+mod config;
 mod error;
 mod output;
 mod progress;
 mod secret;
 mod session;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -16,7 +18,14 @@ use crate::args::Args;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let args = Args::read();
+    keep_secrets_in_memory();
+    let args = match Args::read() {
+        Ok(args) => args,
+        Err(failure) => {
+            Output::new(false).failure(&failure);
+            return failure.exit.into();
+        }
+    };
     let level = if args.global.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
     tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
     let output = Output::new(args.global.json);
@@ -27,4 +36,12 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+/// No core dump and no other program of this user may take keys out of our memory. Best effort: what the system refuses is no reason not to run.
+fn keep_secrets_in_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    #[cfg(target_os = "linux")]
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

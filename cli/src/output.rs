@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 
 use fs_core::path::display;
-use fs_core::report::Finding;
+use fs_core::report::{Finding, Place};
 use serde_json::{Value, json};
 
 use crate::error::{Exit, Failure};
@@ -55,11 +55,17 @@ impl Output {
     pub(crate) fn findings(&self, findings: &[Finding]) {
         for finding in findings {
             let severity = finding.severity.as_str();
-            if self.json {
-                self.raw(format!("{}\n", json!({"type": "finding", "severity": severity, "message": finding.to_string()})).as_bytes());
-            } else {
+            if !self.json {
                 self.message(&format!("{severity}: {finding}"));
+                continue;
             }
+            let mut record = json!({"type": "finding", "severity": severity, "message": finding.message});
+            match &finding.place {
+                Place::Path(path) => put_bytes(&mut record, "path", &path.to_bytes()),
+                Place::Object(name) => put_bytes(&mut record, "object", name.as_bytes()),
+                Place::Operation => {}
+            }
+            self.raw(format!("{record}\n").as_bytes());
         }
     }
 
@@ -94,11 +100,15 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
-/// Raw bytes in a record: text, and the bytes themselves where they are no text.
-pub(crate) fn name_record(bytes: &[u8]) -> Value {
+/// Puts a name, path or target into a record: as text under `key`, and under `key_hex` the bytes themselves where they are no text.
+pub(crate) fn put_bytes(record: &mut Value, key: &str, bytes: &[u8]) {
+    let Some(fields) = record.as_object_mut() else { return };
     match std::str::from_utf8(bytes) {
-        Ok(text) => json!(text),
-        Err(_) => json!({"shown": display(bytes), "hex": fs_core::id::to_hex(bytes)}),
+        Ok(text) => drop(fields.insert(key.into(), json!(text))),
+        Err(_) => {
+            fields.insert(key.into(), json!(display(bytes)));
+            fields.insert(format!("{key}_hex"), json!(fs_core::id::to_hex(bytes)));
+        }
     }
 }
 
@@ -115,7 +125,9 @@ mod tests {
 
     #[test]
     fn names_that_are_no_text_keep_their_bytes() {
-        assert_eq!(name_record(b"a"), json!("a"));
-        assert_eq!(name_record(b"\xff"), json!({"shown": "\\xff", "hex": "ff"}));
+        let mut record = json!({});
+        put_bytes(&mut record, "path", b"a");
+        put_bytes(&mut record, "target", b"\xff");
+        assert_eq!(record, json!({"path": "a", "target": "\\xff", "target_hex": "ff"}));
     }
 }

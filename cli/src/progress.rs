@@ -2,19 +2,25 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::args::Global;
+use crate::signals::{self, OnSignal};
 
-/// Shows how far an operation is; cancelled by SIGINT and SIGTERM.
+/// How often a terminal is written to.
+const TICK_MS: u64 = 100;
+
+/// Shows how far an operation is; cancelled by SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     bar: ProgressBar,
     cancelled: Arc<AtomicBool>,
+    /// When the bar was drawn last, in milliseconds since it began.
+    drawn_ms: AtomicU64,
 }
 
 impl Watcher {
@@ -26,26 +32,38 @@ impl Watcher {
             bar.set_style(style);
         }
         let cancelled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // The second signal ends the program at once; the first only asks it to stop.
-            let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&cancelled));
-            let _ = signal_hook::flag::register(signal, Arc::clone(&cancelled));
+        if let Err(error) = signals::set(OnSignal::Cancel(Arc::clone(&cancelled))) {
+            tracing::debug!(%error, "signals end the program at once");
         }
-        Self { bar, cancelled }
+        Self { bar, cancelled, drawn_ms: AtomicU64::new(0) }
     }
 
-    /// Takes the bar away.
+    /// Takes the bar away; a signal ends the program again.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+        let _ = signals::set(OnSignal::Exit);
+    }
+
+    /// Whether it is time to draw again: operations tell of every file, and no eye sees more than a few frames in a second.
+    fn is_due(&self) -> bool {
+        if self.bar.is_hidden() {
+            return false;
+        }
+        let now = u64::try_from(self.bar.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.drawn_ms.load(Ordering::Relaxed);
+        now >= last + TICK_MS && self.drawn_ms.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
 impl Observer for Watcher {
     fn progress(&self, progress: &Progress) {
-        let rate = HumanBytes(progress.byte_count / self.bar.elapsed().as_secs().max(1));
+        if !self.is_due() {
+            return;
+        }
+        let elapsed = self.bar.elapsed();
+        let rate = HumanBytes(progress.byte_count / elapsed.as_secs().max(1));
         let remaining = (progress.byte_total > progress.byte_count && progress.byte_count > 0).then(|| {
-            let left =
-                u128::from(progress.byte_total - progress.byte_count) * self.bar.elapsed().as_millis() / u128::from(progress.byte_count);
+            let left = u128::from(progress.byte_total - progress.byte_count) * elapsed.as_millis() / u128::from(progress.byte_count);
             format!(", {} s left", left / 1000)
         });
         let total = if progress.entry_total > 0 { format!(" of {}", progress.entry_total) } else { String::new() };
@@ -56,7 +74,9 @@ impl Observer for Watcher {
 
     fn at(&self, path: &TreePath) {
         let _ = path;
-        self.bar.tick();
+        if self.is_due() {
+            self.bar.tick();
+        }
     }
 
     fn is_cancelled(&self) -> bool {

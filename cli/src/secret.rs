@@ -1,7 +1,9 @@
 //! Where the credential comes from: key file, recovery code, password file, password command, environment, terminal.
+//!
+//! There are three layers, flags, environment and profile; the first that names a way counts, and each may name only one.
 
-use std::io::IsTerminal as _;
-use std::path::Path;
+use std::io::{IsTerminal as _, Read as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fs_core::key::slot::Credential;
@@ -9,30 +11,100 @@ use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::error::{Exit, Failure};
+use crate::signals::{self, OnSignal};
 
 /// Largest file that can hold a secret.
 const SECRET_SIZE_MAX: u64 = 64 << 10;
+/// Fewer characters can be tried by a machine.
+const PASSWORD_LENGTH_MIN: usize = 14;
 
-/// The credential that the flags and the environment name; asks for a password if they name none.
-pub(crate) fn credential(global: &Global) -> Result<Credential, Failure> {
-    if let Some(path) = &global.key_file {
-        return Credential::from_key_file(&read(path)?).map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())));
-    }
-    if let Some(path) = &global.recovery_file {
-        return Credential::from_words(&read(path)?).map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())));
-    }
-    existing_password(global)?.map_or_else(|| ask("Password: ").map(Credential::Password), |password| Ok(Credential::Password(password)))
+/// The ways to open a repository that one layer names.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Credentials {
+    pub(crate) password: Option<Zeroizing<String>>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) password_command: Option<String>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) recovery_file: Option<PathBuf>,
 }
 
-/// A password for a new key: from the flags, or typed twice.
+/// One way to open a repository.
+enum Way<'a> {
+    Password(&'a Zeroizing<String>),
+    PasswordFile(&'a Path),
+    PasswordCommand(&'a str),
+    KeyFile(&'a Path),
+    RecoveryFile(&'a Path),
+}
+
+impl Credentials {
+    /// The one way that is named; `None` if none is.
+    fn way(&self, layer: &str) -> Result<Option<Way<'_>>, Failure> {
+        let ways = [
+            ("password", self.password.as_ref().map(Way::Password)),
+            ("password file", self.password_file.as_deref().map(Way::PasswordFile)),
+            ("password command", self.password_command.as_deref().map(Way::PasswordCommand)),
+            ("key file", self.key_file.as_deref().map(Way::KeyFile)),
+            ("recovery file", self.recovery_file.as_deref().map(Way::RecoveryFile)),
+        ];
+        let mut named = ways.into_iter().filter_map(|(name, way)| Some((name, way?)));
+        match (named.next(), named.next()) {
+            (Some((first, _)), Some((second, _))) => {
+                Err(Failure::new(Exit::Usage, format!("the {layer} name a {first} and a {second}"))
+                    .hint("name one way to open the repository"))
+            }
+            (first, _) => Ok(first.map(|(_, way)| way)),
+        }
+    }
+}
+
+/// The way that counts.
+fn way(global: &Global) -> Result<Option<Way<'_>>, Failure> {
+    for (layer, credentials) in
+        [("flags", &global.flags), ("environment variables", &global.environment), ("settings of the profile", &global.from_profile)]
+    {
+        if let Some(way) = credentials.way(layer)? {
+            return Ok(Some(way));
+        }
+    }
+    Ok(None)
+}
+
+/// Which way counts, in words, for tests.
+#[cfg(test)]
+pub(crate) fn describe(global: &Global) -> Result<String, Failure> {
+    Ok(match way(global)? {
+        None => "terminal".into(),
+        Some(Way::Password(_)) => "password".into(),
+        Some(Way::PasswordFile(path)) => format!("password file {}", path.display()),
+        Some(Way::PasswordCommand(command)) => format!("password command {command}"),
+        Some(Way::KeyFile(path)) => format!("key file {}", path.display()),
+        Some(Way::RecoveryFile(path)) => format!("recovery file {}", path.display()),
+    })
+}
+
+/// The credential that the flags, the environment or the profile name; asks for a password if they name none.
+pub(crate) fn credential(global: &Global) -> Result<Credential, Failure> {
+    let wrong = |path: &Path, error: &dyn std::error::Error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()));
+    match way(global)? {
+        Some(Way::KeyFile(path)) => Credential::from_key_file(&read(path)?).map_err(|error| wrong(path, &error)),
+        Some(Way::RecoveryFile(path)) => Credential::from_words(&read(path)?).map_err(|error| wrong(path, &error)),
+        Some(way) => password_of(&way).map(Credential::Password),
+        None => ask("Password: ").map(Credential::Password),
+    }
+}
+
+/// Whether a password is named for a new repository: a key file alone needs none.
+pub(crate) fn names_password(global: &Global) -> Result<bool, Failure> {
+    Ok(matches!(way(global)?, Some(Way::Password(_) | Way::PasswordFile(_) | Way::PasswordCommand(_))))
+}
+
+/// A password for a new key: from a file, from the flags, or typed twice.
 pub(crate) fn new_password(global: &Global, file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
-    let named = match file {
-        Some(path) => Some(first_line(&read(path)?)),
-        None => existing_password(global)?,
-    };
-    let password = match named {
-        Some(password) => password,
-        None => {
+    let password = match (file, way(global)?) {
+        (Some(path), _) => first_line(&read(path)?),
+        (None, Some(way @ (Way::Password(_) | Way::PasswordFile(_) | Way::PasswordCommand(_)))) => password_of(&way)?,
+        (None, _) => {
             let first = ask("New password: ")?;
             if first != ask("Again: ")? {
                 return Err(Failure::new(Exit::Usage, "the two passwords differ"));
@@ -48,41 +120,61 @@ pub(crate) fn new_password(global: &Global, file: Option<&Path>) -> Result<Zeroi
     Ok(password)
 }
 
-/// Fewer characters can be tried by a machine.
-const PASSWORD_LENGTH_MIN: usize = 14;
+fn password_of(way: &Way<'_>) -> Result<Zeroizing<String>, Failure> {
+    match way {
+        Way::Password(password) => Ok((*password).clone()),
+        Way::PasswordFile(path) | Way::KeyFile(path) | Way::RecoveryFile(path) => Ok(first_line(&read(path)?)),
+        Way::PasswordCommand(command) => run(command),
+    }
+}
 
-fn existing_password(global: &Global) -> Result<Option<Zeroizing<String>>, Failure> {
-    if let Some(path) = &global.password_file {
-        return Ok(Some(first_line(&read(path)?)));
+/// The first line that a command prints.
+fn run(command: &str) -> Result<Zeroizing<String>, Failure> {
+    let failed = |reason: String| Failure::new(Exit::Failed, format!("the password command {reason}"));
+    let output = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    // Wiped whatever becomes of it.
+    let printed = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(failed(format!("failed with {}", output.status)));
     }
-    if let Some(command) = &global.password_command {
-        let output = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
-        if !output.status.success() {
-            return Err(Failure::new(Exit::Failed, format!("the password command failed with {}", output.status)));
-        }
-        let text = Zeroizing::new(
-            String::from_utf8(output.stdout).map_err(|_| Failure::new(Exit::Failed, "the password command did not print text"))?,
-        );
-        return Ok(Some(first_line(&text)));
-    }
-    Ok(global.password.clone().map(Zeroizing::new))
+    let text = std::str::from_utf8(&printed).map_err(|_| failed("did not print text".into()))?;
+    Ok(first_line(text))
 }
 
 fn first_line(text: &str) -> Zeroizing<String> {
     Zeroizing::new(text.lines().next().unwrap_or_default().to_owned())
 }
 
+/// Reads a file with a secret; it may be a pipe, of which no more is read than a secret can be long.
 fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let fail = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(fail)?;
-    if metadata.len() > SECRET_SIZE_MAX {
-        return Err(Failure::new(Exit::Usage, format!("{} is too large to hold a key or password", path.display())));
-    }
+    let file = std::fs::File::open(path).map_err(fail)?;
     #[cfg(unix)]
-    if metadata.is_file() && std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0 {
+    if let Ok(metadata) = file.metadata()
+        && metadata.is_file()
+        && std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0
+    {
         tracing::warn!("{} can be read by others: chmod 600 it", path.display());
     }
-    std::fs::read_to_string(path).map(Zeroizing::new).map_err(fail)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
+    file.take(SECRET_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > SECRET_SIZE_MAX {
+        return Err(Failure::new(Exit::Usage, format!("{} is too large to hold a key or password", path.display())));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| Failure::new(Exit::Usage, format!("{} is no text", path.display())))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Asks for a line that may be seen.
+pub(crate) fn ask_line(prompt: &str) -> Result<String, Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stderr();
+    write!(out, "{prompt}").and_then(|()| out.flush())?;
+    let mut line = String::new();
+    if std::io::stdin().read_line(&mut line)? == 0 {
+        return Err(Failure::new(Exit::Interrupted, "the terminal was closed"));
+    }
+    Ok(line)
 }
 
 fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
@@ -90,5 +182,10 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
         let hint = "use --key-file, --password-file, --password-command or YESTERDRIVE_PASSWORD";
         return Err(Failure::new(Exit::Usage, "there is no password, and no terminal to ask for it").hint(hint));
     }
-    Ok(Zeroizing::new(rpassword::prompt_password(prompt)?))
+    // While a password is typed the terminal does not echo. Whoever presses Ctrl-C then wants one that does.
+    let terminal = rustix::termios::tcgetattr(std::io::stdin()).map_err(std::io::Error::from)?;
+    signals::set(OnSignal::RestoreAndExit(terminal))?;
+    let password = rpassword::prompt_password(prompt);
+    signals::set(OnSignal::Exit)?;
+    Ok(Zeroizing::new(password?))
 }

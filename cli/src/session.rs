@@ -1,8 +1,10 @@
 //! Opening what a command works on.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use fs_core::path::TreePath;
 use fs_core::repository::{OpenOptions, Repository};
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::select::{Filter, select};
@@ -48,15 +50,7 @@ pub(crate) fn open(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteSto
 
 /// Where this machine keeps what it remembers of a repository; `None` without a home.
 pub(crate) fn state(global: &Global, repository: &Repository) -> Option<PathBuf> {
-    Some(cache_folder(global)?.join(repository.id().to_string()))
-}
-
-/// Where this machine keeps what it remembers of all repositories.
-pub(crate) fn cache_folder(global: &Global) -> Option<PathBuf> {
-    let absolute = |path: &PathBuf| path.is_absolute().then(|| path.join("yesterdrive"));
-    let system = || global.system_cache_dir.as_ref().and_then(absolute);
-    let home = || global.home.as_ref().map(|home| home.join(".cache/yesterdrive"));
-    global.cache_dir.clone().or_else(system).or_else(home)
+    Some(global.cache_dir.as_ref()?.join(repository.id().to_string()))
 }
 
 /// The snapshot that `wanted` names.
@@ -69,7 +63,13 @@ pub(crate) fn filter(narrow: &Select) -> Filter {
     Filter { host: narrow.host.clone(), set: narrow.set.clone(), tag: narrow.tag.clone() }
 }
 
-/// The bytes of a path.
-pub(crate) fn bytes_of(path: &Path) -> &[u8] {
-    path.as_os_str().as_encoded_bytes()
+/// `SNAPSHOT[:PATH]`: which snapshot, and what of it.
+pub(crate) fn parse_what(what: &OsStr) -> Result<(String, TreePath), Failure> {
+    let wrong = |reason: String| Failure::new(Exit::Usage, format!("{}: {reason}", what.to_string_lossy()));
+    let bytes = what.as_encoded_bytes();
+    let colon = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
+    let (snapshot, path) = bytes.split_at(colon);
+    let snapshot = std::str::from_utf8(snapshot).map_err(|_| wrong("a snapshot's id is hexadecimal".into()))?;
+    let path = TreePath::parse(path.strip_prefix(b":").unwrap_or_default()).map_err(|error| wrong(error.to_string()))?;
+    Ok((snapshot.to_owned(), path))
 }

@@ -68,7 +68,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
     BackupOptions {
         paths: vec![folder.into()],
         host: "host".into(),
-        set: String::new(),
+        set: None,
         tags: Vec::new(),
         never: Vec::new(),
         state: state.map(Into::into),

@@ -76,7 +76,9 @@ fn from_init_to_restore() {
     let snapshot: serde_json::Value = serde_json::from_str(listed.trim()).unwrap();
     assert_eq!((&snapshot["sealed"], &snapshot["files"], &snapshot["tags"][0]), (&true.into(), &2.into(), &"first".into()));
     let path = shell.path("source/letter.txt");
-    assert_eq!(shell.ok(&["cat", "latest", path.to_str().unwrap()]), "dear all");
+    let what = format!("latest:{}", path.display());
+    assert_eq!(shell.ok(&["cat", &what]), "dear all");
+    assert!(shell.ok(&["ls", &what, "--json"]).contains("\"path\":"));
     assert!(shell.ok(&["ls", "-R", "-l"]).contains("letter.txt"));
     shell.ok(&["restore", "latest:/", "--to", "restored", "--verify"]);
     assert_eq!(look(&shell.path("source")).unwrap(), look(&source_in(&shell, &shell.path("restored"))).unwrap());
@@ -136,7 +138,7 @@ fn unreadable_places_are_findings_and_pseudo_file_systems_are_left_out() {
     let shell = Shell::with_backup(&[("a", b"a")]);
     let output = shell.run(&["backup", "/proc/self/attr", "source", "--set", "odd", "--json"]);
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
-    let listed = shell.ok(&["ls", "latest", "/proc", "--set", "odd", "-R", "--json"]);
+    let listed = shell.ok(&["ls", "latest:/proc", "--set", "odd", "-R", "--json"]);
     assert!(listed.lines().all(|line| line.contains("\"kind\":\"directory\"")), "nothing of /proc is saved: {listed}");
 }
 
@@ -194,8 +196,146 @@ fn output_that_is_lost_is_a_failure_and_a_password_is_no_flag() {
     let letter = shell.path("source/letter.txt");
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut command = Command::new(program());
-    command.env_clear().current_dir(shell.place.path()).args(["-r", "repository", "--key-file", "key", "cat", "latest"]).arg(&letter);
+    let what = format!("latest:{}", letter.display());
+    command.env_clear().current_dir(shell.place.path()).args(["-r", "repository", "--key-file", "key", "cat", &what]);
     let output = command.stdout(full).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
     shell.fails(&["--password-from-environment", "x", "snapshots"], 2, "unexpected argument");
+}
+
+#[test]
+fn a_profile_needs_no_other_flag() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    let text = format!(
+        "[default]\nrepository = '{0}/repository'\nkey-file = '{0}/key'\n[night]\nrepository = '{0}/repository'\nkey-file = '{0}/key'\npaths = ['{0}/source']\n",
+        shell.place.path().display()
+    );
+    std::fs::create_dir_all(shell.path(".config/yesterdrive")).unwrap();
+    std::fs::write(shell.path(".config/yesterdrive/config.toml"), text).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(program());
+        command.env_clear().env("HOME", shell.place.path()).current_dir(shell.place.path()).args(arguments);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, listed, message) = run(&["snapshots"]);
+    assert_eq!((code, listed.lines().count()), (Some(0), 1), "{message}");
+    let (code, _, message) = run(&["--profile", "night", "backup"]);
+    assert_eq!(code, Some(0), "{message}");
+    assert!(run(&["snapshots", "--set", "night"]).1.contains("(night)"));
+    let (code, _, message) = run(&["--profile", "weekly", "snapshots"]);
+    assert_eq!((code, message.contains("there are: default, night")), (Some(2), true), "{message}");
+    let (code, _, message) = run(&["backup"]);
+    assert_eq!((code, message.contains("nothing to save")), (Some(2), true), "{message}");
+}
+
+#[test]
+fn secrets_come_through_pipes_and_are_bounded() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    let sh = |script: &str| {
+        let mut command = Command::new("bash");
+        command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
+        let output = command.arg("-c").arg(script.replace("PROGRAM", program().to_str().unwrap())).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(sh("PROGRAM -r repository --key-file <(cat key) snapshots").0, Some(0));
+    let (code, message) = sh("PROGRAM -r repository --key-file /dev/zero snapshots");
+    assert_eq!((code, message.contains("too large")), (Some(2), true), "{message}");
+    let (code, message) = sh("PROGRAM -r repository --key-file key --password-file key snapshots");
+    assert_eq!((code, message.contains("one way")), (Some(2), true), "{message}");
+}
+
+#[test]
+fn shells_and_packages_get_what_they_need() {
+    let shell = Shell::new();
+    for (name, telling) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef yesterdrive"),
+        ("fish", "complete -c yesterdrive"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        assert!(shell.ok(&["completions", name]).contains(telling), "{name}");
+    }
+    assert!(shell.ok(&["man"]).contains(".TH yesterdrive 1"));
+    shell.ok(&["man", "--all", "pages"]);
+    assert!(shell.path("pages/yesterdrive-backup.1").exists());
+}
+
+/// Runs a script as root in a mount namespace of its own; `None` where that is not allowed.
+fn in_namespace(shell: &Shell, script: &str) -> Option<(Option<i32>, String)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let script = script.replace("PROGRAM", &format!("{} -r store/repository --key-file key", program().display()));
+    let mut command = Command::new("unshare");
+    command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir(shell.place.path());
+    let output = command.args(["-m", "sh", "-c", &script]).output().unwrap();
+    Some((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_are_said_and_leave_everything_whole() {
+    let shell = Shell::new();
+    std::fs::create_dir_all(shell.path("source")).unwrap();
+    std::fs::create_dir_all(shell.path("store")).unwrap();
+    std::fs::write(shell.path("source/first"), noise(1, 1_000_000)).unwrap();
+    std::fs::write(shell.path("more"), noise(2, 30_000_000)).unwrap();
+    let mounted =
+        "mount -t tmpfs -o size=20m none store || exit 99; PROGRAM init --i-accept-loss --new-key-file key >/dev/null || exit 98; ";
+    let make = mounted.replace("PROGRAM init", &format!("{} -r store/repository init", program().display()))
+        + "PROGRAM backup source >/dev/null || exit 97; ";
+    let full = format!(
+        "{make} cp more source/more; PROGRAM backup source; code=$?; rm source/more; PROGRAM check --read-data >/dev/null || exit 96; exit $code"
+    );
+    let Some((code, message)) = in_namespace(&shell, &full) else { return };
+    assert_eq!((code, message.contains("full") && message.contains("hint: free some space")), (Some(1), true), "{message}");
+    std::fs::remove_file(shell.path("key")).unwrap();
+    let read_only = format!(
+        "{make} mount -o remount,ro store; echo x > source/new; PROGRAM snapshots >/dev/null || exit 95; PROGRAM backup source; exit $?"
+    );
+    let (code, message) = in_namespace(&shell, &read_only).unwrap();
+    assert_eq!((code, message.contains("write-protected")), (Some(5), true), "{message}");
+}
+
+#[test]
+fn every_way_of_ending_a_foreground_mount_takes_the_drive_away() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        let mut command = Command::new(program());
+        command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
+        command.args(["-r", "repository", "--key-file", "key", "mount", "drive"]).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+        assert!(line.starts_with("mounted on"), "{line}");
+        let open = std::fs::File::open(shell.path("drive/.yesterdrive/README.txt")).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        // In use or not: the drive goes at once.
+        let gone = || std::fs::read_dir(shell.path("drive")).is_ok_and(|mut items| items.next().is_none());
+        let deadline = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec + 20;
+        while !gone() {
+            assert!(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec < deadline, "{signal:?} leaves the drive");
+            std::thread::yield_now();
+        }
+        drop(open);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_drive_whose_program_was_killed_is_cleaned_up_by_the_next_mount() {
+    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
+    let mut command = Command::new(program());
+    command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
+    command.args(["-r", "repository", "--key-file", "key", "mount", "drive"]).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(std::fs::read_dir(shell.path("drive")).is_err(), "a dead drive is no empty folder");
+    assert!(shell.ok(&["mounts"]).contains("dead"));
+    shell.ok(&["mount", "--background", "drive"]);
+    assert!(shell.path("drive/Latest").exists());
+    shell.ok(&["unmount", "drive"]);
 }

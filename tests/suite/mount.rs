@@ -10,7 +10,8 @@ use fs_core::storage::memory::MemoryStore;
 use fs_core::time::Zone;
 use fs_core::view::{Owner, View, ViewOptions};
 use mount_linux::{Mount, MountOptions, mounts};
-use tests::{Bench, look, noise};
+use rustix::fs::XattrFlags;
+use tests::{Bench, access_list, look, noise};
 
 fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
     let mounter = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -142,4 +143,39 @@ fn a_mount_point_inside_the_repository_or_with_files_in_it_is_refused() {
         let refused = mount_linux::mount(view(&bench, None), &place.path().join(bad), &options);
         assert!(refused.is_err(), "{bad}");
     }
+}
+
+#[test]
+fn attributes_that_nobody_has_are_unsupported_until_a_snapshot_has_them() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "first").unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let shown = view(&bench, None);
+    let _mounted = mount(Arc::clone(&shown), &drive);
+    let ask = |name: &str| {
+        let mut value = [0; 100];
+        let path = latest(&drive, &source).canonicalize().unwrap().join("file");
+        rustix::fs::lgetxattr(path, name, &mut value[..]).map(|length| value[..length].to_vec())
+    };
+    for (name, expected) in [
+        ("system.posix_acl_access", rustix::io::Errno::OPNOTSUPP),
+        ("security.selinux", rustix::io::Errno::OPNOTSUPP),
+        ("user.comment", rustix::io::Errno::NODATA),
+    ] {
+        assert_eq!(ask(name), Err(expected), "{name}");
+    }
+    // A list of access appears under the live mount: from then on it is told, and asked for again.
+    let list = access_list(&[(1, 6, u32::MAX), (2, 4, 1234), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 0, u32::MAX)]);
+    rustix::fs::lsetxattr(source.join("file"), "system.posix_acl_access", &list, XattrFlags::empty()).unwrap();
+    bench.backup(&source, None).unwrap();
+    shown.refresh().unwrap();
+    let snapshots: Vec<_> = std::fs::read_dir(drive.join("Snapshots/host")).unwrap().map(|item| item.unwrap().path()).collect();
+    assert_eq!(snapshots.len(), 2, "the folder was told to the kernel anew");
+    let newest = snapshots.iter().max().unwrap().join(source.strip_prefix("/").unwrap()).join("file");
+    assert_eq!(tests::attributes(&newest).unwrap(), tests::attributes(&source.join("file")).unwrap());
+    assert_eq!(ask("security.selinux"), Err(rustix::io::Errno::OPNOTSUPP));
+    assert!(matches!(ask("system.posix_acl_access"), Ok(_) | Err(rustix::io::Errno::NODATA)));
 }

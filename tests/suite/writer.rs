@@ -211,3 +211,27 @@ fn restores_as(bench: &Bench, source: &std::path::Path, place: &std::path::Path)
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!(tests::look(source).unwrap(), tests::look(&target).unwrap());
 }
+
+#[test]
+fn each_list_of_paths_has_a_set_of_its_own() {
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    let folder = |name: &str| {
+        let folder = place.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), name).unwrap();
+        folder
+    };
+    let (home, etc) = (folder("home"), folder("etc"));
+    for _ in 0..2 {
+        bench.backup(&home, None).unwrap();
+        bench.backup(&etc, None).unwrap();
+    }
+    let snapshots = bench.open().unwrap().snapshots().unwrap();
+    let sets: Vec<_> = snapshots.iter().map(|snapshot| snapshot.manifest.set.as_str()).collect();
+    assert_eq!((sets[0], sets[2]), ("", ""), "the first list has the host's default set");
+    assert!(sets[1].ends_with("-etc") && sets[1] == sets[3], "{sets:?}");
+    for (earlier, later) in [(0, 2), (1, 3)] {
+        assert_eq!(snapshots[later].manifest.parent, Some(snapshots[earlier].id));
+    }
+}

@@ -13,6 +13,7 @@ use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity, Stats};
+use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::time::Timestamp;
 use fs_core::tree::list::ListBuilder;
 use fs_core::tree::page::{self, Found};
@@ -68,12 +69,24 @@ pub(super) struct Collector<'a> {
     observer: &'a dyn Observer,
     pub(super) stats: Stats,
     pub(super) findings: Vec<Finding>,
+    /// Attributes of all entries so far; `None` once they are too many to list.
+    pub(super) attribute_names: Option<AttributeNames>,
     progress: Progress,
 }
 
 impl<'a> Collector<'a> {
     pub(super) fn new(shared: &'a Arc<Shared>, packer: Packer, before: Before<'a>, began: Timestamp, observer: &'a dyn Observer) -> Self {
-        Self { shared, packer, before, began, observer, stats: Stats::default(), findings: Vec::new(), progress: Progress::default() }
+        Self {
+            shared,
+            packer,
+            before,
+            began,
+            observer,
+            stats: Stats::default(),
+            findings: Vec::new(),
+            attribute_names: Some(AttributeNames::default()),
+            progress: Progress::default(),
+        }
     }
 
     /// Takes the steps of the walk until it is done.
@@ -108,7 +121,10 @@ impl<'a> Collector<'a> {
                     path.pop();
                     match frames.last_mut() {
                         Some(above) => self.add(above, built, &path)?,
-                        None => return Ok(built),
+                        None => {
+                            self.note_attributes(&built.entry);
+                            return Ok(built);
+                        }
                     }
                 }
             }
@@ -192,6 +208,7 @@ impl<'a> Collector<'a> {
     }
 
     fn add(&mut self, frame: &mut Frame, child: Built, path: &TreePath) -> Result<(), BackupError> {
+        self.note_attributes(&child.entry);
         if let Some(name) = &child.entry.name {
             let before = self.before.entry(&mut frame.before, name, path)?;
             frame.same_count += usize::from(before.is_some_and(|before| *before.entry() == child.entry));
@@ -312,6 +329,10 @@ impl<'a> Collector<'a> {
         };
         let packer = &mut self.packer;
         Ok(page::build(entries, &splits, &mut |page| packer.put(RecordKind::Tree, &page.encode()))?)
+    }
+
+    fn note_attributes(&mut self, entry: &Entry) {
+        self.attribute_names = self.attribute_names.take().and_then(|names| names.with(entry));
     }
 
     fn finding(&mut self, finding: Finding) {

@@ -13,9 +13,12 @@ use crate::progress::Watcher;
 use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<Exit, Failure> {
+    if options.paths.is_empty() {
+        return Err(Failure::new(Exit::Usage, "nothing to save was named").hint("name files and folders, or give the profile 'paths'"));
+    }
     let (repository, store) = session::open(global)?;
     let mut never = vec![session::location(global)?];
-    never.extend(session::cache_folder(global));
+    never.extend(global.cache_dir.clone());
     let offset = Zone::system().local(SystemClock.now()).map_or(0, |local| local.offset_seconds / 60);
     let options = BackupOptions {
         paths: options.paths.clone(),

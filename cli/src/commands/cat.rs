@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use backup_writer::restore::entry_at;
-use fs_core::path::TreePath;
 use fs_core::reader::ContentReader;
 use fs_core::tree::EntryKind;
 
@@ -16,9 +15,9 @@ use crate::session;
 const STEP: u64 = 4 << 20;
 
 pub(crate) fn run(global: &Global, options: &Cat, output: &Output) -> Result<Exit, Failure> {
+    let (wanted, path) = session::parse_what(&options.what)?;
     let (repository, _) = session::open(global)?;
-    let snapshot = session::snapshot(&repository, &options.snapshot, &options.select)?;
-    let path = TreePath::parse(session::bytes_of(&options.path)).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let entry = entry_at(&repository, &snapshot, &path)?;
     let entry = entry.ok_or_else(|| Failure::new(Exit::Failed, format!("snapshot {} has no {path}", snapshot.id.short())))?;
     if entry.kind != EntryKind::File {

@@ -17,15 +17,15 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
     };
     let (repository, key, drive) = (place.join("repository"), place.join("key"), place.join("drive"));
     fs_core::state::private_folder(&place)?;
-    let here = global.for_repository(repository.clone(), key.clone());
+    let here = global.for_repository(&repository, key.clone());
     if !key.exists() {
         let new = here.without_credentials();
         let sheet = place.join("recovery-sheet.txt");
-        init::run(&new, &Init { new_key_file: Some(key.clone()), recovery_sheet: Some(sheet), accept_loss: false }, output)?;
+        init::run(&new, &Init { new_key_file: Some(key.clone()), recovery_sheet: Some(sheet), i_accept_loss: false }, output)?;
     }
     let result = backup::run(
         &here,
-        &Backup { paths: vec![options.folder.clone()], set: String::new(), tags: Vec::new(), host: None, reread: false },
+        &Backup { paths: vec![options.folder.clone()], set: None, tags: Vec::new(), host: None, reread: false },
         output,
     )?;
     if !mount_linux::mounts::list().iter().any(|mount| mount.path == drive) || mount_linux::mounts::is_dead(&drive) {

@@ -1,10 +1,11 @@
 //! `init`
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
 use backup_writer::create::{NewKey, create};
-use fs_core::crypto::{Key, SystemRandom};
+use fs_core::crypto::{Key, SystemRandom, random_array};
 use fs_core::key::slot::{Credential, PasswordCost, key_file_text, recovery_words};
 use fs_core::storage::WriteStore;
 use fs_core::storage::local::LocalStore;
@@ -26,11 +27,10 @@ pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Ex
     if let Some((_, key)) = &key_file {
         keys.push(new(Credential::KeyFile(key.clone()), "key file"));
     }
-    let password_named = global.password.is_some() || global.password_file.is_some() || global.password_command.is_some();
-    if key_file.is_none() || password_named {
+    if key_file.is_none() || secret::names_password(global)? {
         keys.push(new(Credential::Password(secret::new_password(global, None)?), "password"));
     }
-    let recovery = (!options.accept_loss).then(|| Key::random(&*random));
+    let recovery = (!options.i_accept_loss).then(|| Key::random(&*random));
     if let Some(code) = &recovery {
         keys.push(new(Credential::Recovery(code.clone()), "recovery code"));
     }
@@ -57,10 +57,33 @@ pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Ex
                 output.message(&format!("the recovery sheet is in {}: print it, keep it apart, delete the file", file.display()));
             }
             // Standard error, so that the words never end up where records or lists are kept.
-            None => output.message(&sheet),
+            None => {
+                output.message(&sheet);
+                confirm(&recovery_words(code), output)?;
+            }
         }
     }
     Ok(Exit::Done)
+}
+
+/// Asks for three of the words, so that nobody goes on without having written them down. Only where somebody can answer.
+fn confirm(words: &str, output: &Output) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(());
+    }
+    output.message("Write the words down now. To be sure that they are right, three of them are asked for.");
+    let words: Vec<_> = words.split(' ').collect();
+    let mut numbers: Vec<_> = (1..=words.len()).collect();
+    for (place, random) in random_array::<3>(&SystemRandom).into_iter().enumerate() {
+        let rest = numbers.len() - place;
+        numbers.swap(place, place + usize::from(random) % rest);
+    }
+    for number in numbers.into_iter().take(3) {
+        while secret::ask_line(&format!("Word {number}: "))?.trim().to_lowercase() != *words.get(number - 1).copied().unwrap_or_default() {
+            output.message("That is another word. Look at the sheet above; Ctrl-C gives up, and 'key recovery' makes new words later.");
+        }
+    }
+    Ok(())
 }
 
 /// What a person needs to restore on a new machine with nothing but this sheet.

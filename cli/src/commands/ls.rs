@@ -8,13 +8,13 @@ use serde_json::json;
 
 use crate::args::{Global, Ls};
 use crate::error::{Exit, Failure};
-use crate::output::{Output, name_record};
+use crate::output::{Output, put_bytes};
 use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Ls, output: &Output) -> Result<Exit, Failure> {
+    let (wanted, path) = session::parse_what(&options.what)?;
     let (repository, _) = session::open(global)?;
-    let snapshot = session::snapshot(&repository, &options.snapshot, &options.select)?;
-    let path = TreePath::parse(session::bytes_of(&options.path)).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let not_there = || Failure::new(Exit::Failed, format!("snapshot {} has no {path}", snapshot.id.short()));
     let top = entry_at(&repository, &snapshot, &path)?.ok_or_else(not_there)?;
     let lister = Lister { output, long: options.long, zone: Zone::system() };
@@ -70,9 +70,13 @@ impl Lister<'_> {
 }
 
 fn record(path: &TreePath, entry: &Entry) -> serde_json::Value {
-    json!({
-        "type": "entry", "path": name_record(&path.to_bytes()), "kind": entry.kind.as_str(), "mode": entry.mode, "uid": entry.uid, "gid": entry.gid,
+    let mut record = json!({
+        "type": "entry", "kind": entry.kind.as_str(), "mode": entry.mode, "uid": entry.uid, "gid": entry.gid,
         "user": entry.user, "group": entry.group, "size": entry.size, "mtime": entry.mtime.map(|time| time.to_string()),
-        "target": entry.target.as_ref().map(|target| name_record(target)),
-    })
+    });
+    put_bytes(&mut record, "path", &path.to_bytes());
+    if let Some(target) = &entry.target {
+        put_bytes(&mut record, "target", target);
+    }
+    record
 }

@@ -10,13 +10,12 @@ use fs_core::time::Zone;
 use fs_core::view::{Owner, View, ViewOptions};
 use mount_linux::{MountError, MountOptions, mounts};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{Global, Mount, Unmount};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 use crate::session;
+use crate::signals::{self, OnSignal};
 
 /// New snapshots in a folder appear within twice this time.
 const REFRESH_EVERY: Duration = Duration::from_secs(2);
@@ -42,15 +41,17 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     let state = session::state(global, &repository);
     let view = View::new(repository, state.as_deref(), ViewOptions { owner, mounter: me, zone: Zone::system() })?;
     let mut forbidden = vec![session::location(global)?];
-    forbidden.extend(session::cache_folder(global));
+    forbidden.extend(global.cache_dir.clone());
     let how = MountOptions { allow_other: options.allow_other, refresh_every: REFRESH_EVERY, forbidden };
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     if options.detached {
         let _ = rustix::process::setsid();
     }
+    // From before the mount on: a program killed between the two would leave a dead drive.
+    signals::set(OnSignal::Unmount(std::path::absolute(&options.folder)?))?;
     let mounted = mount_linux::mount(Arc::new(view), &options.folder, &how)?;
     let path = mounted.path().to_path_buf();
     let shown = path.display().to_string();
+    signals::set(OnSignal::Unmount(path))?;
     output.show(|| format!("mounted on {shown}"), || json!({"type": "mounted", "path": shown}));
     if options.detached {
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -60,17 +61,7 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     } else {
         output.message("press Ctrl-C to unmount");
     }
-    let handle = signals.handle();
-    let watcher = std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            // Waiting for users of the drive would make Ctrl-C useless.
-            let _ = mounts::unmount(&path, true);
-        }
-    });
-    let result = mounted.wait();
-    handle.close();
-    let _ = watcher.join();
-    result?;
+    mounted.wait()?;
     Ok(Exit::Done)
 }
 
@@ -92,20 +83,31 @@ fn in_background(output: &Output) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn unmount(options: &Unmount, output: &Output) -> Result<Exit, Failure> {
+    let Some(folder) = &options.folder else {
+        for mount in mounts::list() {
+            unmount_one(&mount.path, options.lazy, output)?;
+        }
+        return Ok(Exit::Done);
+    };
     let path = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
-    let wanted = path(&options.folder);
+    let wanted = path(folder);
     if !mounts::list().iter().any(|mount| mount.path == wanted) {
         return Err(
             Failure::new(Exit::Failed, format!("no drive is mounted on {}", wanted.display())).hint("'yesterdrive mounts' lists them")
         );
     }
-    mounts::unmount(&wanted, options.lazy).map_err(|error| {
-        Failure::new(Exit::Failed, format!("{} cannot be unmounted: {error}", wanted.display()))
+    unmount_one(&wanted, options.lazy, output)?;
+    Ok(Exit::Done)
+}
+
+fn unmount_one(path: &Path, lazily: bool, output: &Output) -> Result<(), Failure> {
+    mounts::unmount(path, lazily).map_err(|error| {
+        Failure::new(Exit::Failed, format!("{} cannot be unmounted: {error}", path.display()))
             .hint("leave the drive in all windows and shells, or use --lazy")
     })?;
-    let shown = wanted.display().to_string();
+    let shown = path.display().to_string();
     output.show(|| format!("unmounted {shown}"), || json!({"type": "unmounted", "path": shown}));
-    Ok(Exit::Done)
+    Ok(())
 }
 
 pub(crate) fn list(output: &Output) -> Exit {

@@ -1,7 +1,6 @@
 //! `restore`
 
 use backup_writer::restore::{Overwrite, RestoreOptions, restore};
-use fs_core::path::TreePath;
 use fs_core::report::is_incomplete;
 use serde_json::json;
 
@@ -12,10 +11,9 @@ use crate::progress::Watcher;
 use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result<Exit, Failure> {
-    let (wanted, path) = options.what.split_once(':').unwrap_or((&options.what, "/"));
-    let path = TreePath::parse(path.as_bytes()).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let (wanted, path) = session::parse_what(&options.what)?;
     let (repository, _) = session::open(global)?;
-    let snapshot = session::snapshot(&repository, wanted, &options.select)?;
+    let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let overwrite = match options.overwrite {
         OverwriteChoice::Never => Overwrite::Never,
         OverwriteChoice::Changed => Overwrite::Changed,

@@ -15,8 +15,17 @@ pub(crate) fn completions(shell: clap_complete::Shell, output: &Output) -> Resul
     Ok(Exit::Done)
 }
 
-pub(crate) fn man(folder: &Path) -> Result<Exit, Failure> {
-    std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Args::command(), folder)?;
+pub(crate) fn man(folder: Option<&Path>, output: &Output) -> Result<Exit, Failure> {
+    match folder {
+        Some(folder) => {
+            std::fs::create_dir_all(folder)?;
+            clap_mangen::generate_to(Args::command(), folder)?;
+        }
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Args::command()).render(&mut page)?;
+            output.raw(&page);
+        }
+    }
     Ok(Exit::Done)
 }

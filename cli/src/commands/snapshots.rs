@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::args::{Global, Snapshots};
 use crate::error::{Exit, Failure};
-use crate::output::{Output, name_record, size};
+use crate::output::{Output, size};
 use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Result<Exit, Failure> {
@@ -41,7 +41,7 @@ fn record(snapshot: &Snapshot) -> serde_json::Value {
     json!({
         "type": "snapshot", "id": snapshot.id.to_string(), "sealed": snapshot.sealed, "host": manifest.host, "set": manifest.set,
         "started": manifest.started.to_string(), "ended": manifest.ended.to_string(), "tags": manifest.tags,
-        "paths": manifest.sources.iter().map(|source| name_record(&source.path)).collect::<Vec<_>>(),
+        "paths": manifest.sources.iter().map(|source| display(&source.path)).collect::<Vec<_>>(),
         "files": manifest.stats.file_count, "bytes": manifest.stats.byte_count, "failed": manifest.stats.failed_count,
         "device": manifest.device.to_string(), "sequence": manifest.sequence,
     })

@@ -150,7 +150,7 @@ impl ReadStore for CloudStore {
             }
         }
         let size = self.stat(name).await?.size;
-        if range.end > size || length > 0 { Err(StoreError::WrongSize { name: name.clone(), size }) } else { Ok(Bytes::new()) }
+        if range.start > range.end || range.end > size || length > 0 { Err(StoreError::WrongSize { name: name.clone(), size }) } else { Ok(Bytes::new()) }
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
