@@ -21,6 +21,7 @@ use bytes::Bytes;
 use address::Address;
 use cloud::CloudStore;
 use local::LocalStore;
+use sftp::SftpStore;
 
 use crate::crypto;
 use crate::id::ObjectHash;
@@ -30,6 +31,7 @@ pub mod address;
 pub mod cloud;
 pub mod local;
 pub mod memory;
+pub mod sftp;
 
 /// Longest object name, in bytes.
 pub const OBJECT_NAME_LENGTH_MAX: usize = 200;
@@ -234,6 +236,10 @@ pub struct RemoteOptions {
     pub ca_file: Option<PathBuf>,
     /// Proxy for HTTP.
     pub proxy: Option<String>,
+    /// The folder of SSH with keys and `known_hosts`.
+    pub ssh_folder: Option<PathBuf>,
+    /// The socket of the SSH agent.
+    pub ssh_agent: Option<PathBuf>,
 }
 
 /// Opens the store at an address. Of a remote one nothing is asked yet.
@@ -246,7 +252,24 @@ pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteS
         Address::Cloud { service, bucket, prefix, settings } => {
             Ok(Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?))
         }
-        Address::Sftp { .. } | Address::WebDav { .. } => todo!(),
+        Address::Sftp { user, host, port, path } => Ok(Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string()))),
+        Address::WebDav { .. } => todo!(),
+    }
+}
+
+/// Opens the store at an address for a new repository: makes its folder where there are folders. A bucket must be there.
+///
+/// # Errors
+/// As [`open`], and if the folder cannot be made or holds foreign things.
+pub fn create(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
+    match address {
+        Address::Folder(path) => Ok(Arc::new(LocalStore::create(path)?)),
+        Address::Sftp { user, host, port, path } => {
+            let store = SftpStore::new(user, host, *port, path, options, address.to_string());
+            wait("folder", store.create_folder())?;
+            Ok(Arc::new(store))
+        }
+        Address::Cloud { .. } | Address::WebDav { .. } => open(address, options),
     }
 }
 

@@ -18,11 +18,12 @@ fn setting(name: &str) -> String {
 fn keeps_the_contract(address: &str, variables: &[(&str, &str)]) {
     let pattern = setting(address);
     let variables: BTreeMap<_, _> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let options = RemoteOptions { variables, ..RemoteOptions::default() };
+    let ssh_folder = address.ends_with("SFTP").then(|| setting("YESTERDRIVE_TEST_SSH").into());
+    let options = RemoteOptions { variables, ssh_folder, ..RemoteOptions::default() };
     contract::run(|| {
         let place = format!("contract-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let address = Address::parse(&pattern.replace('%', &place)).unwrap();
-        storage::open(&address, &options).unwrap()
+        storage::create(&address, &options).unwrap()
     });
 }
 

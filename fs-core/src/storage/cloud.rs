@@ -144,13 +144,21 @@ impl ReadStore for CloudStore {
                 Err(error @ object_store::Error::Generic { .. }) => {
                     // Servers answer a range behind the end in many ways: the size tells whether this was one.
                     let size = self.stat(name).await?.size;
-                    return Err(if range.end > size { StoreError::WrongSize { name: name.clone(), size } } else { failed(name.as_str(), error) });
+                    return Err(if range.end > size {
+                        StoreError::WrongSize { name: name.clone(), size }
+                    } else {
+                        failed(name.as_str(), error)
+                    });
                 }
                 Err(error) => return Err(self.error(name, error)),
             }
         }
         let size = self.stat(name).await?.size;
-        if range.start > range.end || range.end > size || length > 0 { Err(StoreError::WrongSize { name: name.clone(), size }) } else { Ok(Bytes::new()) }
+        if range.start > range.end || range.end > size || length > 0 {
+            Err(StoreError::WrongSize { name: name.clone(), size })
+        } else {
+            Ok(Bytes::new())
+        }
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
@@ -168,9 +176,8 @@ impl ReadStore for CloudStore {
         let place = if prefix.is_empty() { &self.location } else { prefix };
         let all: Vec<_> = listed.try_collect().await.map_err(|error| failed(place, error))?;
         let ours = all.iter().filter_map(|meta| Some(Self::meta(self.name(&meta.location)?, meta)));
-        let mut ours: Vec<_> = ours
-            .filter(|meta| meta.name.as_str().starts_with(prefix) && after.is_none_or(|after| meta.name > *after))
-            .collect();
+        let mut ours: Vec<_> =
+            ours.filter(|meta| meta.name.as_str().starts_with(prefix) && after.is_none_or(|after| meta.name > *after)).collect();
         ours.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(ours)
     }
