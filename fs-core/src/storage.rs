@@ -22,6 +22,7 @@ use address::Address;
 use cloud::CloudStore;
 use local::LocalStore;
 use sftp::SftpStore;
+use webdav::WebDavStore;
 
 use crate::crypto;
 use crate::id::ObjectHash;
@@ -32,12 +33,16 @@ pub mod cloud;
 pub mod local;
 pub mod memory;
 pub mod sftp;
+pub mod webdav;
 
 /// Longest object name, in bytes.
 pub const OBJECT_NAME_LENGTH_MAX: usize = 200;
 
 /// Largest object that `get` returns whole, in bytes.
 pub const OBJECT_SIZE_MAX: u64 = 512 << 20;
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest wait for one store call before it becomes [`StoreError::Timeout`].
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -253,7 +258,7 @@ pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteS
             Ok(Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?))
         }
         Address::Sftp { user, host, port, path } => Ok(Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string()))),
-        Address::WebDav { .. } => todo!(),
+        Address::WebDav { url } => Ok(Arc::new(WebDavStore::new(url, options, address.to_string())?)),
     }
 }
 
@@ -269,7 +274,12 @@ pub fn create(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn Writ
             wait("folder", store.create_folder())?;
             Ok(Arc::new(store))
         }
-        Address::Cloud { .. } | Address::WebDav { .. } => open(address, options),
+        Address::WebDav { url } => {
+            let store = WebDavStore::new(url, options, address.to_string())?;
+            wait("folder", store.create_collection())?;
+            Ok(Arc::new(store))
+        }
+        Address::Cloud { .. } => open(address, options),
     }
 }
 
@@ -278,6 +288,16 @@ pub fn put_deadline(length: u64) -> Duration {
     /// Bytes per second below which a line counts as broken.
     const SLOWEST: u64 = 32 << 10;
     CALL_DEADLINE + Duration::from_secs(length / SLOWEST)
+}
+
+/// One provider of ciphers for all connections, the one that seals records too. Somebody else may have chosen before; then that one serves.
+fn choose_ciphers() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Digits for temporary names: nobody else draws the same.
+fn random_digits() -> String {
+    crate::id::to_hex(&crypto::random_array::<8>(&crypto::SystemRandom))
 }
 
 /// Compares bytes with the checksum that came with them: what a faulty memory made of them must not leave this machine.

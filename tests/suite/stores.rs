@@ -55,5 +55,5 @@ fn sftp_keeps_the_contract() {
 #[test]
 #[ignore = "needs a server: tests/run stores"]
 fn webdav_keeps_the_contract() {
-    keeps_the_contract("YESTERDRIVE_TEST_WEBDAV", &[]);
+    keeps_the_contract("YESTERDRIVE_TEST_WEBDAV", &[("YESTERDRIVE_WEBDAV_PASSWORD", "secret")]);
 }

@@ -21,13 +21,12 @@ use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, Objec
 
 use super::address::CloudService;
 use super::{
-    CALL_DEADLINE, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError, WriteStore, check_bytes,
-    put_deadline,
+    CALL_DEADLINE, CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError,
+    WriteStore, check_bytes, put_deadline,
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Retries of one request inside its deadline, and how long they may take together.
 const RETRIES_MAX: usize = 4;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
@@ -55,8 +54,7 @@ impl CloudStore {
         options: &RemoteOptions,
         location: String,
     ) -> Result<Self, StoreError> {
-        // Somebody else may have chosen before; then that one serves.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        super::choose_ciphers();
         let clock = Arc::new(ServerClock::default());
         let connector = Connector { clock: Arc::clone(&clock) };
         let wrong = |error: object_store::Error| failed(&location, error);

@@ -406,6 +406,5 @@ impl WriteStore for SftpStore {
 
 /// The dot keeps it from being an object name.
 fn temporary_name() -> String {
-    use crate::crypto::{SystemRandom, random_array};
-    format!("{TEMPORARY_PREFIX}{}", crate::id::to_hex(&random_array::<8>(&SystemRandom)))
+    format!("{TEMPORARY_PREFIX}{}", super::random_digits())
 }
