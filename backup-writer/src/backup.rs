@@ -19,6 +19,7 @@ use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity, Stats};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::snapshot::codec::Seal;
 use fs_core::snapshot::{Head, Manifest, Snapshot, SourcePath};
 use fs_core::storage::{StoreError, WriteStore, wait};
@@ -147,7 +148,7 @@ pub fn backup(
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let Collector { mut packer, mut stats, findings, relied_on, .. } = collector;
+    let Collector { mut packer, mut stats, findings, relied_on, attribute_names, .. } = collector;
     let link_table = write_links(&mut packer, &root.links)?;
     let finding_list = write_findings(&mut packer, &findings)?;
     let written = packer.finish()?;
@@ -173,6 +174,7 @@ pub fn backup(
         tool_version: options.tool_version.clone(),
         parent: parent.map(|parent| parent.id),
         utc_offset_minutes: options.utc_offset_minutes,
+        attribute_names,
     };
     let snapshot = commit(repository, &**store, &signer, &manifest, &relied_on)?;
     Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings })
@@ -286,13 +288,16 @@ struct Collector<'a> {
     stats: Stats,
     findings: Vec<Finding>,
     relied_on: HashSet<PackId>,
+    /// Those of all entries so far; `None` once they are too many to list.
+    attribute_names: Option<AttributeNames>,
     progress: Progress,
 }
 
 impl<'a> Collector<'a> {
     fn new(shared: &'a Arc<Shared>, packer: Packer, trusted_before: Option<fs_core::time::Timestamp>, observer: &'a dyn Observer) -> Self {
         let (stats, findings, relied_on) = (Stats::default(), Vec::new(), HashSet::new());
-        Self { shared, packer, trusted_before, observer, stats, findings, relied_on, progress: Progress::default() }
+        let (attribute_names, progress) = (Some(AttributeNames::default()), Progress::default());
+        Self { shared, packer, trusted_before, observer, stats, findings, relied_on, attribute_names, progress }
     }
 
     /// Takes the steps of the walk in order. Files are handed to the readers a bounded number of steps before their results are taken.
@@ -430,6 +435,7 @@ impl<'a> Collector<'a> {
                 self.stats.byte_count += entry.size;
             }
             self.rely_on(entry.content.references());
+            self.note_attributes(&entry);
             let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
             frame.children.push(Built { entry, links });
         }
@@ -487,6 +493,7 @@ impl<'a> Collector<'a> {
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
     fn leave(&mut self, frame: Frame) -> Result<Built, BackupError> {
         let Frame { mut entry, mut children, parent, parent_page } = frame;
+        self.note_attributes(&entry);
         for (_, value) in &mut entry.xattrs {
             store_long_value(&mut self.packer, value)?;
         }
@@ -531,6 +538,10 @@ impl<'a> Collector<'a> {
 
     fn rely_on(&mut self, references: &[Reference]) {
         self.relied_on.extend(references.iter().map(|reference| reference.pack));
+    }
+
+    fn note_attributes(&mut self, entry: &Entry) {
+        self.attribute_names = self.attribute_names.take().and_then(|names| names.with(entry));
     }
 
     fn finding(&mut self, finding: Finding) {

@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
+pub mod attributes;
 pub mod codec;
 pub mod select;
+
+use attributes::AttributeNames;
 
 use crate::id::{DeviceId, SnapshotId};
 use crate::record::Reference;
@@ -72,6 +75,8 @@ pub struct Manifest {
     pub parent: Option<SnapshotId>,
     /// Offset of the device's local time from UTC, in minutes.
     pub utc_offset_minutes: i32,
+    /// Which extended attributes occur in the tree; `None` if that is not known.
+    pub attribute_names: Option<AttributeNames>,
 }
 
 /// A snapshot as a repository lists it.

@@ -17,6 +17,7 @@ use crate::reader::ContentReader;
 use crate::record::Reference;
 use crate::repository::{ReadError, Repository, RepositoryError};
 use crate::snapshot::Snapshot;
+use crate::snapshot::attributes::{ACL_ACCESS, ACL_DEFAULT, AttributeNames, names_of};
 use crate::time::{Timestamp, Zone};
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION, TreeError, Value};
@@ -202,8 +203,7 @@ impl View {
             return Err(ViewError::NotDirectory.into());
         }
         let found = self.find(patience, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
-        let child = self.child(&node, &found);
-        Ok((self.attr(patience, &child)?, false))
+        Ok((self.attr_of_child(patience, &node, &found)?, false))
     }
 
     /// What `stat` tells.
@@ -214,7 +214,10 @@ impl View {
         let tree = self.tree();
         match tree.get(inode) {
             Some(made_up) => Ok(self.virtual_attr(inode, made_up)),
-            None => self.attr(patience, &self.node(patience, inode)?),
+            None => {
+                let node = self.node(patience, inode)?;
+                self.attr(patience, &node.snapshot, node.inode, &node.entry)
+            }
         }
     }
 
@@ -243,8 +246,7 @@ impl View {
         let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(2)))?;
         let mut given = offset < 2;
         while let Some(found) = next {
-            let child = self.child(&node, &found);
-            let attr = match self.attr(patience, &child) {
+            let attr = match self.attr_of_child(patience, &node, &found) {
                 Ok(attr) => attr,
                 Err(_) if given => return Ok(()),
                 Err(stop) => return Err(stop),
@@ -312,22 +314,25 @@ impl View {
     /// # Errors
     /// [`Stop`].
     pub fn xattr_names(&self, patience: Patience, inode: u64) -> Answer<Vec<Vec<u8>>> {
-        if self.tree().get(inode).is_some() {
+        let tree = self.tree();
+        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
             return Ok(Vec::new());
         }
         let entry = self.node(patience, inode)?.entry;
-        let mut names: Vec<_> = entry.xattrs.iter().map(|(name, _)| name.clone()).collect();
-        names.extend(entry.acl.access.as_ref().map(|_| ACL_ACCESS.to_vec()));
-        names.extend(entry.acl.default.as_ref().map(|_| ACL_DEFAULT.to_vec()));
-        Ok(names)
+        Ok(names_of(&entry).map(<[u8]>::to_vec).collect())
     }
 
-    /// The value of an extended attribute.
+    /// The value of an extended attribute. One that no entry of its snapshot has is answered without looking at the entry.
     ///
     /// # Errors
-    /// [`Stop`].
+    /// [`Stop`]. [`ViewError::Unsupported`] for names of the system's own that no snapshot has: `ls` then asks for them once and not at every file.
     pub fn xattr(&self, patience: Patience, inode: u64, name: &[u8]) -> Answer<Bytes> {
-        if self.tree().get(inode).is_some() {
+        let tree = self.tree();
+        let of_system = name.starts_with(b"system.") || name.starts_with(b"security.");
+        if of_system && tree.attribute_names.as_ref().is_some_and(|names| !names.contains(name)) {
+            return Err(ViewError::Unsupported.into());
+        }
+        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::NoAttribute.into());
         }
         let entry = self.node(patience, inode)?.entry;
@@ -435,9 +440,9 @@ impl View {
     }
 
     fn child(&self, parent: &Node, found: &Found) -> Node {
-        let inode = Inode { slot: parent.inode.slot, position: parent.inode.position + found.position_offset };
-        let node =
-            Node { inode, parent: parent.inode.number(), entry: Arc::new(found.entry().clone()), snapshot: Arc::clone(&parent.snapshot) };
+        let inode = child_inode(parent, found);
+        let (entry, snapshot) = (Arc::new(found.entry().clone()), Arc::clone(&parent.snapshot));
+        let node = Node { inode, parent: parent.inode.number(), entry, snapshot };
         if node.entry.subtree.is_some() {
             lock(&self.nodes).put(inode.number(), node.clone());
         }
@@ -469,13 +474,20 @@ impl View {
         Ok(handle)
     }
 
-    fn attr(&self, patience: Patience, node: &Node) -> Answer<Attr> {
-        let entry = &node.entry;
-        let (mut inode, mut link_count) = (node.inode, 1);
+    fn attr_of_child(&self, patience: Patience, parent: &Node, found: &Found) -> Answer<Attr> {
+        if found.entry().subtree.is_some() {
+            // What is in it will be asked next.
+            self.child(parent, found);
+        }
+        self.attr(patience, &parent.snapshot, child_inode(parent, found), found.entry())
+    }
+
+    fn attr(&self, patience: Patience, snapshot: &Snapshot, mut inode: Inode, entry: &Entry) -> Answer<Attr> {
+        let mut link_count = 1;
         if let Some(subtree) = &entry.subtree {
             link_count = 2 + subtree.directory_count;
         } else if entry.link_group.is_some()
-            && let Some((leader, count)) = self.link_row(patience, node)?
+            && let Some((leader, count)) = self.link_row(patience, snapshot, inode.position)?
         {
             (inode.position, link_count) = (leader, count);
         }
@@ -486,7 +498,7 @@ impl View {
             mode = mode & 0o1777 | if entry.subtree.is_some() { 0o500 } else { 0o400 };
         }
         let present = entry.sparse.as_ref().map_or(entry.size, |extents| extents.iter().map(|extent| extent.length).sum());
-        let mtime = entry.mtime.unwrap_or(node.snapshot.manifest.started);
+        let mtime = entry.mtime.unwrap_or(snapshot.manifest.started);
         Ok(Attr {
             inode: inode.number(),
             kind: entry.kind,
@@ -505,9 +517,8 @@ impl View {
     }
 
     /// Leader and link count of a hard-linked entry.
-    fn link_row(&self, patience: Patience, node: &Node) -> Answer<Option<(u64, u64)>> {
-        let table = &node.snapshot.manifest.link_table;
-        let position = node.inode.position;
+    fn link_row(&self, patience: Patience, snapshot: &Snapshot, position: u64) -> Answer<Option<(u64, u64)>> {
+        let table = &snapshot.manifest.link_table;
         let record = table.partition_point(|(first, _)| *first <= position).checked_sub(1).and_then(|at| table.get(at));
         let Some((_, reference)) = record else { return Ok(None) };
         let rows = match patience {
@@ -568,8 +579,14 @@ impl View {
     }
 }
 
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+fn child_inode(parent: &Node, found: &Found) -> Inode {
+    Inode { slot: parent.inode.slot, position: parent.inode.position + found.position_offset }
+}
+
+/// The attributes that occur in the snapshot of an entry, if it says.
+fn listed_attributes(tree: &Virtual, inode: u64) -> Option<&AttributeNames> {
+    tree.snapshot(Inode::from_number(inode).slot)?.0.manifest.attribute_names.as_ref()
+}
 
 /// A name that can stand in a path: host names and tags come from elsewhere.
 pub fn safe_name(text: &str) -> Vec<u8> {

@@ -18,6 +18,7 @@ pub(crate) fn errno(error: &ViewError) -> Errno {
         ViewError::IsDirectory => E::ISDIR,
         ViewError::Invalid => E::INVAL,
         ViewError::NoAttribute => E::NODATA,
+        ViewError::Unsupported => E::OPNOTSUPP,
         ViewError::NoMoreData => E::NXIO,
         ViewError::ReadOnly => E::ROFS,
         ViewError::Damaged(_) => E::IO,

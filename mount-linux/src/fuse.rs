@@ -66,6 +66,7 @@ fn logged(error: &ViewError) -> Errno {
         | ViewError::IsDirectory
         | ViewError::Invalid
         | ViewError::NoAttribute
+        | ViewError::Unsupported
         | ViewError::NoMoreData
         | ViewError::ReadOnly => {}
     }

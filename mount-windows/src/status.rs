@@ -43,7 +43,7 @@ pub fn status(error: &ViewError) -> u32 {
         ViewError::NotDirectory => NOT_A_DIRECTORY,
         ViewError::IsDirectory => FILE_IS_A_DIRECTORY,
         ViewError::Invalid => INVALID_PARAMETER,
-        ViewError::NoAttribute => NOT_FOUND,
+        ViewError::NoAttribute | ViewError::Unsupported => NOT_FOUND,
         ViewError::NoMoreData => END_OF_FILE,
         ViewError::ReadOnly => MEDIA_WRITE_PROTECTED,
         ViewError::Damaged(_) => FILE_CORRUPT_ERROR,

@@ -143,6 +143,16 @@ pub fn look(folder: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
     Ok(seen)
 }
 
+/// A POSIX ACL as the extended attribute `system.posix_acl_access` holds it: what the mode says, and `user` may read.
+pub fn acl(user: u32) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, permission, id) in [(0x01u16, 6u16, NOBODY), (0x02, 4, user), (0x04, 4, NOBODY), (0x10, 4, NOBODY), (0x20, 4, NOBODY)] {
+        bytes.extend(tag.to_le_bytes().iter().chain(&permission.to_le_bytes()).chain(&id.to_le_bytes()));
+    }
+    bytes
+}
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];

@@ -7,4 +7,5 @@ mod fidelity;
 mod format;
 mod faults;
 mod mount;
+mod view;
 mod writer;

@@ -10,9 +10,11 @@ use fs_core::storage::memory::MemoryStore;
 use fs_core::time::Zone;
 use fs_core::view::{Owner, View, ViewOptions};
 use mount_linux::{Mount, MountOptions, mounts};
-use tests::{Bench, look, noise};
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
+use tests::{Bench, acl, look, noise};
 
-fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
+pub(crate) fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
     let mounter = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let options = ViewOptions { owner: Owner::AsSaved, mounter, zone: Zone::utc() };
     Arc::new(View::new(bench.open().unwrap(), state, options).unwrap())
@@ -25,6 +27,16 @@ fn mount(view: Arc<View>, at: &Path) -> Mount {
 
 fn latest(drive: &Path, source: &Path) -> std::path::PathBuf {
     drive.join("Latest/host").join(source.strip_prefix("/").unwrap())
+}
+
+/// The kernel remembers made-up names for a second: asks until it asks again, at most as long as the promise allows.
+fn within_five_seconds(is_so: impl Fn() -> bool) {
+    let now = || rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    let deadline = now() + 5;
+    while !is_so() {
+        assert!(now() <= deadline, "within five seconds");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -98,14 +110,44 @@ fn new_snapshots_appear_without_a_remount() {
     std::fs::write(source.join("file"), "second").unwrap();
     bench.backup(&source, None).unwrap();
     shown.refresh().unwrap();
-    // The kernel remembers made-up names for a second: ask until it asks again, at most as long as the promise allows.
-    let deadline = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec + 5;
-    while std::fs::read_dir(drive.join("Snapshots/host")).unwrap().count() != 2
-        || std::fs::read_to_string(latest(&drive, &source).join("file")).unwrap() != "second"
-    {
-        assert!(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec <= deadline, "within five seconds");
-        std::thread::yield_now();
+    within_five_seconds(|| std::fs::read_dir(drive.join("Snapshots/host")).unwrap().count() == 2);
+    within_five_seconds(|| std::fs::read_to_string(latest(&drive, &source).join("file")).unwrap() == "second");
+}
+
+#[test]
+fn attributes_of_a_later_snapshot_are_seen() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "x").unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    let shown = view(&bench, None);
+    let _mounted = mount(Arc::clone(&shown), &drive);
+    let ask = |path: &Path, name: &str| {
+        let mut value = vec![0; 1000];
+        let length = rustix::fs::lgetxattr(path, name, &mut value[..])?;
+        value.truncate(length);
+        Ok(value)
+    };
+    let (first, file) = (latest(&drive, &source).canonicalize().unwrap().join("file"), latest(&drive, &source).join("file"));
+    for name in ["system.posix_acl_access", "security.selinux"] {
+        assert_eq!(ask(&first, name), Err(Errno::OPNOTSUPP));
+        assert_eq!(ask(&drive, name), Err(Errno::OPNOTSUPP));
     }
+    assert_eq!(ask(&first, "user.comment"), Err(Errno::NODATA));
+    assert_eq!(rustix::fs::llistxattr(&first, &mut [0u8; 100][..]), Ok(0));
+
+    rustix::fs::lsetxattr(source.join("file"), "system.posix_acl_access", &acl(1000), XattrFlags::empty()).unwrap();
+    rustix::fs::lsetxattr(source.join("file"), "user.comment", b"yes", XattrFlags::empty()).unwrap();
+    bench.backup(&source, None).unwrap();
+    shown.refresh().unwrap();
+    within_five_seconds(|| ask(&file, "user.comment") == Ok(b"yes".to_vec()));
+    assert_eq!(ask(&file, "system.posix_acl_access"), Ok(acl(1000)));
+    assert_eq!(ask(&first, "system.posix_acl_access"), Err(Errno::NODATA));
+    let mut names = [0u8; 100];
+    let length = rustix::fs::llistxattr(&file, &mut names[..]).unwrap();
+    assert_eq!(&names[..length], b"user.comment\0system.posix_acl_access\0");
 }
 
 #[test]

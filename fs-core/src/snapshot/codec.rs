@@ -1,5 +1,6 @@
 //! The bytes of manifests, seals and catalogues. Layout: docs/FORMAT.md, section 12.
 
+use super::attributes::AttributeNames;
 use super::{Head, Manifest, SourcePath};
 use crate::crypto::{self, Key, Pair, RandomSource};
 use crate::id::{DeviceId, ObjectHash, RepositoryId, SnapshotId};
@@ -94,6 +95,11 @@ impl Manifest {
             map.key(16).text(&self.tool_version);
             map.key(17).optional(self.parent, |writer, id| hash(writer, &id));
             map.key(18).i64(self.utc_offset_minutes.into());
+            if let Some(names) = &self.attribute_names {
+                map.key(19).array_of(names.iter(), |writer, name| {
+                    writer.bytes(name);
+                });
+            }
         });
         writer.finish()
     }
@@ -179,6 +185,7 @@ struct Raw<'a> {
     tool_version: String,
     parent: Option<SnapshotId>,
     utc_offset_minutes: i32,
+    attribute_names: Option<AttributeNames>,
 }
 
 impl<'a> Raw<'a> {
@@ -208,6 +215,11 @@ impl<'a> Raw<'a> {
             16 => self.tool_version = text(reader)?,
             17 => self.parent = reader.optional(snapshot_id)?,
             18 => self.utc_offset_minutes = i32::try_from(reader.i64()?).unwrap_or(0),
+            19 => {
+                let name = |reader: &mut CborReader<'a>| Ok::<_, ObjectError>(reader.bytes(TEXT_MAX)?.to_vec());
+                // Only a help: what a later version lists beyond our limits is as good as unknown.
+                self.attribute_names = AttributeNames::from_iter(reader.array(ITEMS_MAX, name)?).fits();
+            }
             _ => reader.skip()?,
         }
         Ok(())
@@ -242,6 +254,7 @@ impl<'a> Raw<'a> {
             tool_version: self.tool_version,
             parent: self.parent,
             utc_offset_minutes: self.utc_offset_minutes,
+            attribute_names: self.attribute_names,
         })
     }
 }
@@ -448,6 +461,7 @@ pub(crate) mod tests {
             tool_version: "yesterdrive 0.1.0".into(),
             parent: None,
             utc_offset_minutes: -210,
+            attribute_names: (sequence > 1).then(|| [b"user.b".to_vec(), b"user.a".to_vec()].into_iter().collect()),
         }
     }
 

@@ -23,6 +23,9 @@ pub enum ViewError {
     /// No extended attribute of that name.
     #[error("no such attribute")]
     NoAttribute,
+    /// No entry of any snapshot has an attribute of that name: whoever asks entry after entry may stop.
+    #[error("nothing here has such an attribute")]
+    Unsupported,
     /// An offset behind the last data (lseek).
     #[error("no more data behind this offset")]
     NoMoreData,

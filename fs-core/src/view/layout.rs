@@ -10,6 +10,7 @@ use super::safe_name;
 use crate::crypto;
 use crate::id::SnapshotId;
 use crate::snapshot::Snapshot;
+use crate::snapshot::attributes::AttributeNames;
 use crate::time::{LocalTime, Timestamp, Zone};
 use crate::tree::{POSITION_MAX, ROOT_POSITION};
 
@@ -43,6 +44,8 @@ pub struct Folder {
 pub struct Virtual {
     entries: HashMap<u64, Folder>,
     snapshots: HashMap<u32, (Arc<Snapshot>, u64)>,
+    /// Names of the extended attributes that occur in any snapshot; `None` if one does not say.
+    pub attribute_names: Option<AttributeNames>,
     /// Bytes and entries of the newest snapshot of every host and set.
     pub totals: (u64, u64),
 }
@@ -105,7 +108,7 @@ pub fn build(
     now: Timestamp,
 ) -> Virtual {
     let newest = snapshots.iter().map(|snapshot| snapshot.manifest.started).max().unwrap_or_default();
-    let mut tree = Virtual::default();
+    let mut tree = Virtual { attribute_names: attribute_names(snapshots), ..Virtual::default() };
     tree.entries.insert(ROOT, Folder { parent: ROOT, kind: VirtualKind::Folder(BTreeMap::new()), time: newest });
     let mut top = |name: &str| tree.folder(ROOT, "", name.as_bytes(), newest);
     let (latest, all, tags, ids, about) = (top("Latest"), top("Snapshots"), top("Tags"), top("Ids"), top(".yesterdrive"));
@@ -139,6 +142,13 @@ pub fn build(
     let status = status(snapshots, location, now);
     tree.add(about, ".yesterdrive", b"status.json", VirtualKind::File(status.into()), newest);
     tree
+}
+
+fn attribute_names(snapshots: &[Snapshot]) -> Option<AttributeNames> {
+    snapshots.iter().try_fold(AttributeNames::default(), |mut all, snapshot| {
+        all.add(snapshot.manifest.attribute_names.as_ref()?);
+        Some(all)
+    })
 }
 
 /// The folder of a snapshot's host: `HOST`, or `HOST (SET)` for other sets than the default.
