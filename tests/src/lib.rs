@@ -143,6 +143,15 @@ pub fn look(folder: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
     Ok(seen)
 }
 
+/// The program, built beside the tests by `tests/run`.
+///
+/// # Panics
+/// If the system does not say where the tests run.
+pub fn program() -> PathBuf {
+    let tests = std::env::current_exe().expect("the system knows what runs");
+    tests.ancestors().nth(2).map(|folder| folder.join("yesterdrive")).expect("tests lie two folders below")
+}
+
 /// A POSIX ACL as the extended attribute `system.posix_acl_access` holds it: what the mode says, and `user` may read.
 pub fn acl(user: u32) -> Vec<u8> {
     const NOBODY: u32 = u32::MAX;

@@ -7,5 +7,6 @@ mod fidelity;
 mod format;
 mod faults;
 mod mount;
+mod mount_program;
 mod view;
 mod writer;

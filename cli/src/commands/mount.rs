@@ -1,7 +1,6 @@
 //! `mount`, `unmount`, `mounts`
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use fs_core::time::Zone;
 use fs_core::view::{Owner, View, ViewOptions};
 use mount_linux::{MountError, MountOptions, mounts};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::args::{Global, Mount, Unmount};
@@ -44,7 +43,7 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     let mut forbidden = vec![session::location(global)?];
     forbidden.extend(session::cache_folder(global));
     let how = MountOptions { allow_other: options.allow_other, refresh_every: REFRESH_EVERY, forbidden };
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     if options.detached {
         let _ = rustix::process::setsid();
     }
@@ -62,9 +61,14 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     }
     let handle = signals.handle();
     let watcher = std::thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            // Waiting for users of the drive would make Ctrl-C useless.
+        let mut signals = signals.forever();
+        if signals.next().is_some() {
+            // The drive disappears at once; whoever still has a file open may read it to the end.
             let _ = mounts::unmount(&path, true);
+        }
+        if signals.next().is_some() {
+            // Asked twice: nobody is waited for. The kernel fails what is open when this process ends.
+            std::process::exit(Exit::Interrupted.code().into());
         }
     });
     let result = mounted.wait();
@@ -92,8 +96,7 @@ fn in_background(output: &Output) -> Result<Exit, Failure> {
 }
 
 pub(crate) fn unmount(options: &Unmount, output: &Output) -> Result<Exit, Failure> {
-    let path = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
-    let wanted = path(&options.folder);
+    let wanted = mounts::absolute(&options.folder)?;
     if !mounts::list().iter().any(|mount| mount.path == wanted) {
         return Err(
             Failure::new(Exit::Failed, format!("no drive is mounted on {}", wanted.display())).hint("'yesterdrive mounts' lists them")

@@ -45,14 +45,14 @@ pub struct SlotTable {
 impl SlotTable {
     /// Opens the table of a state folder. One that cannot be opened or written is worth a warning: numbers then last for this mount.
     pub fn open(state: Option<&Path>) -> Self {
-        let database = state.and_then(|state| match open_database(state) {
-            Ok(database) => Some(database),
+        let Some(state) = state else { return Self { known: HashMap::new(), database: None } };
+        match open_database(state) {
+            Ok((database, known)) => Self { known, database: Some(database) },
             Err(error) => {
-                tracing::warn!(%error, "entry numbers will not be the same after the next mount");
-                None
+                warn(&*error);
+                Self { known: HashMap::new(), database: None }
             }
-        });
-        Self { known: HashMap::new(), database }
+        }
     }
 
     /// The slot of a snapshot, from 1; `None` if all million are taken.
@@ -60,10 +60,16 @@ impl SlotTable {
         if let Some(slot) = self.known.get(id) {
             return Some(*slot);
         }
-        let next = self.known.values().max().copied().unwrap_or(0) + 1;
-        let slot = match &self.database {
-            None => next,
-            Some(database) => persistent_slot(database, id).unwrap_or(next),
+        let kept = self.database.as_ref().map(|database| persistent_slot(database, id));
+        let slot = match kept {
+            Some(Ok(slot)) => slot,
+            Some(Err(error)) => {
+                // From now on it is not asked: it would give the number that is given here to another snapshot.
+                warn(&error);
+                self.database = None;
+                self.next()
+            }
+            None => self.next(),
         };
         if slot > SLOT_MAX {
             return None;
@@ -71,9 +77,17 @@ impl SlotTable {
         self.known.insert(*id, slot);
         Some(slot)
     }
+
+    fn next(&self) -> u32 {
+        self.known.values().max().copied().unwrap_or(0) + 1
+    }
 }
 
-fn open_database(state: &Path) -> Result<Connection, Box<dyn std::error::Error>> {
+fn warn(error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(error, "entry numbers will not be the same after the next mount");
+}
+
+fn open_database(state: &Path) -> Result<(Connection, HashMap<SnapshotId, u32>), Box<dyn std::error::Error>> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -81,10 +95,19 @@ fn open_database(state: &Path) -> Result<Connection, Box<dyn std::error::Error>>
     builder.create(state)?;
     let database = Connection::open(state.join("mount.db"))?;
     database.busy_timeout(std::time::Duration::from_secs(10))?;
+    // A power failure may cost the last numbers given, and the first mount of ten thousand snapshots does not wait for the disk ten thousand times.
+    database.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")?;
     database.execute_batch("CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY AUTOINCREMENT, snapshot BLOB NOT NULL UNIQUE)")?;
     #[cfg(unix)]
     std::fs::set_permissions(state.join("mount.db"), std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    Ok(database)
+    let known = persistent_slots(&database)?;
+    Ok((database, known))
+}
+
+fn persistent_slots(database: &Connection) -> rusqlite::Result<HashMap<SnapshotId, u32>> {
+    let mut rows = database.prepare("SELECT snapshot, slot FROM slots")?;
+    let rows = rows.query_map([], |row| Ok((SnapshotId::from_bytes(row.get(0)?), row.get(1)?)))?;
+    rows.collect()
 }
 
 fn persistent_slot(database: &Connection, id: &SnapshotId) -> rusqlite::Result<u32> {
@@ -117,7 +140,20 @@ mod tests {
         drop(first);
         let mut second = SlotTable::open(Some(state.path()));
         assert_eq!((second.slot(&id(3)), second.slot(&id(2))), (Some(3), Some(2)));
+        assert_eq!(second.slot(&id(4)), Some(4));
         let mut memory = SlotTable::open(None);
         assert_eq!((memory.slot(&id(9)), memory.slot(&id(8))), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn two_snapshots_never_share_a_slot_though_the_table_fails_for_a_while() {
+        let state = tempfile::tempdir().unwrap();
+        let mut table = SlotTable::open(Some(state.path()));
+        assert_eq!(table.slot(&id(1)), Some(1));
+        let other = Connection::open(state.path().join("mount.db")).unwrap();
+        other.execute_batch("ALTER TABLE slots RENAME TO away").unwrap();
+        assert_eq!(table.slot(&id(2)), Some(2));
+        other.execute_batch("ALTER TABLE away RENAME TO slots").unwrap();
+        assert_eq!((table.slot(&id(3)), table.slot(&id(2))), (Some(3), Some(2)));
     }
 }
