@@ -6,12 +6,14 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 use lru::LruCache;
 
+use crate::id::SnapshotId;
 use crate::path::Name;
 use crate::reader::ContentReader;
 use crate::record::Reference;
@@ -32,7 +34,7 @@ use attr::Attr;
 use error::ViewError;
 use handle::Handle;
 use inode::{Inode, SlotTable};
-use layout::{Folder, Virtual, VirtualKind};
+use layout::{Children, DOTS, Folder, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
 const NODES_KEPT: usize = 1 << 16;
@@ -127,12 +129,20 @@ struct Node {
     snapshot: Arc<Snapshot>,
 }
 
+/// What the made-up tree was made of.
+#[derive(Debug)]
+struct Shown {
+    slots: SlotTable,
+    /// The snapshots and whether they were sealed; `None` before the first look.
+    snapshots: Option<Vec<(SnapshotId, bool)>>,
+}
+
 /// All snapshots of a repository as one tree. Shared between threads.
 #[derive(Debug)]
 pub struct View {
     repository: Arc<Repository>,
     options: ViewOptions,
-    slots: Mutex<SlotTable>,
+    shown: Mutex<Shown>,
     tree: RwLock<Arc<Virtual>>,
     nodes: Mutex<LruCache<u64, Node>>,
     recent: Mutex<VecDeque<Node>>,
@@ -146,12 +156,12 @@ impl View {
     /// # Errors
     /// [`RepositoryError`] if the snapshots cannot be listed.
     pub fn new(repository: Arc<Repository>, state: Option<&Path>, options: ViewOptions) -> Result<Self, RepositoryError> {
-        let slots = SlotTable::open(state);
+        let shown = Shown { slots: SlotTable::open(state), snapshots: None };
         let kept = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let view = Self {
             repository,
             options,
-            slots: Mutex::new(slots),
+            shown: Mutex::new(shown),
             tree: RwLock::default(),
             nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
             recent: Mutex::default(),
@@ -172,30 +182,53 @@ impl View {
     /// [`RepositoryError`]; the view then stays as it was.
     pub fn refresh(&self) -> Result<Vec<u64>, RepositoryError> {
         let snapshots = self.repository.snapshots()?;
-        let mut slots = lock(&self.slots);
+        let mut shown = lock(&self.shown);
+        let listed: Vec<_> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot.sealed)).collect();
+        if shown.snapshots.as_ref() == Some(&listed) {
+            return Ok(Vec::new());
+        }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
-        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| slots.slot(id), &location, now);
+        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
+        shown.snapshots = Some(listed);
         let before = self.tree();
         let changed = fresh.changed_since(&before);
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(changed)
     }
 
-    /// Finds a name in a directory.
+    /// Whether a number still means something: its snapshot may have been forgotten, or what the view makes up may have changed.
+    ///
+    /// # Errors
+    /// [`ViewError::Stale`].
+    pub fn check(&self, inode: u64) -> Result<(), ViewError> {
+        let tree = self.tree();
+        let known = tree.get(inode).is_some() || tree.snapshot(Inode::from_number(inode).slot).is_some();
+        known.then_some(()).ok_or(ViewError::Stale)
+    }
+
+    /// Finds a name in a directory, and whether it may come to mean something else. `.` is the entry itself, whatever it is, and `..` its directory: those
+    /// who export the drive come back with a number that we have forgotten.
     ///
     /// # Errors
     /// [`Stop`], like all operations.
     pub fn lookup(&self, patience: Patience, parent: u64, name: &[u8]) -> Answer<(Attr, bool)> {
         let tree = self.tree();
-        if let Some(folder) = tree.get(parent) {
-            let VirtualKind::Folder(folder) = &folder.kind else { return Err(ViewError::NotDirectory.into()) };
-            let child = *folder.get(name).ok_or(ViewError::NotFound)?;
-            return Ok((self.getattr(patience, child)?, tree.get(child).is_some()));
+        if name == b"." {
+            return Ok((self.attr_in(&tree, patience, parent)?, tree.get(parent).is_some()));
         }
-        let node = self.node(patience, parent)?;
+        if let Some(made_up) = tree.get(parent) {
+            let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
+            let child = if name == b".." { Some(made_up.parent) } else { folder.get(name) };
+            // Also the folder of a snapshot moves: when it is sealed or forgotten.
+            return Ok((self.attr_in(&tree, patience, child.ok_or(ViewError::NotFound)?)?, true));
+        }
+        let node = self.node(&tree, patience, parent)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
+        }
+        if name == b".." {
+            return Ok((self.attr_in(&tree, patience, node.parent)?, tree.get(node.parent).is_some()));
         }
         let found = self.find(patience, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
         Ok((self.attr_of_child(patience, &node, &found)?, false))
@@ -206,14 +239,7 @@ impl View {
     /// # Errors
     /// [`Stop`].
     pub fn getattr(&self, patience: Patience, inode: u64) -> Answer<Attr> {
-        let tree = self.tree();
-        match tree.get(inode) {
-            Some(made_up) => Ok(self.virtual_attr(inode, made_up)),
-            None => {
-                let node = self.node(patience, inode)?;
-                self.attr(patience, &node.snapshot, node.inode, &node.entry)
-            }
-        }
+        self.attr_in(&self.tree(), patience, inode)
     }
 
     /// Lines of a directory from `offset` on, as many as `more` takes: it returns whether it has room for another.
@@ -224,29 +250,29 @@ impl View {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
-            return self.read_virtual(patience, (inode, made_up.parent), folder, offset, more);
+            return self.read_virtual((&tree, patience), (inode, made_up.parent), folder, offset, more);
         }
-        let node = self.node(patience, inode)?;
+        let node = self.node(&tree, patience, inode)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
         }
         for (number, name, inode) in [(0, &b"."[..], inode), (1, b"..", node.parent)] {
             if offset <= number {
-                let attr = self.getattr(patience, inode)?;
+                let attr = self.attr_in(&tree, patience, inode)?;
                 if !more(Listed { name: name.to_vec(), attr, next: number + 1, moves: false }) {
                     return Ok(());
                 }
             }
         }
-        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(2)))?;
-        let mut given = offset < 2;
+        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(DOTS)))?;
+        let mut given = offset < DOTS;
         while let Some(found) = next {
             let attr = match self.attr_of_child(patience, &node, &found) {
                 Ok(attr) => attr,
                 Err(_) if given => return Ok(()),
                 Err(stop) => return Err(stop),
             };
-            let line = Listed { name: found.entry().name_bytes().to_vec(), attr, next: found.entry_index + 3, moves: false };
+            let line = Listed { name: found.entry().name_bytes().to_vec(), attr, next: DOTS + found.entry_index + 1, moves: false };
             if !more(line) {
                 return Ok(());
             }
@@ -273,7 +299,7 @@ impl View {
             let VirtualKind::Link(target) = &made_up.kind else { return Err(ViewError::Invalid.into()) };
             return Ok(target.clone());
         }
-        let node = self.node(patience, inode)?;
+        let node = self.node(&tree, patience, inode)?;
         node.entry.target.clone().ok_or(Stop::Failed(ViewError::Invalid))
     }
 
@@ -295,13 +321,24 @@ impl View {
         }
     }
 
-    /// Records that a reader of this file will want next, after it has read a range: empty unless it reads on from where it was.
-    pub fn ahead(&self, inode: u64, offset: u64, length: u64) -> Vec<Reference> {
-        let Ok(handle) = self.handle(Patience::None, inode) else { return Vec::new() };
-        let Some(range) = handle.advance(offset, length) else { return Vec::new() };
-        let mut records = handle.reader.records(range).unwrap_or_default();
+    /// What a reader of this file will want next, after it has read a range: empty unless it reads on from where it was. Never waits for the store.
+    pub fn ahead(&self, inode: u64, offset: u64, length: u64) -> Range<u64> {
+        let handle = self.handle(Patience::None, inode);
+        handle.ok().and_then(|handle| handle.advance(offset, length)).unwrap_or_default()
+    }
+
+    /// The records of a range of a file that are not in memory.
+    ///
+    /// # Errors
+    /// [`Stop`]: the lists that name them may have to be waited for.
+    pub fn missing(&self, patience: Patience, inode: u64, range: Range<u64>) -> Answer<Vec<Reference>> {
+        let handle = self.handle(patience, inode)?;
+        let mut records = match patience {
+            Patience::None => handle.reader.try_records(range).ok_or(Stop::WouldWait)?,
+            Patience::Wait => handle.reader.records(range)?,
+        };
         records.retain(|record| self.repository.cached_data(&record.id).is_none());
-        records
+        Ok(records)
     }
 
     /// The names of a file's extended attributes.
@@ -313,7 +350,7 @@ impl View {
         if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
             return Ok(Vec::new());
         }
-        let entry = self.node(patience, inode)?.entry;
+        let entry = self.node(&tree, patience, inode)?.entry;
         Ok(names_of(&entry).map(<[u8]>::to_vec).collect())
     }
 
@@ -330,7 +367,7 @@ impl View {
         if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::NoAttribute.into());
         }
-        let entry = self.node(patience, inode)?.entry;
+        let entry = self.node(&tree, patience, inode)?.entry;
         let acl = match name {
             ACL_ACCESS => entry.acl.access.clone(),
             ACL_DEFAULT => entry.acl.default.clone(),
@@ -357,10 +394,11 @@ impl View {
     /// # Errors
     /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
     pub fn seek(&self, patience: Patience, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
-        let (size, sparse) = match self.tree().get(inode) {
-            Some(_) => (self.getattr(patience, inode)?.size, None),
+        let tree = self.tree();
+        let (size, sparse) = match tree.get(inode) {
+            Some(_) => (self.attr_in(&tree, patience, inode)?.size, None),
             None => {
-                let entry = self.node(patience, inode)?.entry;
+                let entry = self.node(&tree, patience, inode)?.entry;
                 (entry.size, entry.sparse.clone())
             }
         };
@@ -390,13 +428,22 @@ impl View {
         Arc::clone(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn node(&self, patience: Patience, number: u64) -> Answer<Node> {
+    fn attr_in(&self, tree: &Virtual, patience: Patience, inode: u64) -> Answer<Attr> {
+        match tree.get(inode) {
+            Some(made_up) => Ok(self.virtual_attr(tree, inode, made_up)),
+            None => {
+                let node = self.node(tree, patience, inode)?;
+                self.attr(patience, &node.snapshot, node.inode, &node.entry)
+            }
+        }
+    }
+
+    fn node(&self, tree: &Virtual, patience: Patience, number: u64) -> Answer<Node> {
+        let inode = Inode::from_number(number);
+        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         if let Some(node) = lock(&self.nodes).get(&number) {
             return Ok(node.clone());
         }
-        let inode = Inode::from_number(number);
-        let tree = self.tree();
-        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         let root = Inode { slot: inode.slot, position: ROOT_POSITION };
         let top = || Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
         let mut node = self.recent_above(inode).unwrap_or_else(top);
@@ -458,7 +505,7 @@ impl View {
         if let Some(handle) = lock(&self.handles).get(&inode) {
             return Ok(Arc::clone(handle));
         }
-        let node = self.node(patience, inode)?;
+        let node = self.node(&self.tree(), patience, inode)?;
         match node.entry.kind {
             EntryKind::File => {}
             EntryKind::Directory => return Err(ViewError::IsDirectory.into()),
@@ -524,12 +571,12 @@ impl View {
         Ok(row.map(|row| (row.leader, row.link_count)))
     }
 
-    fn virtual_attr(&self, inode: u64, made_up: &Folder) -> Attr {
+    fn virtual_attr(&self, tree: &Virtual, inode: u64, made_up: &Folder) -> Attr {
         let (kind, mode, size, link_count) = match &made_up.kind {
             VirtualKind::Folder(children) => {
                 // A folder has a name for each subfolder's `..`; what is no made-up link or file is one.
-                let is_folder = |child: &&u64| self.tree().get(**child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
-                (EntryKind::Directory, 0o555, 0, 2 + children.values().filter(is_folder).count() as u64)
+                let is_folder = |child: u64| tree.get(child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
+                (EntryKind::Directory, 0o555, 0, 2 + children.after(0).filter(|(_, _, child)| is_folder(*child)).count() as u64)
             }
             VirtualKind::Link(target) => (EntryKind::Symlink, 0o777, target.len() as u64, 1),
             VirtualKind::File(bytes) => (EntryKind::File, 0o444, bytes.len() as u64, 1),
@@ -555,18 +602,16 @@ impl View {
 
     fn read_virtual(
         &self,
-        patience: Patience,
+        (tree, patience): (&Virtual, Patience),
         (inode, parent): (u64, u64),
-        folder: &std::collections::BTreeMap<Vec<u8>, u64>,
+        children: &Children,
         offset: u64,
         more: &mut dyn FnMut(Listed) -> bool,
     ) -> Answer<()> {
-        let dots = [(b".".to_vec(), inode), (b"..".to_vec(), parent)];
-        let children = folder.iter().map(|(name, child)| (name.clone(), *child));
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for ((name, child), next) in dots.into_iter().chain(children).zip(1..).skip(skipped) {
-            let attr = self.getattr(patience, child)?;
-            if !more(Listed { name, attr, next, moves: true }) {
+        let dots = [(1, &b"."[..], inode), (DOTS, b"..", parent)].into_iter().filter(|(next, _, _)| *next > offset);
+        for (next, name, child) in dots.chain(children.after(offset.max(DOTS))) {
+            let attr = self.attr_in(tree, patience, child)?;
+            if !more(Listed { name: name.to_vec(), attr, next, moves: true }) {
                 break;
             }
         }

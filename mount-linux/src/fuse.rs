@@ -1,10 +1,14 @@
 //! One callback, three steps: decode, ask the view, reply. What is not in memory is asked again by the pool, which takes the reply along.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crossbeam_channel::Sender;
+use fs_core::record::Reference;
 use fs_core::view::error::ViewError;
 use fs_core::view::{Answer, Patience, Stop, View};
 use fuser::{
@@ -27,11 +31,13 @@ const ROOT_GENERATION: Generation = Generation(0);
 pub(crate) struct Drive {
     view: Arc<View>,
     pool: Arc<Pool>,
+    /// Dropped last: says that the drive is over.
+    _until_over: Sender<()>,
 }
 
 impl Drive {
-    pub(crate) fn new(view: Arc<View>) -> Self {
-        Self { view, pool: Pool::new() }
+    pub(crate) fn new(view: Arc<View>, until_over: Sender<()>) -> Self {
+        Self { view, pool: Pool::new(), _until_over: until_over }
     }
 
     /// Asks at once, and again with patience in the pool if that would wait. `reply` is called once.
@@ -41,18 +47,47 @@ impl Drive {
         ask: impl Fn(&View, Patience) -> Answer<T> + Send + 'static,
         done: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
     ) {
-        match ask(&self.view, Patience::None) {
-            Ok(value) => done(reply, Ok(value)),
-            Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
-            Err(Stop::WouldWait) => {
+        match tried(|| ask(&self.view, Patience::None)) {
+            Some(result) => done(reply, result),
+            None => {
                 let view = Arc::clone(&self.view);
-                self.pool.demand(move || match ask(&view, Patience::Wait) {
-                    Ok(value) => done(reply, Ok(value)),
-                    Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
-                    Err(Stop::WouldWait) => done(reply, Err(Errno::EIO)),
-                });
+                self.pool.demand(move || done(reply, tried(|| ask(&view, Patience::Wait)).unwrap_or(Err(Errno::EIO))));
             }
         }
+    }
+
+    /// Fetches what a reader will want next, one job for each record so that they come at the same time. Only where their list must be read first,
+    /// one job does it all.
+    fn fetch_ahead(&self, inode: u64, range: Range<u64>) {
+        let fetch = |view: &View, record: &Reference| drop(view.repository().data(record));
+        match self.view.missing(Patience::None, inode, range.clone()) {
+            Ok(records) => {
+                for record in records {
+                    let view = Arc::clone(&self.view);
+                    self.pool.ahead(move || fetch(&view, &record));
+                }
+            }
+            Err(Stop::WouldWait) => {
+                let view = Arc::clone(&self.view);
+                self.pool.ahead(move || {
+                    let records = view.missing(Patience::Wait, inode, range).unwrap_or_default();
+                    records.iter().for_each(|record| fetch(&view, record));
+                });
+            }
+            // Whoever reads there will be told.
+            Err(Stop::Failed(_)) => {}
+        }
+    }
+}
+
+/// An answer as the kernel wants it; `None` if it would have to be waited for. A panic costs this answer: it must not end the thread, without which
+/// everybody who touches the drive would hang.
+fn tried<T>(ask: impl FnOnce() -> Answer<T>) -> Option<Result<T, Errno>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(Ok(value)) => Some(Ok(value)),
+        Ok(Err(Stop::Failed(error))) => Some(Err(logged(&error))),
+        Ok(Err(Stop::WouldWait)) => None,
+        Err(_) => Some(Err(Errno::EIO)),
     }
 }
 
@@ -140,11 +175,14 @@ impl Filesystem for Drive {
         );
     }
 
-    fn open(&self, _request: &Request, _inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() == fuser::OpenAccMode::O_RDONLY {
-            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        } else {
-            reply.error(Errno::EROFS);
+    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        match self.view.check(inode.0) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            // The kernel then asks again for the name, which may lead to what came after.
+            Err(error) => reply.error(errno(&error)),
         }
     }
 
@@ -160,10 +198,13 @@ impl Filesystem for Drive {
         reply: ReplyData,
     ) {
         let length = u64::from(size);
-        for record in self.view.ahead(inode.0, offset, length) {
-            let view = Arc::clone(&self.view);
-            self.pool.ahead(move || drop(view.repository().data(&record)));
-        }
+        let _ = tried(|| {
+            let range = self.view.ahead(inode.0, offset, length);
+            if !range.is_empty() {
+                self.fetch_ahead(inode.0, range);
+            }
+            Ok(())
+        });
         self.answer(
             reply,
             move |view, patience| view.read(patience, inode.0, offset, length),
@@ -339,5 +380,18 @@ impl Filesystem for Drive {
 
     fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_one_answer() {
+        let number = |answer: Option<Result<(), Errno>>| answer.map(|result| result.map_err(|error| error.code()));
+        assert_eq!(number(tried(|| panic!("as a test"))), Some(Err(Errno::EIO.code())));
+        assert_eq!(number(tried(|| Err(ViewError::NotFound.into()))), Some(Err(Errno::ENOENT.code())));
+        assert_eq!(number(tried(|| Err(Stop::WouldWait))), None);
     }
 }

@@ -8,4 +8,6 @@ mod format;
 mod faults;
 mod mount;
 mod tidy;
+mod mount_program;
+mod view;
 mod writer;

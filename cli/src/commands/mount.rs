@@ -89,8 +89,7 @@ pub(crate) fn unmount(options: &Unmount, output: &Output) -> Result<Exit, Failur
         }
         return Ok(Exit::Done);
     };
-    let path = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
-    let wanted = path(folder);
+    let wanted = mounts::absolute(folder)?;
     if !mounts::list().iter().any(|mount| mount.path == wanted) {
         return Err(
             Failure::new(Exit::Failed, format!("no drive is mounted on {}", wanted.display())).hint("'yesterdrive mounts' lists them")
