@@ -8,5 +8,6 @@ mod format;
 mod faults;
 mod mount;
 mod mount_program;
+mod mount_tools;
 mod view;
 mod writer;
