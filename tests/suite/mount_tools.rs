@@ -1,17 +1,19 @@
 //! What the tools that people use make of the drive.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_core::storage::memory::MemoryStore;
-use mount_linux::Mount;
+use mount_linux::{Mount, MountOptions};
 use rustix::fs::{SeekFrom, XattrFlags};
 use rustix::io::Errno;
 use tests::{Bench, acl, look};
 
-use super::mount::{latest, mount, view};
+use super::mount::{latest, mount, view, within_five_seconds};
 
 /// A source with every kind of entry and ACLs, and a drive that shows it.
 struct Shown {
@@ -120,6 +122,39 @@ fn attributes_are_listed_and_read_whatever_room_the_caller_has() {
     assert_eq!(rustix::fs::llistxattr(&large, &mut [0; 5][..]), Err(Errno::RANGE));
     let refused = rustix::fs::lsetxattr(&large, "user.comment", b"other", XattrFlags::empty());
     assert_eq!(refused, Err(Errno::ROFS));
+}
+
+#[test]
+fn other_users_are_let_in_by_the_access_lists() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir(&source).unwrap();
+    std::fs::write(source.join("file"), "x").unwrap();
+    std::fs::write(source.join("plain"), "x").unwrap();
+    std::os::unix::fs::chown(source.join("file"), None, Some(2000)).unwrap();
+    // User 1000 may read it, group and others may not; the mode has only the mask to show for both of the former: 0640.
+    let mut list = acl(1000);
+    (list[22], list[38]) = (0, 0);
+    rustix::fs::lsetxattr(source.join("file"), "system.posix_acl_access", &list, XattrFlags::empty()).unwrap();
+    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    // Before and after there are lists anywhere.
+    bench.backup(&source.join("plain"), None).unwrap();
+    let shown = view(&bench, None);
+    let options = MountOptions { allow_other: true, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
+    let _mounted = mount_linux::mount(Arc::clone(&shown), &drive, &options).unwrap();
+    let may = |path: &Path, user: u32, group: u32| Command::new("cat").arg(path).uid(user).gid(group).output().unwrap().status.success();
+    assert!(may(&latest(&drive, &source).join("plain"), 1000, 1000));
+    bench.backup(&source, None).unwrap();
+    let saved = || latest(&drive, &source).join("file");
+    within_five_seconds(|| saved().exists());
+    for file in [source.join("file"), saved()] {
+        assert!(may(&file, 1000, 1000) && !may(&file, 3000, 2000) && !may(&file, 3000, 3000), "{}", file.display());
+    }
+    assert!(may(&latest(&drive, &source).join("plain"), 3000, 3000));
 }
 
 #[test]
