@@ -31,13 +31,15 @@ const ROOT_GENERATION: Generation = Generation(0);
 pub(crate) struct Drive {
     view: Arc<View>,
     pool: Arc<Pool>,
+    /// Whether the kernel lets users in by ACLs too and not by the mode alone.
+    by_acls: bool,
     /// Dropped last: says that the drive is over.
     _until_over: Sender<()>,
 }
 
 impl Drive {
-    pub(crate) fn new(view: Arc<View>, until_over: Sender<()>) -> Self {
-        Self { view, pool: Pool::new(), _until_over: until_over }
+    pub(crate) fn new(view: Arc<View>, by_acls: bool, until_over: Sender<()>) -> Self {
+        Self { view, pool: Pool::new(), by_acls, _until_over: until_over }
     }
 
     /// Asks at once, and again with patience in the pool if that would wait. `reply` is called once.
@@ -131,11 +133,12 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
 impl Filesystem for Drive {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // READDIRPLUS only where the kernel sees that attributes are wanted; never together with cached listings, which would suppress it.
-        let wanted = InitFlags::FUSE_DO_READDIRPLUS
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_EXPORT_SUPPORT;
+        wanted.set(InitFlags::FUSE_POSIX_ACL, self.by_acls);
         if let Err(unsupported) = config.add_capabilities(wanted) {
             let _ = config.add_capabilities(wanted - unsupported);
         }
@@ -267,7 +270,12 @@ impl Filesystem for Drive {
 
     fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.as_bytes().to_vec();
-        let ask = move |view: &View, patience| view.xattr(patience, inode.0, &name);
+        // The kernel that asks for an ACL to let somebody in takes "not supported" for a refusal.
+        let is_for_kernel = self.by_acls && name.starts_with(b"system.posix_acl_");
+        let ask = move |view: &View, patience| match view.xattr(patience, inode.0, &name) {
+            Err(Stop::Failed(ViewError::Unsupported)) if is_for_kernel => Err(ViewError::NoAttribute.into()),
+            answer => answer,
+        };
         self.answer(reply, ask, move |reply, value| reply_xattr(reply, size, value.map(|value| value.to_vec())));
     }
 

@@ -28,7 +28,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// How to mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
-    /// Let other users in, by the permissions of the entries. Only root may, unless the system's configuration says otherwise.
+    /// Let other users in, by the permissions and ACLs of the entries. Only root may, unless the system's configuration says otherwise.
     pub allow_other: bool,
     /// How often to look for new snapshots.
     pub refresh_every: Duration,
@@ -96,7 +96,7 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
     config.n_threads = cfg!(target_os = "linux").then_some(4);
     config.clone_fd = cfg!(target_os = "linux");
     let (until_over, over) = bounded(0);
-    let filesystem = fuse::Drive::new(Arc::clone(&view), until_over);
+    let filesystem = fuse::Drive::new(Arc::clone(&view), options.allow_other, until_over);
     let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
     raise_read_ahead(&path);
     let refresher = start_refresher(view, session.notifier(), options.refresh_every);

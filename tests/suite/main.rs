@@ -9,5 +9,6 @@ mod faults;
 mod mount;
 mod tidy;
 mod mount_program;
+mod mount_tools;
 mod view;
 mod writer;

@@ -21,12 +21,12 @@ pub(crate) fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
     Arc::new(View::new(bench.open().unwrap(), state, options).unwrap())
 }
 
-fn mount(view: Arc<View>, at: &Path) -> Mount {
+pub(crate) fn mount(view: Arc<View>, at: &Path) -> Mount {
     let options = MountOptions { allow_other: false, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
     mount_linux::mount(view, at, &options).expect("a mount needs /dev/fuse: tests/run sets that up")
 }
 
-fn latest(drive: &Path, source: &Path) -> std::path::PathBuf {
+pub(crate) fn latest(drive: &Path, source: &Path) -> std::path::PathBuf {
     drive.join("Latest/host").join(source.strip_prefix("/").unwrap())
 }
 
