@@ -132,22 +132,22 @@ fn other_users_are_let_in_by_the_access_lists() {
     let place = tempfile::tempdir().unwrap();
     let (source, drive) = (place.path().join("source"), place.path().join("drive"));
     std::fs::create_dir(&source).unwrap();
-    std::fs::write(source.join("file"), "x").unwrap();
     std::fs::write(source.join("plain"), "x").unwrap();
-    std::os::unix::fs::chown(source.join("file"), None, Some(2000)).unwrap();
-    // User 1000 may read it, group and others may not; the mode has only the mask to show for both of the former: 0640.
-    let mut list = acl(1000);
-    (list[22], list[38]) = (0, 0);
-    rustix::fs::lsetxattr(source.join("file"), "system.posix_acl_access", &list, XattrFlags::empty()).unwrap();
     std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o755)).unwrap();
     let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
     // Before and after there are lists anywhere.
-    bench.backup(&source.join("plain"), None).unwrap();
+    bench.backup(&source, None).unwrap();
     let shown = view(&bench, None);
     let options = MountOptions { allow_other: true, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
     let _mounted = mount_linux::mount(Arc::clone(&shown), &drive, &options).unwrap();
     let may = |path: &Path, user: u32, group: u32| Command::new("cat").arg(path).uid(user).gid(group).output().unwrap().status.success();
     assert!(may(&latest(&drive, &source).join("plain"), 1000, 1000));
+    std::fs::write(source.join("file"), "x").unwrap();
+    std::os::unix::fs::chown(source.join("file"), None, Some(2000)).unwrap();
+    // User 1000 may read it, group and others may not; the mode has only the mask to show for both of the former: 0640.
+    let mut list = acl(1000);
+    (list[22], list[38]) = (0, 0);
+    rustix::fs::lsetxattr(source.join("file"), "system.posix_acl_access", &list, XattrFlags::empty()).unwrap();
     bench.backup(&source, None).unwrap();
     let saved = || latest(&drive, &source).join("file");
     within_five_seconds(|| saved().exists());
