@@ -12,11 +12,9 @@ from typing import Any
 import cbor2
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from mnemonic import Mnemonic
-from zstandard import ZstdError
 
 CONTEXT = "yesterdrive 2026-11 format1 "
 MAGIC, MAGIC2 = bytes.fromhex("895944520D0A1A0A"), bytes.fromhex("594452540D0A1A0A")
@@ -32,11 +30,6 @@ class FormatError(Exception):
     """An object is not as the format says."""
 
 
-# What a wrong byte makes the libraries raise, or the code that unpacks what they return.
-ERRORS = (FormatError, InvalidSignature, InvalidTag, ZstdError, cbor2.CBORError, struct.error, ArithmeticError,
-          AttributeError, LookupError, TypeError, ValueError)  # fmt: skip
-
-
 def check(condition: Any, message: str) -> None:
     if not condition:
         raise FormatError(message)
@@ -44,10 +37,10 @@ def check(condition: Any, message: str) -> None:
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Every error in reading becomes a `FormatError` that names the object."""
+    """Whatever a wrong byte makes the libraries raise becomes a `FormatError` that names the object."""
     try:
         yield
-    except ERRORS as error:
+    except Exception as error:
         raise FormatError(f"{what}: {str(error) or type(error).__name__}") from error
 
 
@@ -71,17 +64,17 @@ def unpad(body: bytes, total: int = 0) -> bytes:
     return body[4:end]
 
 
-def decode_cbor(data: bytes) -> Any:
-    """Decodes deterministic CBOR. `cbor2` reads laxly; bytes that it would not write the same way are refused."""
+def padme(length: int) -> int:
+    exponent = length.bit_length() - 1
+    step = 1 << (exponent - exponent.bit_length())
+    return -(-length // step) * step
+
+
+def decode_cbor(data: bytes, fields: int = 0) -> Any:
+    """Decodes deterministic CBOR; a map must have so many first keys, others are ignored."""
     value = cbor2.loads(data, max_depth=8)
-    check(cbor2.dumps(value, canonical=True) == data, "CBOR is not deterministic")
-    return value
-
-
-def decode_map(data: bytes, *keys: int) -> dict[int, Any]:
-    """A CBOR map that has these keys; others are ignored."""
-    value = decode_cbor(data)
-    check(value.keys() >= set(keys), f"not all of the keys {keys} are there")
+    check(cbor2.dumps(value, canonical=True) == data, "CBOR is not deterministic")  # `cbor2` reads laxly
+    check(not fields or value.keys() >= set(range(fields)), "not all keys are there")
     return value
 
 
@@ -108,22 +101,8 @@ def expand(suite: bytes, prk: bytes, label: bytes, info: bytes) -> bytes:
     return hmac.digest(prk, b"\x00\x20HPKE-v1" + suite + label + info + b"\x01", "sha256")
 
 
-def derive_private_key(ikm: bytes) -> bytes:
-    return expand(KEM_SUITE, extract(KEM_SUITE, b"", b"dkp_prk", ikm), b"sk", b"")
-
-
 def public_key(private_key: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
-
-
-def hpke_export(enc: bytes, private_key: bytes, psk: bytes, info: bytes, context: bytes) -> bytes:
-    shared = X25519PrivateKey.from_private_bytes(private_key).exchange(X25519PublicKey.from_public_bytes(enc))
-    prk = extract(KEM_SUITE, b"", b"eae_prk", shared)
-    shared_secret = expand(KEM_SUITE, prk, b"shared_secret", enc + public_key(private_key))
-    psk_id_hash = extract(HPKE_SUITE, b"", b"psk_id_hash", b"yesterdrive psk")
-    schedule = b"\x01" + psk_id_hash + extract(HPKE_SUITE, b"", b"info_hash", info)
-    secret = extract(HPKE_SUITE, shared_secret, b"secret", psk)
-    return expand(HPKE_SUITE, expand(HPKE_SUITE, secret, b"exp", schedule), b"sec", context)
 
 
 def epoch_keys(epoch: dict[int, Any], role: int) -> dict[str, bytes]:
@@ -132,7 +111,8 @@ def epoch_keys(epoch: dict[int, Any], role: int) -> dict[str, bytes]:
         return {name: epoch[key] for key, name in EPOCH_KEYS.items() if name != "chunker"}
     keys = {name: kdf(name, epoch[1]) for name in EPOCH_KEYS.values()}
     for pair in ("data", "tree"):
-        keys[f"sk {pair}"] = derive_private_key(kdf(f"hpke {pair}", epoch[1]))
+        prk = extract(KEM_SUITE, b"", b"dkp_prk", kdf(f"hpke {pair}", epoch[1]))
+        keys[f"sk {pair}"] = expand(KEM_SUITE, prk, b"sk", b"")
         keys[f"pk {pair}"] = public_key(keys[f"sk {pair}"])
     return keys
 
@@ -141,7 +121,7 @@ class Keys:
     """An opened role bundle."""
 
     def __init__(self, bundle: bytes) -> None:
-        fields = decode_map(bundle, *range(5))
+        fields = decode_cbor(bundle, 5)
         version, self.role, self.repository, self.root = [fields[key] for key in range(4)]
         check(version == 1, "unknown bundle version")
         check(self.role in (OWNER, READER), f"role {self.role} cannot read content; use an owner's or reader's key")
@@ -151,8 +131,14 @@ class Keys:
     def export(self, epoch: int, pair: str, enc: bytes, label: str) -> bytes:
         """`export(enc, label)` with the data or tree pair."""
         info = CONTEXT.encode() + b"hpke" + self.repository + struct.pack("<HB", epoch, 1 if pair == "data" else 2)
-        keys = self.epochs[epoch]
-        return hpke_export(enc, keys[f"sk {pair}"], keys[f"psk {pair}"], info, (CONTEXT + label).encode())
+        private_key, psk = self.epochs[epoch][f"sk {pair}"], self.epochs[epoch][f"psk {pair}"]
+        shared = X25519PrivateKey.from_private_bytes(private_key).exchange(X25519PublicKey.from_public_bytes(enc))
+        prk = extract(KEM_SUITE, b"", b"eae_prk", shared)
+        shared_secret = expand(KEM_SUITE, prk, b"shared_secret", enc + public_key(private_key))
+        psk_id_hash = extract(HPKE_SUITE, b"", b"psk_id_hash", b"yesterdrive psk")
+        schedule = b"\x01" + psk_id_hash + extract(HPKE_SUITE, b"", b"info_hash", info)
+        secret = expand(HPKE_SUITE, extract(HPKE_SUITE, shared_secret, b"secret", psk), b"exp", schedule)
+        return expand(HPKE_SUITE, secret, b"sec", (CONTEXT + label).encode())
 
 
 def read_credential(slot_kind: int, file: Path) -> bytes:
@@ -168,30 +154,25 @@ def read_credential(slot_kind: int, file: Path) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def slot_kek(slot: bytes, secret: bytes) -> bytes:
-    """The key-encryption key of a slot, after its parameters passed the bounds."""
-    kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
-    check(zero == 0 and function == (kind == 1), "unknown key derivation")
-    if kind != 1:
-        check((memory, passes, lanes) == (0, 0, 0), "Argon2id parameters without Argon2id")
-        return kdf("slot recovery" if kind == 2 else "slot key file", secret + slot[64:96])
-    passes_min = 1 if memory >= 1_048_576 else 3
-    bounds = 65_536 <= memory <= 4_194_304 and passes_min <= passes <= 64 and 1 <= lanes <= 16
-    check(bounds, f"Argon2id with {memory} KiB, {passes} passes and {lanes} lanes is out of bounds")
-    return hash_secret_raw(secret, slot[64:96], passes, memory, lanes, 32, Type.ID, 0x13)
-
-
 def open_slot(name: str, slot: bytes, slot_kind: int, secret: bytes) -> Keys | None:
     """The keys in a slot; `None` if the credential does not belong to it."""
     epoch, repository = parse_header(SLOT, name, slot)
-    check(len(slot) == 4096 and slot[48] in (1, 2, 3), "wrong length or unknown slot kind")
-    if slot[48] != slot_kind:
+    kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
+    check(len(slot) == 4096 and kind in (1, 2, 3), "wrong length or unknown slot kind")
+    check(zero == 0 and function == (kind == 1), "unknown key derivation")
+    if kind != slot_kind:
         return None
-    kek = slot_kek(slot, secret)
+    if kind == 1:
+        bounds = 65_536 <= memory <= 4_194_304 and (1 if memory >= 1_048_576 else 3) <= passes <= 64 and 1 <= lanes <= 16
+        check(bounds, f"Argon2id with {memory} KiB, {passes} passes and {lanes} lanes is out of bounds")
+        kek = hash_secret_raw(secret, slot[64:96], passes, memory, lanes, 32, Type.ID, 0x13)
+    else:
+        check((memory, passes, lanes) == (0, 0, 0), "Argon2id parameters without Argon2id")
+        kek = kdf("slot recovery" if kind == 2 else "slot key file", secret + slot[64:96])
     if not hmac.compare_digest(kdf("slot commit", kek), slot[96:128]):
         return None
     keys = Keys(unpad(AESGCM(kdf("slot wrap", kek)).decrypt(slot[128:140], slot[396:], slot[:396]), 3684))
     label = unpad(open_section(keys.epochs[epoch]["structure"], 0, True, slot[140:396], slot[:48]), 240)
-    fields = decode_map(label, *range(4))
+    fields = decode_cbor(label, 4)
     check((repository, fields[1], fields[2]) == (keys.repository, keys.role, slot_kind), "header or label differ")
     return keys

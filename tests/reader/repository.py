@@ -3,9 +3,8 @@
 import re
 import struct
 from collections import namedtuple
-from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAINER, MANIFEST, META_PACK, MIB, OWNER,
-                  SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, decode_map, mac, open_section,
+                  SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
                   open_slot, parse_header, unpad)  # fmt: skip
 
 DATA, TREE, LIST, TABLE = range(1, 5)
@@ -89,7 +88,7 @@ class Repository:
     def verify(self, kind: int, header: bytes, body: bytes) -> dict[int, Any]:
         """The payload of a signed body whose signer may write such an object."""
         payload, signature, signer = decode_cbor(unpad(body))
-        fields = decode_map(payload, *range(FIELDS[kind]))
+        fields = decode_cbor(payload, FIELDS[kind])
         if kind in (CONFIG, DEVICE):
             allowed = {self.keys.root} if signer == bytes(16) else set()
         else:
@@ -100,34 +99,34 @@ class Repository:
         Ed25519PublicKey.from_public_bytes(*allowed).verify(signature, CONTEXT.encode() + b"signed" + header + payload)
         return fields
 
-    def snapshots(self) -> list[tuple[str, dict[int, Any], bool]]:
-        """Id, manifest and whether it is sealed of all snapshots, oldest first."""
+    def select(self, wanted: str | None) -> dict[int, Any]:
+        """The manifest of the snapshot whose id begins so, else of the newest that is sealed."""
+        manifests = {name[-64:]: self.signed(MANIFEST, name) for name in self.names(MANIFEST)}
         seals = [self.signed(SEAL, name) for name in self.names(SEAL)]
         sealed = {(seal[0], seal[1], seal[2].hex()) for seal in seals}
-        found = [(name[-64:], self.signed(MANIFEST, name)) for name in self.names(MANIFEST)]
-        found.sort(key=lambda item: item[1][5])
-        return [(id, fields, (fields[0], fields[1], id) in sealed) for id, fields in found]
+        found = [id for id, fields in manifests.items() if (fields[0], fields[1], id) in sealed]
+        found = sorted(found, key=lambda id: manifests[id][5])[-1:]
+        if wanted:
+            found = [id for id in manifests if id.startswith(wanted)]
+        check(len(found) == 1, "there is no such snapshot, or more than one")
+        return manifests[found[0]]
 
     def record(self, kind: int, reference: Reference) -> bytes:
         """The content of a record: by its hint, else by the index."""
-        problems = []
-        for hint in self._hints(kind, reference):
-            path = self.root / ("pack" if kind == DATA else "meta") / hint.pack.hex()[:2] / hint.pack.hex()
-            try:
-                with open(path, "rb") as file:
-                    file.seek(hint.offset)
-                    return self.open_record(kind, hint, file.read(min(hint.stored, 128 * MIB)))
-            except (FormatError, OSError) as error:
-                problems.append(str(error))
-        raise FormatError("; ".join(problems))
+        try:
+            return self._fetch(kind, reference)
+        except FormatError:
+            entries = [entry for name in self.names(SHARD) for entry in self.read_shard(name)]
+            for hint in (hint for found, hint, _ in entries if (found, hint.id) == (kind, reference.id)):
+                with suppress(FormatError):
+                    return self._fetch(kind, hint)
+            raise
 
-    def _hints(self, kind: int, reference: Reference) -> Iterator[Reference]:
-        yield reference
-        yield from (entry[1] for entry in self._index if entry[0] == kind and entry[1].id == reference.id)
-
-    @cached_property
-    def _index(self) -> list[tuple[int, Reference, int]]:
-        return [entry for name in self.names(SHARD) for entry in self.read_shard(name)]
+    def _fetch(self, kind: int, reference: Reference) -> bytes:
+        pack = reference.pack.hex()
+        with about(pack), open(self.root / ("pack" if kind == DATA else "meta") / pack[:2] / pack, "rb") as file:
+            file.seek(reference.offset)
+            return self.open_record(kind, reference, file.read(min(reference.stored, 128 * MIB)))
 
     def open_record(self, kind: int, reference: Reference, sealed: bytes) -> bytes:
         id, length, codec, pack, epoch, enc, offset, stored = reference
@@ -145,6 +144,7 @@ class Repository:
             check(mac(self.keys.epochs[epoch][f"id {pair}"], plain) == id, "id differs from the content")
             return plain
 
+    @cache
     def read_shard(self, name: str) -> list[tuple[int, Reference, int]]:
         """Kind, reference and pack size of every entry of an index shard, checked against its fence."""
         with about(name):
