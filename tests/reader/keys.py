@@ -59,8 +59,7 @@ def open_section(key: bytes, number: int, last: bool, sealed: bytes, header: byt
 def unpad(body: bytes, total: int = 0) -> bytes:
     """The content of `u32 n ‖ n bytes ‖ zeros`, which must be `total` bytes, or end at the next multiple of 1024."""
     end = 4 + int.from_bytes(body[:4], "little")
-    check(end <= len(body) == (total or -(-end // 1024) * 1024), "padded body has a wrong length")
-    check(not any(body[end:]), "filling is not zero")
+    check(end <= len(body) == (total or -(-end // 1024) * 1024) and not any(body[end:]), "wrong length or filling")
     return body[4:end]
 
 
@@ -81,8 +80,7 @@ def decode_cbor(data: bytes, fields: int = 0) -> Any:
 def parse_header(kind: int, name: str, raw: bytes) -> tuple[int, bytes]:
     """Epoch and repository id."""
     magic, *fixed, epoch, flags, repository, salt = struct.unpack("<8sBBHHH16s16s", raw[:48])
-    check(magic == MAGIC, "wrong magic")
-    check([*fixed, flags] == [kind, 1, 1, 0], "kind does not fit the name, or unknown suite, version or flags")
+    check((magic, *fixed, flags) == (MAGIC, kind, 1, 1, 0), "unknown magic, suite, version or flags, or another kind")
     named_by_salt = kind in (SLOT, SESSION, DATA_PACK, META_PACK)
     check(not named_by_salt or name.endswith("/" + salt.hex()), "salt differs from the name")
     return epoch, repository
@@ -101,10 +99,6 @@ def expand(suite: bytes, prk: bytes, label: bytes, info: bytes) -> bytes:
     return hmac.digest(prk, b"\x00\x20HPKE-v1" + suite + label + info + b"\x01", "sha256")
 
 
-def public_key(private_key: bytes) -> bytes:
-    return X25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
-
-
 def epoch_keys(epoch: dict[int, Any], role: int) -> dict[str, bytes]:
     """The keys of one epoch: derived from MS for an owner, as they stand in the bundle for a reader."""
     if role == READER:
@@ -112,8 +106,9 @@ def epoch_keys(epoch: dict[int, Any], role: int) -> dict[str, bytes]:
     keys = {name: kdf(name, epoch[1]) for name in EPOCH_KEYS.values()}
     for pair in ("data", "tree"):
         prk = extract(KEM_SUITE, b"", b"dkp_prk", kdf(f"hpke {pair}", epoch[1]))
-        keys[f"sk {pair}"] = expand(KEM_SUITE, prk, b"sk", b"")
-        keys[f"pk {pair}"] = public_key(keys[f"sk {pair}"])
+        sk = expand(KEM_SUITE, prk, b"sk", b"")
+        keys[f"sk {pair}"] = bytes([sk[0] & 248, *sk[1:31], sk[31] & 127 | 64])  # clamped, as in the vectors
+        keys[f"pk {pair}"] = X25519PrivateKey.from_private_bytes(keys[f"sk {pair}"]).public_key().public_bytes_raw()
     return keys
 
 
@@ -123,18 +118,17 @@ class Keys:
     def __init__(self, bundle: bytes) -> None:
         fields = decode_cbor(bundle, 5)
         version, self.role, self.repository, self.root = [fields[key] for key in range(4)]
-        check(version == 1, "unknown bundle version")
-        check(self.role in (OWNER, READER), f"role {self.role} cannot read content; use an owner's or reader's key")
+        check(version == 1 and self.role in (OWNER, READER), "unknown version, or a role that cannot read content")
         self.epochs = {epoch[0]: epoch_keys(epoch, self.role) for epoch in fields[4]}
 
     @cache
     def export(self, epoch: int, pair: str, enc: bytes, label: str) -> bytes:
         """`export(enc, label)` with the data or tree pair."""
         info = CONTEXT.encode() + b"hpke" + self.repository + struct.pack("<HB", epoch, 1 if pair == "data" else 2)
-        private_key, psk = self.epochs[epoch][f"sk {pair}"], self.epochs[epoch][f"psk {pair}"]
+        private_key, public_key, psk = [self.epochs[epoch][f"{name} {pair}"] for name in ("sk", "pk", "psk")]
         shared = X25519PrivateKey.from_private_bytes(private_key).exchange(X25519PublicKey.from_public_bytes(enc))
         prk = extract(KEM_SUITE, b"", b"eae_prk", shared)
-        shared_secret = expand(KEM_SUITE, prk, b"shared_secret", enc + public_key(private_key))
+        shared_secret = expand(KEM_SUITE, prk, b"shared_secret", enc + public_key)
         psk_id_hash = extract(HPKE_SUITE, b"", b"psk_id_hash", b"yesterdrive psk")
         schedule = b"\x01" + psk_id_hash + extract(HPKE_SUITE, b"", b"info_hash", info)
         secret = expand(HPKE_SUITE, extract(HPKE_SUITE, shared_secret, b"secret", psk), b"exp", schedule)
@@ -158,12 +152,12 @@ def open_slot(name: str, slot: bytes, slot_kind: int, secret: bytes) -> Keys | N
     """The keys in a slot; `None` if the credential does not belong to it."""
     epoch, repository = parse_header(SLOT, name, slot)
     kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
-    check(len(slot) == 4096 and kind in (1, 2, 3), "wrong length or unknown slot kind")
-    check(zero == 0 and function == (kind == 1), "unknown key derivation")
+    check(len(slot) == 4096 and kind in (1, 2, 3) and (zero, function) == (0, kind == 1), "unknown slot kind or KDF")
     if kind != slot_kind:
         return None
     if kind == 1:
-        bounds = 65_536 <= memory <= 4_194_304 and (1 if memory >= 1_048_576 else 3) <= passes <= 64 and 1 <= lanes <= 16
+        passes_min = 1 if memory >= 1_048_576 else 3
+        bounds = 65_536 <= memory <= 4_194_304 and passes_min <= passes <= 64 and 1 <= lanes <= 16
         check(bounds, f"Argon2id with {memory} KiB, {passes} passes and {lanes} lanes is out of bounds")
         kek = hash_secret_raw(secret, slot[64:96], passes, memory, lanes, 32, Type.ID, 0x13)
     else:
@@ -172,7 +166,7 @@ def open_slot(name: str, slot: bytes, slot_kind: int, secret: bytes) -> Keys | N
     if not hmac.compare_digest(kdf("slot commit", kek), slot[96:128]):
         return None
     keys = Keys(unpad(AESGCM(kdf("slot wrap", kek)).decrypt(slot[128:140], slot[396:], slot[:396]), 3684))
-    label = unpad(open_section(keys.epochs[epoch]["structure"], 0, True, slot[140:396], slot[:48]), 240)
-    fields = decode_cbor(label, 4)
-    check((repository, fields[1], fields[2]) == (keys.repository, keys.role, slot_kind), "header or label differ")
+    label = open_section(keys.epochs[epoch]["structure"], 0, True, slot[140:396], slot[:48])
+    _, role, kind, _ = [decode_cbor(unpad(label, 240), 4)[key] for key in range(4)]
+    check((repository, role, kind) == (keys.repository, keys.role, slot_kind), "header or label differ")
     return keys

@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""The second reader of repository format 1: restores and verifies a repository in a local directory.
-
-It is written from docs/FORMAT.md alone and shares nothing with the program, so it tests the document.
-"""
+"""The second reader of repository format 1. It is written from docs/FORMAT.md alone, so it tests the document."""
 
 import argparse
+import json
 import os
 import stat
 import struct
@@ -14,48 +12,40 @@ from typing import Any
 
 from blake3 import blake3
 
-from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, SEAL, SESSION, SHARD, FormatError, about,
-                  check, open_section, padme, read_credential)  # fmt: skip
-from repository import DATA, TABLE, Reference, Repository
-from tree import BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, Node, TreeReader
-
-TYPES = {FIFO: stat.S_IFIFO, SOCKET: stat.S_IFSOCK, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
-
+from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWNER, SEAL, SESSION, SHARD, FormatError,
+                  Keys, about, check, epoch_keys, open_section, padme, read_credential)  # fmt: skip
+from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, TABLE, Reference,
+                        Repository, TreeReader)  # fmt: skip
 
 def restore(tree: TreeReader, target: bytes) -> None:
-    """Writes a snapshot into an empty directory, without extended attributes, ACLs and what only Windows has."""
-    os.makedirs(target, exist_ok=True)
-    check(not os.listdir(target), "the target is not empty")
+    """Writes a snapshot into a new directory, without extended attributes, ACLs and what only Windows has."""
+    special = {FIFO: stat.S_IFIFO, SOCKET: stat.S_IFSOCK, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
     directories: list[tuple[dict[int, Any], bytes]] = []
     leaders: dict[int, bytes] = {}
     for node in tree.walk():
-        path = os.path.join(target, node.path)
-        leader = leaders.setdefault(node.entry.get(9, -node.position), path)
+        path, entry, kind = os.path.join(target, node.path), node.entry, node.entry[1]
+        leader = leaders.setdefault(entry.get(9, -node.position), path)
         with about(os.fsdecode(path)):
-            if node.entry[1] == DIRECTORY:
-                os.makedirs(path, 0o700, exist_ok=True)
-                directories.append((node.entry, path))
-            elif leader != path:
+            if kind == DIRECTORY:
+                os.mkdir(path, 0o700)
+                directories.append((entry, path))
+                continue
+            if leader != path:
                 os.link(leader, path, follow_symlinks=False)
+                continue
+            if kind == FILE:
+                with open(path, "xb") as file:
+                    file.truncate(entry[7])
+                    for offset, part in tree.file_data(node):
+                        file.seek(offset)
+                        file.write(part)
+            elif kind == SYMLINK:
+                os.symlink(entry[13], path)
             else:
-                create(tree, node, path)
-                set_metadata(node.entry, path)
+                os.mknod(path, special[kind] | 0o600, os.makedev(*entry.get(20, (0, 0))))
+            set_metadata(entry, path)
     for entry, path in reversed(directories):  # children would change their times and need their modes
         set_metadata(entry, path)
-
-
-def create(tree: TreeReader, node: Node, path: bytes) -> None:
-    kind, entry = node.entry[1], node.entry
-    if kind == FILE:
-        with open(path, "xb") as file:
-            file.truncate(entry[7])
-            for offset, part in tree.file_data(node):
-                file.seek(offset)
-                file.write(part)
-    elif kind == SYMLINK:
-        os.symlink(entry[13], path)
-    else:
-        os.mknod(path, TYPES[kind] | 0o600, os.makedev(*entry.get(20, (0, 0))))
 
 
 def set_metadata(entry: dict[int, Any], path: bytes) -> None:
@@ -83,10 +73,10 @@ def verify(repository: Repository) -> list[str]:
                             found = packs.get(reference.pack, (size, {(record, reference)}))  # a pack may be gone
                             check(found[0] == size and (record, reference) in found[1], "differs from a pack")
                     else:
-                        payload = repository.signed(kind, name)
-                        tree = TreeReader(repository, payload)
+                        tree = TreeReader(repository, repository.signed(kind, name))
                         for node in tree.walk() if kind == MANIFEST else ():
-                            list(tree.file_data(node) if node.entry[1] == FILE else ())
+                            for _ in tree.file_data(node) if node.entry[1] == FILE else ():
+                                pass
             except FormatError as error:
                 problems.append(str(error))
     return problems
@@ -95,10 +85,9 @@ def verify(repository: Repository) -> list[str]:
 def verify_pack(repository: Repository, kind: int, name: str) -> tuple[int, set[Any]]:
     """Length and records of a pack, which lie one behind the other as its trailer says (section 7)."""
     epoch, raw = repository.load(kind, name)
-    check(blake3(raw[:-32]).digest() == raw[-32:], "hash at the end differs")
-    trailer_length, zero, magic = struct.unpack("<II8s", raw[-48:-32])
+    trailer_length, zero, magic, digest = struct.unpack("<II8s32s", raw[-48:])
     trailer_at = len(raw) - 48 - trailer_length
-    check(zero == 0 and magic == MAGIC2 and trailer_at >= 48, "wrong tail")
+    check((zero, magic, digest) == (0, MAGIC2, blake3(raw[:-32]).digest()), "tail or hash at the end differ")
     table = open_section(repository.keys.epochs[epoch]["structure"], 0, True, raw[trailer_at:-48], raw[:48])
     session_count, record_count = struct.unpack_from("<II", table)
     rows_at, end = 8 + 64 * session_count, 8 + 64 * session_count + 48 * record_count
@@ -112,31 +101,46 @@ def verify_pack(repository: Repository, kind: int, name: str) -> tuple[int, set[
         repository.open_record(record, reference, raw[offset : offset + stored])
         seen.add((record, reference))
         offset += stored
-    check(offset <= trailer_at and len(raw) == padme(offset + trailer_length + 48), "length is not the Padmé step")
+    check(48 <= offset <= trailer_at and len(raw) == padme(offset + trailer_length + 48), "length is not the Padmé step")
     return len(raw), seen
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Independent reader of yesterdrive repositories in a local directory.")
-    parser.add_argument("--repository", required=True, type=Path)
+def verify_vectors(vectors: dict[str, Any]) -> None:
+    """Computes what `tests/data/vectors.json` says of keys, HPKE, Padmé and records."""
+    data = {name: bytes.fromhex(value) for name, value in vectors["keys"].items()}
+    derived = epoch_keys({1: data.pop("master")}, OWNER)
+    check(set(derived.values()) == set(data.values()), "derived keys differ")
+    check(all(padme(length) == padded for length, padded in vectors["padme"] if length > 1), "Padmé steps differ")
+    keys = Keys(bytes.fromhex(vectors["slots"]["owner_bundle"]))
+    keys.epochs = {1: derived}
+    enc, said = bytes.fromhex(vectors["hpke"]["enc"]), vectors["hpke"]["export"]
+    check(keys.export(1, "tree", enc, vectors["hpke"]["label"]).hex() == said, "HPKE export differs")
+    id, id_key, plain, session, stored = map(bytes.fromhex, vectors["record"].values())
+    keys.export, keys.epochs = lambda *_: session, {1: {"id data": id_key}}
+    reference = Reference(id, len(plain), 0, b"", 1, b"", 0, len(stored))
+    check(Repository.open_record(argparse.Namespace(keys=keys), DATA, reference, stored) == plain, "record differs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Verifies or restores a repository in a local directory.")
+    parser.add_argument("--repository", type=Path)
     key = parser.add_mutually_exclusive_group(required=True)
     for slot_kind, option in enumerate(("--password-file", "--recovery-file", "--key-file"), 1):
         key.add_argument(option, dest="key", type=lambda path, kind=slot_kind: (kind, Path(path)))
-    parser.add_argument("--snapshot", help="the beginning of an id; else the newest that is sealed")
-    parser.add_argument("--restore-to", type=os.fsencode, help="an empty directory; else the repository is verified")
+    key.add_argument("--vectors", type=Path, help="only verify these vectors")
+    parser.add_argument("--restore-to", type=os.fsencode, help="a new directory for the newest sealed snapshot")
     arguments = parser.parse_args()
     try:
+        if arguments.vectors:
+            return verify_vectors(json.loads(arguments.vectors.read_text()))
         repository = Repository(arguments.repository, arguments.key[0], read_credential(*arguments.key))
         if arguments.restore_to:
-            restore(TreeReader(repository, repository.select(arguments.snapshot)), arguments.restore_to)
+            restore(TreeReader(repository, repository.latest()), arguments.restore_to)
         else:
-            problems = verify(repository)
-            check(not problems, "\n".join(problems))
+            check(not (problems := verify(repository)), "\n".join(problems))
     except (FormatError, OSError, ValueError, LookupError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

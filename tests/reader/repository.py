@@ -1,10 +1,13 @@
-"""Objects and records of a repository, each verified before it is used: FORMAT.md, sections 2, 5 to 7, 9, 11, 12."""
+"""Objects, records and trees of a repository, each verified before it is used: FORMAT.md, sections 5 to 12."""
 
+import os
 import re
 import struct
 from collections import namedtuple
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAI
                   open_slot, parse_header, unpad)  # fmt: skip
 
 DATA, TREE, LIST, TABLE = range(1, 5)
+FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = range(1, 8)
 HEX32, HEX64, AA = "[0-9a-f]{32}", "[0-9a-f]{64}", r"([0-9a-f]{2})/\1[0-9a-f]{30}"
 NAMES = {
     CONFIG: rf"repo/\d{{10}}-{HEX64}", SLOT: f"keys/{HEX32}", DEVICE: f"dev/{HEX32}-{HEX64}",
@@ -26,10 +30,12 @@ NAMES = {
 }  # fmt: skip
 SIZE_MAX = {DATA_PACK: 128 * MIB, META_PACK: 128 * MIB, SHARD: 256 * MIB, CATALOGUE: 64 * MIB}  # else 1 MiB
 # How many fields the signed body of each kind has, and how many of the first of them stand in the name.
-FIELDS = {CONFIG: 8, DEVICE: 5, SESSION: 5, SHARD: 7, CATALOGUE: 2, MANIFEST: 19, SEAL: 4}
-NAMED_BY = {CONFIG: 1, DEVICE: 1, SESSION: 2, MANIFEST: 2, SEAL: 2}
+FIELDS = {CONFIG: (8, 1), DEVICE: (5, 1), SESSION: (5, 2), SHARD: (7, 0), CATALOGUE: (2, 0), MANIFEST: (19, 2),
+          SEAL: (4, 2)}  # fmt: skip
 # Names one record; pack, offset and stored length are a hint where it is.
 Reference = namedtuple("Reference", "id length codec pack epoch enc offset stored")
+# One entry of a tree, its path and position, and the places that its references mean.
+Node = namedtuple("Node", "path entry places position")
 
 
 def resolve(value: list[Any], places: list[list[Any]]) -> Reference:
@@ -80,7 +86,7 @@ class Repository:
             if kind == MANIFEST:
                 key, start = self.keys.export(epoch, "tree", raw[48:80], "object"), 80
             payload = self.verify(kind, raw[:48], open_section(key, 0, True, raw[start:], raw[:48]))
-            parts = [payload[at] for at in range(NAMED_BY.get(kind, 0))]
+            parts = [payload[at] for at in range(FIELDS[kind][1])]
             said = "/".join(part.hex() if isinstance(part, bytes) else f"{part:010}" for part in parts)
             check(name.split("/", 1)[1].startswith(said), "differs from its name")
             return payload
@@ -88,7 +94,7 @@ class Repository:
     def verify(self, kind: int, header: bytes, body: bytes) -> dict[int, Any]:
         """The payload of a signed body whose signer may write such an object."""
         payload, signature, signer = decode_cbor(unpad(body))
-        fields = decode_cbor(payload, FIELDS[kind])
+        fields = decode_cbor(payload, FIELDS[kind][0])
         if kind in (CONFIG, DEVICE):
             allowed = {self.keys.root} if signer == bytes(16) else set()
         else:
@@ -99,17 +105,14 @@ class Repository:
         Ed25519PublicKey.from_public_bytes(*allowed).verify(signature, CONTEXT.encode() + b"signed" + header + payload)
         return fields
 
-    def select(self, wanted: str | None) -> dict[int, Any]:
-        """The manifest of the snapshot whose id begins so, else of the newest that is sealed."""
-        manifests = {name[-64:]: self.signed(MANIFEST, name) for name in self.names(MANIFEST)}
+    def latest(self) -> dict[int, Any]:
+        """The manifest of the newest snapshot that is sealed."""
         seals = [self.signed(SEAL, name) for name in self.names(SEAL)]
         sealed = {(seal[0], seal[1], seal[2].hex()) for seal in seals}
-        found = [id for id, fields in manifests.items() if (fields[0], fields[1], id) in sealed]
-        found = sorted(found, key=lambda id: manifests[id][5])[-1:]
-        if wanted:
-            found = [id for id in manifests if id.startswith(wanted)]
-        check(len(found) == 1, "there is no such snapshot, or more than one")
-        return manifests[found[0]]
+        found = [(self.signed(MANIFEST, name), name[-64:]) for name in self.names(MANIFEST)]
+        found = [(fields[5], id, fields) for fields, id in found if (fields[0], fields[1], id) in sealed]
+        check(found, "there is no sealed snapshot")
+        return max(found)[2]
 
     def record(self, kind: int, reference: Reference) -> bytes:
         """The content of a record: by its hint, else by the index."""
@@ -153,8 +156,8 @@ class Repository:
             end, key = 48 + count * 16384, self.keys.epochs[epoch]["index"]
             check(magic == MAGIC2 and len(raw) == end + fence_length + 16, "no tail, or lengths do not add up")
             fence = self.verify(SHARD, raw[:48], open_section(key, count, True, raw[end:-16], raw[:48]))
-            sealed = [raw[at : at + 16384] for at in range(48, end, 16384)]
-            blocks = [open_section(key, number, False, block, raw[:48]) for number, block in enumerate(sealed)]
+            starts = enumerate(range(48, end, 16384))
+            blocks = [open_section(key, number, False, raw[at : at + 16384], raw[:48]) for number, at in starts]
             rows = [block[at : at + 52] for block in blocks for at in range(0, 314 * 52, 52)]
             rows, filling = rows[: fence[0]], rows[fence[0] :]
             check(len(filling) < 314 and set(filling) <= {b"\xff" * 52}, "wrong number of entries, or filling")
@@ -169,3 +172,105 @@ class Repository:
             check(fence[6] == blake3(raw[48:end]).digest(), "hash of the blocks differs")
             check(fence[4] == (digest % (1 << 256)).to_bytes(32, "little"), "set digest differs")
             return result
+
+
+class TreeReader:
+    """Walks the tree of one snapshot and reads contents, verifying everything it meets."""
+
+    def __init__(self, repository: Repository, manifest: dict[int, Any]) -> None:
+        self.repository, self.manifest = repository, manifest
+        self.groups: dict[int, list[int]] = {}
+
+    def _fields(self, kind: int, reference: Reference, count: int) -> list[Any]:
+        fields = decode_cbor(self.repository.record(kind, reference), count)
+        return [fields[key] for key in range(count)]
+
+    def walk(self) -> Iterator[Node]:
+        """Every node in pre-order. Counts of directories and the hard-link table are checked on the way."""
+        root, places = self.manifest[11], self.manifest[12]
+        check(root[0] == b"" and root[1] == DIRECTORY and root[26] < 1 << 44, "the root is not a directory")
+        yield from self._walk(Node(b"", root, places, 1))
+        tables = [self._fields(TABLE, resolve(reference, places), 2) for _, reference in self.manifest[13]]
+        check([rows[0][0] for _, rows in tables] == [first for first, _ in self.manifest[13]], "table begins elsewhere")
+        expected = sorted([at, group[0], len(group)] for group in self.groups.values() if group[1:] for at in group)
+        check(expected == [row for _, rows in tables for row in rows], "hard-link table differs from the tree")
+
+    def _walk(self, node: Node) -> Iterator[Any]:
+        """A node and all below it; `return`s positions, bytes of files, and entries that are not directories."""
+        entry, kind, size = node.entry, node.entry[1], node.entry.get(7, 0)
+        with about(f"entry /{os.fsdecode(node.path)}"):
+            check(FILE <= kind <= BLOCK and (kind != FILE or 7 in entry), "unknown kind, or file without size")
+            check(kind != SYMLINK or size == len(entry[13]) <= 65536, "symlink to a target of another length")
+            check(len(entry.get(10, ())) <= 32 and not {10, 11} <= entry.keys(), "too much content")
+            edges = [0, *chain(*([offset, offset + length] for offset, length in entry.get(19, ()))), size]
+            check(edges == sorted(edges), "sparse map is not in order")
+        if 9 in entry:
+            self.groups.setdefault(entry[9], []).append(node.position)
+        yield node
+        if kind != DIRECTORY:
+            return 1, size if kind == FILE else 0, 1
+        positions, directories, size, others = 1, 0, 0, 0
+        for child, places in self._page(resolve(entry[12], node.places), None, b"", 6) if 12 in entry else ():
+            path = os.path.join(node.path, child[0])
+            below = yield from self._walk(Node(path, child, places, node.position + positions))
+            positions, size, others = positions + below[0], size + below[1], others + below[2]
+            directories += child[1] == DIRECTORY
+        said = [entry[key] for key in (26, 27, 28, 29)]
+        check(said == [positions, directories, size, others], f"/{os.fsdecode(node.path)}: counts differ")
+        return positions, size, others
+
+    def _page(self, reference: Reference, first: bytes | None, after: bytes, depth: int) -> Iterator[Any]:
+        """The entries of a page or page index; `return`s their number, their positions and the last name."""
+        with about(f"tree page {reference.id.hex()}"):
+            check(depth > 0 and reference.length <= 2 * MIB, "over the limit, or nested too deeply")
+            kind, places, items = self._fields(TREE, reference, 3)
+            check(kind in (1, 2) and items, "empty, or neither page nor page index")
+            entries = positions = 0
+            for item in items:
+                name = item[0]
+                check(1 <= len(name) <= 4096 and name not in (b".", b"..") and not set(name) & {0, 0x2F}, "wrong name")
+                check(name > after and first in (None, name), "names are not sorted, or not as in the page index")
+                first = None
+                if kind == 1:
+                    yield item, places
+                    entries, positions, after = entries + 1, positions + item.get(26, 1), name
+                else:
+                    below = yield from self._page(resolve(item[3], places), name, after, depth - 1)
+                    entries, positions, after = entries + below[0], positions + below[1], below[2]
+                    check([entries, positions] == item[1:3], "counts differ from the pages")
+            return entries, positions, after
+
+    def content(self, value: list[Any], places: list[Any]) -> Iterator[bytes]:
+        """The chunks of a content value: references, or depth and reference of a list."""
+        if not value or isinstance(value[0], list):
+            for reference in value:
+                yield self.repository.record(DATA, resolve(reference, places))
+            return
+        depth, length = value[0], 0
+        found, below, rows = self._fields(LIST, resolve(value[1], places), 3)
+        check(1 <= found == depth <= 6 and 1 <= len(rows) <= 4096, "depth or length of a list is wrong")
+        for end, reference in rows:
+            for chunk in self.content([depth - 1, reference] if depth > 1 else [reference], below):
+                length += len(chunk)
+                yield chunk
+            check(length == end, "row of a list ends elsewhere")
+
+    def file_data(self, node: Node) -> Iterator[tuple[int, bytes]]:
+        """Offsets and bytes of the data of a file; size and hash, of whichever epoch, are checked before the end."""
+        entry = node.entry
+        extents = entry.get(19, [[0, entry[7]]])
+        remaining = [extent for extent in extents if extent[1]]
+        hashers = [blake3(key=keys["file hash"]) for keys in self.repository.keys.epochs.values()]
+        for chunk in self.content(entry.get(10) or entry.get(11) or [], node.places):
+            for hasher in hashers:
+                hasher.update(chunk)
+            while chunk:
+                check(remaining, "more content than its size")
+                offset, length = remaining.pop(0)
+                yield offset, chunk[:length]
+                if length > len(chunk):
+                    remaining.insert(0, [offset + len(chunk), length - len(chunk)])
+                chunk = chunk[length:]
+        check(not remaining or 24 in entry, "less content than its size")  # a placeholder may have none
+        tail = struct.pack(f"<{2 * len(extents)}QQ", *chain(*extents), entry[7]) if 19 in entry else b""
+        check(23 not in entry or entry[23] in [hasher.update(tail).digest() for hasher in hashers], "file hash differs")
