@@ -17,6 +17,7 @@ from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWN
 from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, TABLE, Reference,
                         Repository, TreeReader)  # fmt: skip
 
+
 def restore(tree: TreeReader, target: bytes) -> None:
     """Writes a snapshot into a new directory, without extended attributes, ACLs and what only Windows has."""
     special = {FIFO: stat.S_IFIFO, SOCKET: stat.S_IFSOCK, CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
@@ -130,6 +131,7 @@ def main() -> None:
     key.add_argument("--vectors", type=Path, help="only verify these vectors")
     parser.add_argument("--restore-to", type=os.fsencode, help="a new directory for the newest sealed snapshot")
     arguments = parser.parse_args()
+    sys.setrecursionlimit(20_000)  # a walk nests as deeply as the directories
     try:
         if arguments.vectors:
             return verify_vectors(json.loads(arguments.vectors.read_text()))
