@@ -152,7 +152,7 @@ def open_slot(name: str, slot: bytes, slot_kind: int, secret: bytes) -> Keys | N
     """The keys in a slot; `None` if the credential does not belong to it."""
     epoch, repository = parse_header(SLOT, name, slot)
     kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
-    check(len(slot) == 4096 and kind in (1, 2, 3) and (zero, function) == (0, kind == 1), "unknown slot kind or KDF")
+    check(len(slot) == 4096 and kind in (1, 2, 3) and (zero, function) == (0, kind == 1), "unknown kind or KDF")
     if kind != slot_kind:
         return None
     if kind == 1:
