@@ -102,7 +102,7 @@ def verify_pack(repository: Repository, kind: int, name: str) -> tuple[int, set[
         repository.open_record(record, reference, raw[offset : offset + stored])
         seen.add((record, reference))
         offset += stored
-    check(48 <= offset <= trailer_at and len(raw) == padme(offset + trailer_length + 48), "length is not the Padmé step")
+    check(48 <= offset <= trailer_at and len(raw) == padme(offset + trailer_length + 48), "length is no Padmé step")
     return len(raw), seen
 
 
