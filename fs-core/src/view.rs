@@ -224,10 +224,11 @@ impl View {
         }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
-        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
+        let mut fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
         shown.snapshots = Some(listed);
         let before = self.tree();
         let changed = fresh.changed_since(&before);
+        fresh.keep_former(&before);
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(changed)
     }
