@@ -4,6 +4,7 @@
 //! the view makes up. Every operation exists in one form with a [`Patience`]: without patience it answers from memory or says that it would have to wait, so
 //! that an adapter never blocks the kernel's thread.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -29,6 +30,7 @@ pub mod error;
 pub mod handle;
 pub mod inode;
 pub mod layout;
+pub mod link;
 
 use attr::Attr;
 use error::ViewError;
@@ -57,11 +59,22 @@ pub enum Owner {
     },
 }
 
+/// Where the symbolic links of snapshots lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Links {
+    /// As saved: absolute ones lead to the live system.
+    Raw,
+    /// Into the snapshot: [`link::inside`]. Hard links of one symbolic link then have numbers of their own, as what they say depends on their place.
+    Inside,
+}
+
 /// How to show a repository.
 #[derive(Clone, Debug)]
 pub struct ViewOptions {
     /// Whom the entries belong to.
     pub owner: Owner,
+    /// Where symbolic links lead.
+    pub links: Links,
     /// User and group of what the view makes up.
     pub mounter: (u32, u32),
     /// The time zone of folder names.
@@ -125,8 +138,25 @@ pub struct Listed {
 struct Node {
     inode: Inode,
     parent: u64,
+    /// Directories above it in the snapshot.
+    depth: usize,
     entry: Arc<Entry>,
     snapshot: Arc<Snapshot>,
+}
+
+/// An entry in its place, for as long as it is looked at.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    inode: Inode,
+    depth: usize,
+    entry: &'a Entry,
+    snapshot: &'a Snapshot,
+}
+
+impl Node {
+    fn line(&self) -> Line<'_> {
+        Line { inode: self.inode, depth: self.depth, entry: &self.entry, snapshot: &self.snapshot }
+    }
 }
 
 /// What the made-up tree was made of.
@@ -189,10 +219,11 @@ impl View {
         }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
-        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
+        let mut fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
         shown.snapshots = Some(listed);
         let before = self.tree();
         let changed = fresh.changed_since(&before);
+        fresh.keep_former(&before);
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(changed)
     }
@@ -300,7 +331,8 @@ impl View {
             return Ok(target.clone());
         }
         let node = self.node(&tree, patience, inode)?;
-        node.entry.target.clone().ok_or(Stop::Failed(ViewError::Invalid))
+        let target = node.entry.target.as_deref().ok_or(ViewError::Invalid)?;
+        Ok(self.target(target, node.line()).into_owned())
     }
 
     /// Reads exactly `length` bytes of a file, fewer only at its end.
@@ -433,7 +465,7 @@ impl View {
             Some(made_up) => Ok(self.virtual_attr(tree, inode, made_up)),
             None => {
                 let node = self.node(tree, patience, inode)?;
-                self.attr(patience, &node.snapshot, node.inode, &node.entry)
+                self.attr(patience, node.line())
             }
         }
     }
@@ -445,7 +477,8 @@ impl View {
             return Ok(node.clone());
         }
         let root = Inode { slot: inode.slot, position: ROOT_POSITION };
-        let top = || Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
+        let top =
+            || Node { inode: root, parent, depth: 0, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
         let mut node = self.recent_above(inode).unwrap_or_else(top);
         let mut directory = None;
         while node.inode.position != inode.position {
@@ -484,7 +517,7 @@ impl View {
     fn child(&self, parent: &Node, found: &Found) -> Node {
         let inode = child_inode(parent, found);
         let (entry, snapshot) = (Arc::new(found.entry().clone()), Arc::clone(&parent.snapshot));
-        let node = Node { inode, parent: parent.inode.number(), entry, snapshot };
+        let node = Node { inode, parent: parent.inode.number(), depth: parent.depth + 1, entry, snapshot };
         if node.entry.subtree.is_some() {
             lock(&self.nodes).put(inode.number(), node.clone());
         }
@@ -521,14 +554,17 @@ impl View {
             // What is in it will be asked next.
             self.child(parent, found);
         }
-        self.attr(patience, &parent.snapshot, child_inode(parent, found), found.entry())
+        let (inode, depth) = (child_inode(parent, found), parent.depth + 1);
+        self.attr(patience, Line { inode, depth, entry: found.entry(), snapshot: &parent.snapshot })
     }
 
-    fn attr(&self, patience: Patience, snapshot: &Snapshot, mut inode: Inode, entry: &Entry) -> Answer<Attr> {
+    fn attr(&self, patience: Patience, line: Line<'_>) -> Answer<Attr> {
+        let Line { mut inode, entry, snapshot, .. } = line;
         let mut link_count = 1;
         if let Some(subtree) = &entry.subtree {
             link_count = 2 + subtree.directory_count;
         } else if entry.link_group.is_some()
+            && !(entry.kind == EntryKind::Symlink && self.options.links == Links::Inside)
             && let Some((leader, count)) = self.link_row(patience, snapshot, inode.position)?
         {
             (inode.position, link_count) = (leader, count);
@@ -548,7 +584,7 @@ impl View {
             uid: owner.0,
             gid: owner.1,
             link_count,
-            size: entry.size,
+            size: entry.target.as_deref().map_or(entry.size, |target| self.target(target, line).len() as u64),
             allocated: if entry.kind == EntryKind::File { present } else { 0 },
             mtime,
             ctime: entry.ctime.unwrap_or(mtime),
@@ -556,6 +592,14 @@ impl View {
             device: entry.device,
             windows_attributes: entry.windows_attributes,
         })
+    }
+
+    /// What a symbolic link says on the drive.
+    fn target<'t>(&self, target: &'t [u8], line: Line<'_>) -> Cow<'t, [u8]> {
+        match self.options.links {
+            Links::Raw => target.into(),
+            Links::Inside => link::inside(target, line.depth.saturating_sub(1)).into(),
+        }
     }
 
     /// Leader and link count of a hard-linked entry.

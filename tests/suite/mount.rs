@@ -9,15 +9,19 @@ use fs_core::storage::WriteStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::SlowStore;
 use fs_core::time::Zone;
-use fs_core::view::{Owner, View, ViewOptions};
+use fs_core::view::{Links, Owner, View, ViewOptions};
 use mount_linux::{Mount, MountOptions, mounts};
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 use tests::{Bench, access_list, acl, look, noise};
 
 pub(crate) fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
+    view_with(bench, state, Links::Raw)
+}
+
+pub(crate) fn view_with(bench: &Bench, state: Option<&Path>, links: Links) -> Arc<View> {
     let mounter = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    let options = ViewOptions { owner: Owner::AsSaved, mounter, zone: Zone::utc() };
+    let options = ViewOptions { owner: Owner::AsSaved, links, mounter, zone: Zone::utc() };
     Arc::new(View::new(bench.open().unwrap(), state, options).unwrap())
 }
 
@@ -149,6 +153,37 @@ fn attributes_of_a_later_snapshot_are_seen() {
     let mut names = [0u8; 100];
     let length = rustix::fs::llistxattr(&file, &mut names[..]).unwrap();
     assert_eq!(&names[..length], b"user.comment\0system.posix_acl_access\0");
+}
+
+#[test]
+fn links_lead_into_their_snapshot_if_wished() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, drive) = (place.path().join("source"), place.path().join("drive"));
+    std::fs::create_dir_all(source.join("deep/er")).unwrap();
+    std::fs::write(source.join("file"), "as it was").unwrap();
+    let up = "../".repeat(30);
+    let absolute = source.join("file");
+    std::os::unix::fs::symlink(&absolute, source.join("deep/er/absolute")).unwrap();
+    std::os::unix::fs::symlink(format!("{up}{}", absolute.strip_prefix("/").unwrap().display()), source.join("deep/escaping")).unwrap();
+    std::os::unix::fs::symlink("../../file", source.join("deep/er/relative")).unwrap();
+    std::fs::hard_link(source.join("deep/er/absolute"), source.join("twin")).unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(&source, None).unwrap();
+    std::fs::write(source.join("file"), "as it is").unwrap();
+    let mounted = mount(view_with(&bench, None, Links::Inside), &drive);
+    let saved = latest(&drive, &source).canonicalize().unwrap();
+    for link in ["deep/er/absolute", "deep/escaping", "deep/er/relative", "twin"] {
+        assert_eq!(std::fs::read_to_string(saved.join(link)).unwrap(), "as it was", "{link}");
+        let target = std::fs::read_link(saved.join(link)).unwrap();
+        assert_eq!(saved.join(link).symlink_metadata().unwrap().size(), target.as_os_str().len() as u64, "{link}");
+    }
+    assert_eq!(std::fs::read_link(saved.join("deep/er/relative")).unwrap(), Path::new("../../file"));
+    drop(mounted);
+    let _mounted = mount(view(&bench, None), &drive);
+    let saved = latest(&drive, &source).canonicalize().unwrap();
+    assert_eq!(std::fs::read_link(saved.join("deep/er/absolute")).unwrap(), absolute);
+    assert_eq!(std::fs::read_to_string(saved.join("deep/er/absolute")).unwrap(), "as it is");
+    assert_eq!(saved.join("twin").symlink_metadata().unwrap().ino(), saved.join("deep/er/absolute").symlink_metadata().unwrap().ino());
 }
 
 #[test]

@@ -199,3 +199,25 @@ fn fetching_ahead_never_waits_for_a_list() {
     assert!(!shown.ahead(inode, 0, 131_072).is_empty());
     assert_eq!(store.counts().requests(), 0);
 }
+
+#[test]
+fn what_was_found_before_a_refresh_is_read_after_it() {
+    let place = tempfile::tempdir().unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    let shown = view(&bench, None);
+    let status = || step(&shown, step(&shown, ROOT, b".yesterdrive"), b"status.json");
+    let read = |inode| shown.read(Patience::Wait, inode, 0, 4096);
+    let renew = || {
+        bench.backup(place.path(), None).unwrap();
+        shown.refresh().unwrap();
+    };
+    let first = status();
+    let text = read(first).unwrap();
+    renew();
+    assert_ne!(status(), first, "what changes is another file");
+    assert_eq!(read(first).unwrap(), text);
+    assert_eq!(shown.getattr(Patience::None, first).unwrap().size, text.len() as u64);
+    renew();
+    assert!(matches!(error(read(first)), ViewError::Stale), "one tree before, not all");
+    assert!(matches!(shown.check(first), Err(ViewError::Stale)));
+}

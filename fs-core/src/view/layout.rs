@@ -79,6 +79,8 @@ pub struct Folder {
 #[derive(Debug, Default)]
 pub struct Virtual {
     entries: HashMap<u64, Folder>,
+    /// Files and links of the tree before: whoever has found one just now may still read it.
+    former: HashMap<u64, Folder>,
     snapshots: HashMap<u32, (Arc<Snapshot>, u64)>,
     /// Names of the extended attributes that occur in any snapshot; `None` if one does not say.
     pub attribute_names: Option<AttributeNames>,
@@ -89,7 +91,16 @@ pub struct Virtual {
 impl Virtual {
     /// A made-up entry by its number.
     pub fn get(&self, inode: u64) -> Option<&Folder> {
-        self.entries.get(&inode)
+        self.entries.get(&inode).or_else(|| self.former.get(&inode))
+    }
+
+    /// Keeps what the tree before had for those who have found it there. No name leads to it any more.
+    pub fn keep_former(&mut self, before: &Self) {
+        let gone = before
+            .entries
+            .iter()
+            .filter(|(inode, entry)| !matches!(entry.kind, VirtualKind::Folder(_)) && !self.entries.contains_key(inode));
+        self.former = gone.map(|(inode, entry)| (*inode, entry.clone())).collect();
     }
 
     /// The snapshot in a slot and the folder that shows it.
