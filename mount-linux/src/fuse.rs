@@ -12,7 +12,7 @@ use fs_core::record::Reference;
 use fs_core::tree::EntryKind;
 use fs_core::view::attr::Attr;
 use fs_core::view::error::ViewError;
-use fs_core::view::{Answer, Patience, Stop, View};
+use fs_core::view::{Answer, Listed, Patience, Stop, View};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
@@ -26,6 +26,8 @@ use crate::pool::Pool;
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 /// What the view makes up changes with every new snapshot.
 const SHORTLY: Duration = Duration::from_secs(1);
+/// Bytes of one answer to a listing, as the kernel asks for them.
+const LISTING_SIZE: usize = 32 << 10;
 const ROOT_GENERATION: Generation = Generation(0);
 
 /// The drive as the kernel calls it.
@@ -139,6 +141,17 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     }
 }
 
+/// Lines of a directory that fill one answer, if each takes so many bytes beside its name.
+fn lines(view: &View, patience: Patience, inode: INodeNo, offset: u64, bytes_each: usize) -> Answer<Vec<Listed>> {
+    let (mut lines, mut room) = (Vec::new(), LISTING_SIZE);
+    view.readdir(patience, inode.0, offset, &mut |line| {
+        room = room.saturating_sub(bytes_each + line.name.len());
+        lines.push(line);
+        room > 0
+    })?;
+    Ok(lines)
+}
+
 impl Filesystem for Drive {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // READDIRPLUS only where the kernel sees that attributes are wanted; never together with cached listings, which would suppress it.
@@ -231,16 +244,7 @@ impl Filesystem for Drive {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let ask = move |view: &View, patience| {
-            let mut lines = Vec::new();
-            let mut room = 32 * 1024usize;
-            view.readdir(patience, inode.0, offset, &mut |line| {
-                room = room.saturating_sub(24 + line.name.len());
-                lines.push(line);
-                room > 0
-            })?;
-            Ok(lines)
-        };
+        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 24);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines
@@ -253,16 +257,7 @@ impl Filesystem for Drive {
     }
 
     fn readdirplus(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let ask = move |view: &View, patience| {
-            let mut lines = Vec::new();
-            let mut room = 32 * 1024usize;
-            view.readdir(patience, inode.0, offset, &mut |line| {
-                room = room.saturating_sub(152 + line.name.len());
-                lines.push(line);
-                room > 0
-            })?;
-            Ok(lines)
-        };
+        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 152);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines.iter().any(|line| {
