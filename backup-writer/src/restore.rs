@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -142,7 +143,8 @@ pub fn for_each_entry<E: From<ReadError>>(
     Ok(())
 }
 
-/// Restores `what` into the directory `target`: the contents of a directory, or a single entry under its name.
+/// Restores `what` into the directory `target`: the contents of a directory, or a single entry under its name. A target that is made here also gets the
+/// metadata of that directory.
 ///
 /// # Errors
 /// [`RestoreError`]. Everything that concerns single entries is a finding.
@@ -157,7 +159,8 @@ pub fn restore(
     let entry = entry_at(repository, snapshot, what)?;
     let entry = entry.ok_or_else(|| RestoreError::NotFound { snapshot: snapshot.id.short(), path: what.clone() })?;
     let fail = |source| RestoreError::Target { path: target.into(), source };
-    if !options.dry_run {
+    let is_new = !options.dry_run && !target.exists();
+    if is_new {
         std::fs::create_dir_all(target).map_err(fail)?;
     }
     let root = match rustix::fs::open(target, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
@@ -178,7 +181,12 @@ pub fn restore(
         files: AtomicU64::new(0),
         totals: (files_total, bytes_total),
     };
+    // A folder that stood there keeps what it is: somebody's home must not change its owner because a tree is restored into it.
+    let top = entry.clone();
     run.all(entry)?;
+    if is_new && top.subtree.is_some() && top.mtime.is_some() {
+        run.finish_target(target, &top);
+    }
     Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -386,6 +394,19 @@ impl Run<'_> {
                     self.finding(Severity::Warning, path, problem.to_string());
                 }
             }
+        }
+    }
+
+    /// The metadata of the directory whose contents the target has.
+    fn finish_target(&self, target: &Path, entry: &Entry) {
+        let Ok(whole) = target.canonicalize() else { return };
+        let (Some(parent), Some(name)) = (whole.parent(), whole.file_name().and_then(|name| Name::new(name.as_bytes()).ok())) else {
+            return;
+        };
+        let Ok(parent) = rustix::fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) else { return };
+        let options = MetadataOptions { owner: !self.options.as_me };
+        for problem in metadata::apply(self.repository, parent.as_fd(), &name, entry, options) {
+            self.finding(Severity::Warning, &TreePath::ROOT, problem.to_string());
         }
     }
 

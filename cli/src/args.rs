@@ -242,6 +242,14 @@ pub(crate) struct Check {
     pub(crate) read_data_subset: Option<ReadData>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Links {
+    /// As saved: absolute ones lead to the live system
+    Raw,
+    /// Rewritten so that following one stays in the snapshot
+    Inside,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Mount {
     /// An empty folder; made if it is not there
@@ -258,6 +266,9 @@ pub(crate) struct Mount {
     /// Let other users in, by the saved permissions
     #[arg(long)]
     pub(crate) allow_other: bool,
+    /// Where symbolic links lead: where they say, or into their snapshot
+    #[arg(long, value_enum, default_value_t = Links::Raw, value_name = "raw|inside")]
+    pub(crate) links: Links,
     /// What `--background` starts
     #[arg(long, hide = true)]
     pub(crate) detached: bool,

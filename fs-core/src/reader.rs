@@ -62,16 +62,25 @@ impl ContentReader {
     /// # Errors
     /// [`ReadError`].
     pub fn records(&self, range: Range<u64>) -> Result<Vec<Reference>, ReadError> {
+        Ok(self.records_in(Mode::Store, range)?.unwrap_or_default())
+    }
+
+    /// The same if the lists needed are in memory. Never waits for the store.
+    pub fn try_records(&self, range: Range<u64>) -> Option<Vec<Reference>> {
+        self.records_in(Mode::Memory, range).ok().flatten()
+    }
+
+    fn records_in(&self, mode: Mode, range: Range<u64>) -> Result<Option<Vec<Reference>>, ReadError> {
         let mut records: Vec<Reference> = Vec::new();
         for piece in self.pieces(range.start, range.end.min(self.size)) {
             let Piece::Data(mut at) = piece else { continue };
             while at.start < at.end {
-                let Some((record, start)) = self.record_at(Mode::Store, at.start)? else { break };
+                let Some((record, start)) = self.record_at(mode, at.start)? else { return Ok(None) };
                 at.start = start + u64::from(record.plain_len);
                 records.push(record);
             }
         }
-        Ok(records)
+        Ok(Some(records))
     }
 
     fn read_in(&self, mode: Mode, offset: u64, length: u64) -> Result<Option<Bytes>, ReadError> {

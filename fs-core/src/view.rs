@@ -4,35 +4,38 @@
 //! the view makes up. Every operation exists in one form with a [`Patience`]: without patience it answers from memory or says that it would have to wait, so
 //! that an adapter never blocks the kernel's thread.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use bytes::Bytes;
 use lru::LruCache;
 
+use crate::id::SnapshotId;
 use crate::path::Name;
-use crate::reader::ContentReader;
 use crate::record::Reference;
-use crate::repository::{ReadError, Repository, RepositoryError};
+use crate::repository::{Repository, RepositoryError};
 use crate::snapshot::Snapshot;
-use crate::snapshot::attributes::{ACL_ACCESS, ACL_DEFAULT, AttributeNames, names_of};
 use crate::time::{Timestamp, Zone};
 use crate::tree::page::{self, Found, Wanted};
-use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION, TreeError, Value};
+use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION};
 
+pub mod answer;
 pub mod attr;
+mod content;
 pub mod error;
 pub mod handle;
 pub mod inode;
 pub mod layout;
+pub mod link;
 
+pub use answer::{Answer, Listed, Patience, Stop};
 use attr::Attr;
 use error::ViewError;
 use handle::Handle;
 use inode::{Inode, SlotTable};
-use layout::{Folder, Virtual, VirtualKind};
+use layout::{Children, DOTS, Folder, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
 const NODES_KEPT: usize = 1 << 16;
@@ -55,67 +58,26 @@ pub enum Owner {
     },
 }
 
+/// Where the symbolic links of snapshots lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Links {
+    /// As saved: absolute ones lead to the live system.
+    Raw,
+    /// Into the snapshot: [`link::inside`]. Hard links of one symbolic link then have numbers of their own, as what they say depends on their place.
+    Inside,
+}
+
 /// How to show a repository.
 #[derive(Clone, Debug)]
 pub struct ViewOptions {
     /// Whom the entries belong to.
     pub owner: Owner,
+    /// Where symbolic links lead.
+    pub links: Links,
     /// User and group of what the view makes up.
     pub mounter: (u32, u32),
     /// The time zone of folder names.
     pub zone: Zone,
-}
-
-/// Whether an operation may wait for the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
-    /// Answer from memory or not at all.
-    None,
-    /// Whatever it takes, up to the deadline of the store.
-    Wait,
-}
-
-/// Why an operation gave no answer.
-#[derive(Debug)]
-pub enum Stop {
-    /// It would have to wait for the store: ask again with patience.
-    WouldWait,
-    /// It failed.
-    Failed(ViewError),
-}
-
-impl From<ViewError> for Stop {
-    fn from(error: ViewError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<ReadError> for Stop {
-    fn from(error: ReadError) -> Self {
-        Self::Failed(if error.is_damage() { ViewError::Damaged(error) } else { ViewError::Unreachable(error) })
-    }
-}
-
-impl From<TreeError> for Stop {
-    fn from(error: TreeError) -> Self {
-        ReadError::from(error).into()
-    }
-}
-
-/// What an operation answers.
-pub type Answer<T> = Result<T, Stop>;
-
-/// One line of a directory.
-#[derive(Clone, Debug)]
-pub struct Listed {
-    /// Name; `.` and `..` included.
-    pub name: Vec<u8>,
-    /// What `stat` would tell.
-    pub attr: Attr,
-    /// Where to go on after this line.
-    pub next: u64,
-    /// Whether the name may come to mean something else: then nobody should remember it for long.
-    pub moves: bool,
 }
 
 /// An entry of a snapshot, found.
@@ -123,8 +85,33 @@ pub struct Listed {
 struct Node {
     inode: Inode,
     parent: u64,
+    /// Directories above it in the snapshot.
+    depth: usize,
     entry: Arc<Entry>,
     snapshot: Arc<Snapshot>,
+}
+
+/// An entry in its place, for as long as it is looked at.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    inode: Inode,
+    depth: usize,
+    entry: &'a Entry,
+    snapshot: &'a Snapshot,
+}
+
+impl Node {
+    fn line(&self) -> Line<'_> {
+        Line { inode: self.inode, depth: self.depth, entry: &self.entry, snapshot: &self.snapshot }
+    }
+}
+
+/// What the made-up tree was made of.
+#[derive(Debug)]
+struct Shown {
+    slots: SlotTable,
+    /// The snapshots and whether they were sealed; `None` before the first look.
+    snapshots: Option<Vec<(SnapshotId, bool)>>,
 }
 
 /// All snapshots of a repository as one tree. Shared between threads.
@@ -132,7 +119,7 @@ struct Node {
 pub struct View {
     repository: Arc<Repository>,
     options: ViewOptions,
-    slots: Mutex<SlotTable>,
+    shown: Mutex<Shown>,
     tree: RwLock<Arc<Virtual>>,
     nodes: Mutex<LruCache<u64, Node>>,
     recent: Mutex<VecDeque<Node>>,
@@ -146,12 +133,12 @@ impl View {
     /// # Errors
     /// [`RepositoryError`] if the snapshots cannot be listed.
     pub fn new(repository: Arc<Repository>, state: Option<&Path>, options: ViewOptions) -> Result<Self, RepositoryError> {
-        let slots = SlotTable::open(state);
+        let shown = Shown { slots: SlotTable::open(state), snapshots: None };
         let kept = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let view = Self {
             repository,
             options,
-            slots: Mutex::new(slots),
+            shown: Mutex::new(shown),
             tree: RwLock::default(),
             nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
             recent: Mutex::default(),
@@ -172,30 +159,54 @@ impl View {
     /// [`RepositoryError`]; the view then stays as it was.
     pub fn refresh(&self) -> Result<Vec<u64>, RepositoryError> {
         let snapshots = self.repository.snapshots()?;
-        let mut slots = lock(&self.slots);
+        let mut shown = lock(&self.shown);
+        let listed: Vec<_> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot.sealed)).collect();
+        if shown.snapshots.as_ref() == Some(&listed) {
+            return Ok(Vec::new());
+        }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
-        let fresh = layout::build(&snapshots, &self.options.zone, &mut |id| slots.slot(id), &location, now);
+        let mut fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
+        shown.snapshots = Some(listed);
         let before = self.tree();
         let changed = fresh.changed_since(&before);
+        fresh.keep_former(&before);
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
         Ok(changed)
     }
 
-    /// Finds a name in a directory.
+    /// Whether a number still means something: its snapshot may have been forgotten, or what the view makes up may have changed.
+    ///
+    /// # Errors
+    /// [`ViewError::Stale`].
+    pub fn check(&self, inode: u64) -> Result<(), ViewError> {
+        let tree = self.tree();
+        let known = tree.get(inode).is_some() || tree.snapshot(Inode::from_number(inode).slot).is_some();
+        known.then_some(()).ok_or(ViewError::Stale)
+    }
+
+    /// Finds a name in a directory, and whether it may come to mean something else. `.` is the entry itself, whatever it is, and `..` its directory: those
+    /// who export the drive come back with a number that we have forgotten.
     ///
     /// # Errors
     /// [`Stop`], like all operations.
     pub fn lookup(&self, patience: Patience, parent: u64, name: &[u8]) -> Answer<(Attr, bool)> {
         let tree = self.tree();
-        if let Some(folder) = tree.get(parent) {
-            let VirtualKind::Folder(folder) = &folder.kind else { return Err(ViewError::NotDirectory.into()) };
-            let child = *folder.get(name).ok_or(ViewError::NotFound)?;
-            return Ok((self.getattr(patience, child)?, tree.get(child).is_some()));
+        if name == b"." {
+            return Ok((self.attr_in(&tree, patience, parent)?, tree.get(parent).is_some()));
         }
-        let node = self.node(patience, parent)?;
+        if let Some(made_up) = tree.get(parent) {
+            let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
+            let child = if name == b".." { Some(made_up.parent) } else { folder.get(name) };
+            // Also the folder of a snapshot moves: when it is sealed or forgotten.
+            return Ok((self.attr_in(&tree, patience, child.ok_or(ViewError::NotFound)?)?, true));
+        }
+        let node = self.node(&tree, patience, parent)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
+        }
+        if name == b".." {
+            return Ok((self.attr_in(&tree, patience, node.parent)?, tree.get(node.parent).is_some()));
         }
         let found = self.find(patience, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
         Ok((self.attr_of_child(patience, &node, &found)?, false))
@@ -206,14 +217,7 @@ impl View {
     /// # Errors
     /// [`Stop`].
     pub fn getattr(&self, patience: Patience, inode: u64) -> Answer<Attr> {
-        let tree = self.tree();
-        match tree.get(inode) {
-            Some(made_up) => Ok(self.virtual_attr(inode, made_up)),
-            None => {
-                let node = self.node(patience, inode)?;
-                self.attr(patience, &node.snapshot, node.inode, &node.entry)
-            }
-        }
+        self.attr_in(&self.tree(), patience, inode)
     }
 
     /// Lines of a directory from `offset` on, as many as `more` takes: it returns whether it has room for another.
@@ -224,29 +228,29 @@ impl View {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
-            return self.read_virtual(patience, (inode, made_up.parent), folder, offset, more);
+            return self.read_virtual((&tree, patience), (inode, made_up.parent), folder, offset, more);
         }
-        let node = self.node(patience, inode)?;
+        let node = self.node(&tree, patience, inode)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
         }
         for (number, name, inode) in [(0, &b"."[..], inode), (1, b"..", node.parent)] {
             if offset <= number {
-                let attr = self.getattr(patience, inode)?;
+                let attr = self.attr_in(&tree, patience, inode)?;
                 if !more(Listed { name: name.to_vec(), attr, next: number + 1, moves: false }) {
                     return Ok(());
                 }
             }
         }
-        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(2)))?;
-        let mut given = offset < 2;
+        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(DOTS)))?;
+        let mut given = offset < DOTS;
         while let Some(found) = next {
             let attr = match self.attr_of_child(patience, &node, &found) {
                 Ok(attr) => attr,
                 Err(_) if given => return Ok(()),
                 Err(stop) => return Err(stop),
             };
-            let line = Listed { name: found.entry().name_bytes().to_vec(), attr, next: found.entry_index + 3, moves: false };
+            let line = Listed { name: found.entry().name_bytes().to_vec(), attr, next: DOTS + found.entry_index + 1, moves: false };
             if !more(line) {
                 return Ok(());
             }
@@ -273,112 +277,9 @@ impl View {
             let VirtualKind::Link(target) = &made_up.kind else { return Err(ViewError::Invalid.into()) };
             return Ok(target.clone());
         }
-        let node = self.node(patience, inode)?;
-        node.entry.target.clone().ok_or(Stop::Failed(ViewError::Invalid))
-    }
-
-    /// Reads exactly `length` bytes of a file, fewer only at its end.
-    ///
-    /// # Errors
-    /// [`Stop`]; never zeros instead of data.
-    pub fn read(&self, patience: Patience, inode: u64, offset: u64, length: u64) -> Answer<Bytes> {
-        let tree = self.tree();
-        if let Some(made_up) = tree.get(inode) {
-            let VirtualKind::File(bytes) = &made_up.kind else { return Err(ViewError::IsDirectory.into()) };
-            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-            return Ok(bytes.slice(at(offset)..at(offset.saturating_add(length))));
-        }
-        let handle = self.handle(patience, inode)?;
-        match patience {
-            Patience::None => handle.reader.try_read(offset, length).ok_or(Stop::WouldWait),
-            Patience::Wait => Ok(handle.reader.read(offset, length)?),
-        }
-    }
-
-    /// Records that a reader of this file will want next, after it has read a range: empty unless it reads on from where it was.
-    pub fn ahead(&self, inode: u64, offset: u64, length: u64) -> Vec<Reference> {
-        let Ok(handle) = self.handle(Patience::None, inode) else { return Vec::new() };
-        let Some(range) = handle.advance(offset, length) else { return Vec::new() };
-        let mut records = handle.reader.records(range).unwrap_or_default();
-        records.retain(|record| self.repository.cached_data(&record.id).is_none());
-        records
-    }
-
-    /// The names of a file's extended attributes.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    pub fn xattr_names(&self, patience: Patience, inode: u64) -> Answer<Vec<Vec<u8>>> {
-        let tree = self.tree();
-        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
-            return Ok(Vec::new());
-        }
-        let entry = self.node(patience, inode)?.entry;
-        Ok(names_of(&entry).map(<[u8]>::to_vec).collect())
-    }
-
-    /// The value of an extended attribute. One that no entry of its snapshot has is answered without looking at the entry.
-    ///
-    /// # Errors
-    /// [`Stop`]. [`ViewError::Unsupported`] for names of the system's own that no snapshot has: `ls` then asks for them once and not at every file.
-    pub fn xattr(&self, patience: Patience, inode: u64, name: &[u8]) -> Answer<Bytes> {
-        let tree = self.tree();
-        let of_system = name.starts_with(b"system.") || name.starts_with(b"security.");
-        if of_system && tree.attribute_names.as_ref().is_some_and(|names| !names.contains(name)) {
-            return Err(ViewError::Unsupported.into());
-        }
-        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
-            return Err(ViewError::NoAttribute.into());
-        }
-        let entry = self.node(patience, inode)?.entry;
-        let acl = match name {
-            ACL_ACCESS => entry.acl.access.clone(),
-            ACL_DEFAULT => entry.acl.default.clone(),
-            _ => None,
-        };
-        if let Some(acl) = acl {
-            return Ok(acl.into());
-        }
-        let value = entry.xattrs.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        match value.ok_or(ViewError::NoAttribute)? {
-            Value::Inline(bytes) => Ok(bytes.clone().into()),
-            Value::Stored { size, content } => {
-                let reader = ContentReader::new(Arc::clone(&self.repository), *size, content.clone(), None);
-                match patience {
-                    Patience::None => reader.try_read(0, *size).ok_or(Stop::WouldWait),
-                    Patience::Wait => Ok(reader.read(0, *size)?),
-                }
-            }
-        }
-    }
-
-    /// Where data or a hole begins at or after an offset.
-    ///
-    /// # Errors
-    /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
-    pub fn seek(&self, patience: Patience, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
-        let (size, sparse) = match self.tree().get(inode) {
-            Some(_) => (self.getattr(patience, inode)?.size, None),
-            None => {
-                let entry = self.node(patience, inode)?.entry;
-                (entry.size, entry.sparse.clone())
-            }
-        };
-        if offset >= size {
-            return Err(ViewError::NoMoreData.into());
-        }
-        let Some(extents) = sparse else { return Ok(if to_data { offset } else { size }) };
-        let mut at = offset;
-        for extent in extents.iter().filter(|extent| extent.offset + extent.length > offset) {
-            if to_data {
-                return Ok(at.max(extent.offset));
-            }
-            if extent.offset > at {
-                return Ok(at);
-            }
-            at = extent.offset + extent.length;
-        }
-        if to_data { Err(ViewError::NoMoreData.into()) } else { Ok(at) }
+        let node = self.node(&tree, patience, inode)?;
+        let target = node.entry.target.as_deref().ok_or(ViewError::Invalid)?;
+        Ok(self.target(target, node.line()).into_owned())
     }
 
     /// Bytes and entries of all snapshots that are the newest of their host and set: what a restore of everything would write.
@@ -390,15 +291,25 @@ impl View {
         Arc::clone(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn node(&self, patience: Patience, number: u64) -> Answer<Node> {
+    fn attr_in(&self, tree: &Virtual, patience: Patience, inode: u64) -> Answer<Attr> {
+        match tree.get(inode) {
+            Some(made_up) => Ok(self.virtual_attr(tree, inode, made_up)),
+            None => {
+                let node = self.node(tree, patience, inode)?;
+                self.attr(patience, node.line())
+            }
+        }
+    }
+
+    fn node(&self, tree: &Virtual, patience: Patience, number: u64) -> Answer<Node> {
+        let inode = Inode::from_number(number);
+        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         if let Some(node) = lock(&self.nodes).get(&number) {
             return Ok(node.clone());
         }
-        let inode = Inode::from_number(number);
-        let tree = self.tree();
-        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         let root = Inode { slot: inode.slot, position: ROOT_POSITION };
-        let top = || Node { inode: root, parent, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
+        let top =
+            || Node { inode: root, parent, depth: 0, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
         let mut node = self.recent_above(inode).unwrap_or_else(top);
         let mut directory = None;
         while node.inode.position != inode.position {
@@ -437,7 +348,7 @@ impl View {
     fn child(&self, parent: &Node, found: &Found) -> Node {
         let inode = child_inode(parent, found);
         let (entry, snapshot) = (Arc::new(found.entry().clone()), Arc::clone(&parent.snapshot));
-        let node = Node { inode, parent: parent.inode.number(), entry, snapshot };
+        let node = Node { inode, parent: parent.inode.number(), depth: parent.depth + 1, entry, snapshot };
         if node.entry.subtree.is_some() {
             lock(&self.nodes).put(inode.number(), node.clone());
         }
@@ -454,34 +365,22 @@ impl View {
         })
     }
 
-    fn handle(&self, patience: Patience, inode: u64) -> Answer<Arc<Handle>> {
-        if let Some(handle) = lock(&self.handles).get(&inode) {
-            return Ok(Arc::clone(handle));
-        }
-        let node = self.node(patience, inode)?;
-        match node.entry.kind {
-            EntryKind::File => {}
-            EntryKind::Directory => return Err(ViewError::IsDirectory.into()),
-            _ => return Err(ViewError::Invalid.into()),
-        }
-        let handle = Arc::new(Handle::new(ContentReader::of_file(Arc::clone(&self.repository), &node.entry)));
-        lock(&self.handles).put(inode, Arc::clone(&handle));
-        Ok(handle)
-    }
-
     fn attr_of_child(&self, patience: Patience, parent: &Node, found: &Found) -> Answer<Attr> {
         if found.entry().subtree.is_some() {
             // What is in it will be asked next.
             self.child(parent, found);
         }
-        self.attr(patience, &parent.snapshot, child_inode(parent, found), found.entry())
+        let (inode, depth) = (child_inode(parent, found), parent.depth + 1);
+        self.attr(patience, Line { inode, depth, entry: found.entry(), snapshot: &parent.snapshot })
     }
 
-    fn attr(&self, patience: Patience, snapshot: &Snapshot, mut inode: Inode, entry: &Entry) -> Answer<Attr> {
+    fn attr(&self, patience: Patience, line: Line<'_>) -> Answer<Attr> {
+        let Line { mut inode, entry, snapshot, .. } = line;
         let mut link_count = 1;
         if let Some(subtree) = &entry.subtree {
             link_count = 2 + subtree.directory_count;
         } else if entry.link_group.is_some()
+            && !(entry.kind == EntryKind::Symlink && self.options.links == Links::Inside)
             && let Some((leader, count)) = self.link_row(patience, snapshot, inode.position)?
         {
             (inode.position, link_count) = (leader, count);
@@ -501,7 +400,7 @@ impl View {
             uid: owner.0,
             gid: owner.1,
             link_count,
-            size: entry.size,
+            size: entry.target.as_deref().map_or(entry.size, |target| self.target(target, line).len() as u64),
             allocated: if entry.kind == EntryKind::File { present } else { 0 },
             mtime,
             ctime: entry.ctime.unwrap_or(mtime),
@@ -509,6 +408,14 @@ impl View {
             device: entry.device,
             windows_attributes: entry.windows_attributes,
         })
+    }
+
+    /// What a symbolic link says on the drive.
+    fn target<'t>(&self, target: &'t [u8], line: Line<'_>) -> Cow<'t, [u8]> {
+        match self.options.links {
+            Links::Raw => target.into(),
+            Links::Inside => link::inside(target, line.depth.saturating_sub(1)).into(),
+        }
     }
 
     /// Leader and link count of a hard-linked entry.
@@ -524,12 +431,12 @@ impl View {
         Ok(row.map(|row| (row.leader, row.link_count)))
     }
 
-    fn virtual_attr(&self, inode: u64, made_up: &Folder) -> Attr {
+    fn virtual_attr(&self, tree: &Virtual, inode: u64, made_up: &Folder) -> Attr {
         let (kind, mode, size, link_count) = match &made_up.kind {
             VirtualKind::Folder(children) => {
                 // A folder has a name for each subfolder's `..`; what is no made-up link or file is one.
-                let is_folder = |child: &&u64| self.tree().get(**child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
-                (EntryKind::Directory, 0o555, 0, 2 + children.values().filter(is_folder).count() as u64)
+                let is_folder = |child: u64| tree.get(child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
+                (EntryKind::Directory, 0o555, 0, 2 + children.after(0).filter(|(_, _, child)| is_folder(*child)).count() as u64)
             }
             VirtualKind::Link(target) => (EntryKind::Symlink, 0o777, target.len() as u64, 1),
             VirtualKind::File(bytes) => (EntryKind::File, 0o444, bytes.len() as u64, 1),
@@ -555,18 +462,16 @@ impl View {
 
     fn read_virtual(
         &self,
-        patience: Patience,
+        (tree, patience): (&Virtual, Patience),
         (inode, parent): (u64, u64),
-        folder: &std::collections::BTreeMap<Vec<u8>, u64>,
+        children: &Children,
         offset: u64,
         more: &mut dyn FnMut(Listed) -> bool,
     ) -> Answer<()> {
-        let dots = [(b".".to_vec(), inode), (b"..".to_vec(), parent)];
-        let children = folder.iter().map(|(name, child)| (name.clone(), *child));
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        for ((name, child), next) in dots.into_iter().chain(children).zip(1..).skip(skipped) {
-            let attr = self.getattr(patience, child)?;
-            if !more(Listed { name, attr, next, moves: true }) {
+        let dots = [(1, &b"."[..], inode), (DOTS, b"..", parent)].into_iter().filter(|(next, _, _)| *next > offset);
+        for (next, name, child) in dots.chain(children.after(offset.max(DOTS))) {
+            let attr = self.attr_in(tree, patience, child)?;
+            if !more(Listed { name: name.to_vec(), attr, next, moves: true }) {
                 break;
             }
         }
@@ -576,11 +481,6 @@ impl View {
 
 fn child_inode(parent: &Node, found: &Found) -> Inode {
     Inode { slot: parent.inode.slot, position: parent.inode.position + found.position_offset }
-}
-
-/// The attributes that occur in the snapshot of an entry, if it says.
-fn listed_attributes(tree: &Virtual, inode: u64) -> Option<&AttributeNames> {
-    tree.snapshot(Inode::from_number(inode).slot)?.0.manifest.attribute_names.as_ref()
 }
 
 /// A name that can stand in a path: host names and tags come from elsewhere.

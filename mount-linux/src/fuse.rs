@@ -1,12 +1,18 @@
 //! One callback, three steps: decode, ask the view, reply. What is not in memory is asked again by the pool, which takes the reply along.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crossbeam_channel::Sender;
+use fs_core::record::Reference;
+use fs_core::tree::EntryKind;
+use fs_core::view::attr::Attr;
 use fs_core::view::error::ViewError;
-use fs_core::view::{Answer, Patience, Stop, View};
+use fs_core::view::{Answer, Listed, Patience, Stop, View};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
@@ -20,6 +26,8 @@ use crate::pool::Pool;
 const FOR_EVER: Duration = Duration::from_secs(86_400);
 /// What the view makes up changes with every new snapshot.
 const SHORTLY: Duration = Duration::from_secs(1);
+/// Bytes of one answer to a listing, as the kernel asks for them.
+const LISTING_SIZE: usize = 32 << 10;
 const ROOT_GENERATION: Generation = Generation(0);
 
 /// The drive as the kernel calls it.
@@ -27,11 +35,17 @@ const ROOT_GENERATION: Generation = Generation(0);
 pub(crate) struct Drive {
     view: Arc<View>,
     pool: Arc<Pool>,
+    /// Whether the kernel lets users in by ACLs too and not by the mode alone.
+    by_acls: bool,
+    /// Whether the kernel opens files without telling us, once it is told that we have nothing to say.
+    opens_alone: bool,
+    /// Dropped last: says that the drive is over.
+    _until_over: Sender<()>,
 }
 
 impl Drive {
-    pub(crate) fn new(view: Arc<View>) -> Self {
-        Self { view, pool: Pool::new() }
+    pub(crate) fn new(view: Arc<View>, by_acls: bool, until_over: Sender<()>) -> Self {
+        Self { view, pool: Pool::new(), by_acls, opens_alone: false, _until_over: until_over }
     }
 
     /// Asks at once, and again with patience in the pool if that would wait. `reply` is called once.
@@ -41,18 +55,47 @@ impl Drive {
         ask: impl Fn(&View, Patience) -> Answer<T> + Send + 'static,
         done: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
     ) {
-        match ask(&self.view, Patience::None) {
-            Ok(value) => done(reply, Ok(value)),
-            Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
-            Err(Stop::WouldWait) => {
+        match tried(|| ask(&self.view, Patience::None)) {
+            Some(result) => done(reply, result),
+            None => {
                 let view = Arc::clone(&self.view);
-                self.pool.demand(move || match ask(&view, Patience::Wait) {
-                    Ok(value) => done(reply, Ok(value)),
-                    Err(Stop::Failed(error)) => done(reply, Err(logged(&error))),
-                    Err(Stop::WouldWait) => done(reply, Err(Errno::EIO)),
-                });
+                self.pool.demand(move || done(reply, tried(|| ask(&view, Patience::Wait)).unwrap_or(Err(Errno::EIO))));
             }
         }
+    }
+
+    /// Fetches what a reader will want next, one job for each record so that they come at the same time. Only where their list must be read first,
+    /// one job does it all.
+    fn fetch_ahead(&self, inode: u64, range: Range<u64>) {
+        let fetch = |view: &View, record: &Reference| drop(view.repository().data(record));
+        match self.view.missing(Patience::None, inode, range.clone()) {
+            Ok(records) => {
+                for record in records {
+                    let view = Arc::clone(&self.view);
+                    self.pool.ahead(move || fetch(&view, &record));
+                }
+            }
+            Err(Stop::WouldWait) => {
+                let view = Arc::clone(&self.view);
+                self.pool.ahead(move || {
+                    let records = view.missing(Patience::Wait, inode, range).unwrap_or_default();
+                    records.iter().for_each(|record| fetch(&view, record));
+                });
+            }
+            // Whoever reads there will be told.
+            Err(Stop::Failed(_)) => {}
+        }
+    }
+}
+
+/// An answer as the kernel wants it; `None` if it would have to be waited for. A panic costs this answer: it must not end the thread, without which
+/// everybody who touches the drive would hang.
+fn tried<T>(ask: impl FnOnce() -> Answer<T>) -> Option<Result<T, Errno>> {
+    match std::panic::catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(Ok(value)) => Some(Ok(value)),
+        Ok(Err(Stop::Failed(error))) => Some(Err(logged(&error))),
+        Ok(Err(Stop::WouldWait)) => None,
+        Err(_) => Some(Err(Errno::EIO)),
     }
 }
 
@@ -73,8 +116,13 @@ fn logged(error: &ViewError) -> Errno {
     errno(error)
 }
 
-fn lifetime(moves: bool) -> &'static Duration {
-    if moves { &SHORTLY } else { &FOR_EVER }
+fn lifetime(attr: &Attr, moves: bool) -> &'static Duration {
+    match (moves, attr.kind) {
+        (false, _) => &FOR_EVER,
+        // What changes is another file then: its name is asked for whenever it is opened.
+        (true, EntryKind::File) => &Duration::ZERO,
+        (true, _) => &SHORTLY,
+    }
 }
 
 /// Slot 0 holds what the view makes up.
@@ -93,17 +141,30 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     }
 }
 
+/// Lines of a directory that fill one answer, if each takes so many bytes beside its name.
+fn lines(view: &View, patience: Patience, inode: INodeNo, offset: u64, bytes_each: usize) -> Answer<Vec<Listed>> {
+    let (mut lines, mut room) = (Vec::new(), LISTING_SIZE);
+    view.readdir(patience, inode.0, offset, &mut |line| {
+        room = room.saturating_sub(bytes_each + line.name.len());
+        lines.push(line);
+        room > 0
+    })?;
+    Ok(lines)
+}
+
 impl Filesystem for Drive {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // READDIRPLUS only where the kernel sees that attributes are wanted; never together with cached listings, which would suppress it.
-        let wanted = InitFlags::FUSE_DO_READDIRPLUS
+        let mut wanted = InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_EXPORT_SUPPORT;
+        wanted.set(InitFlags::FUSE_POSIX_ACL, self.by_acls);
         if let Err(unsupported) = config.add_capabilities(wanted) {
             let _ = config.add_capabilities(wanted - unsupported);
         }
+        self.opens_alone = config.add_capabilities(InitFlags::FUSE_NO_OPEN_SUPPORT).is_ok();
         let _ = config.set_max_background(64);
         Ok(())
     }
@@ -112,7 +173,7 @@ impl Filesystem for Drive {
         let name = name.as_bytes().to_vec();
         let ask = move |view: &View, patience| view.lookup(patience, parent.0, &name);
         self.answer(reply, ask, |reply, found| match found {
-            Ok((attr, moves)) => reply.entry(lifetime(moves), &attributes(&attr), ROOT_GENERATION),
+            Ok((attr, moves)) => reply.entry(lifetime(&attr, moves), &attributes(&attr), ROOT_GENERATION),
             Err(error) => reply.error(error),
         });
     }
@@ -123,7 +184,7 @@ impl Filesystem for Drive {
             reply,
             move |view, patience| view.getattr(patience, inode.0),
             move |reply, attr| match attr {
-                Ok(attr) => reply.attr(lifetime(moves), &attributes(&attr)),
+                Ok(attr) => reply.attr(lifetime(&attr, moves), &attributes(&attr)),
                 Err(error) => reply.error(error),
             },
         );
@@ -140,11 +201,16 @@ impl Filesystem for Drive {
         );
     }
 
-    fn open(&self, _request: &Request, _inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() == fuser::OpenAccMode::O_RDONLY {
-            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        } else {
-            reply.error(Errno::EROFS);
+    fn open(&self, _request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        match self.view.check(inode.0) {
+            // Saves two of four messages for a small file. It keeps what it has read, as it would with the flag.
+            Ok(()) if self.opens_alone => reply.error(Errno::ENOSYS),
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            // The kernel then asks again for the name, which may lead to what came after.
+            Err(error) => reply.error(errno(&error)),
         }
     }
 
@@ -160,10 +226,13 @@ impl Filesystem for Drive {
         reply: ReplyData,
     ) {
         let length = u64::from(size);
-        for record in self.view.ahead(inode.0, offset, length) {
-            let view = Arc::clone(&self.view);
-            self.pool.ahead(move || drop(view.repository().data(&record)));
-        }
+        let _ = tried(|| {
+            let range = self.view.ahead(inode.0, offset, length);
+            if !range.is_empty() {
+                self.fetch_ahead(inode.0, range);
+            }
+            Ok(())
+        });
         self.answer(
             reply,
             move |view, patience| view.read(patience, inode.0, offset, length),
@@ -175,16 +244,7 @@ impl Filesystem for Drive {
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let ask = move |view: &View, patience| {
-            let mut lines = Vec::new();
-            let mut room = 32 * 1024usize;
-            view.readdir(patience, inode.0, offset, &mut |line| {
-                room = room.saturating_sub(24 + line.name.len());
-                lines.push(line);
-                room > 0
-            })?;
-            Ok(lines)
-        };
+        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 24);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines
@@ -197,21 +257,19 @@ impl Filesystem for Drive {
     }
 
     fn readdirplus(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let ask = move |view: &View, patience| {
-            let mut lines = Vec::new();
-            let mut room = 32 * 1024usize;
-            view.readdir(patience, inode.0, offset, &mut |line| {
-                room = room.saturating_sub(152 + line.name.len());
-                lines.push(line);
-                room > 0
-            })?;
-            Ok(lines)
-        };
+        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 152);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines.iter().any(|line| {
                     let name = OsStr::from_bytes(&line.name);
-                    reply.add(INodeNo(line.attr.inode), line.next, name, lifetime(line.moves), &attributes(&line.attr), ROOT_GENERATION)
+                    reply.add(
+                        INodeNo(line.attr.inode),
+                        line.next,
+                        name,
+                        lifetime(&line.attr, line.moves),
+                        &attributes(&line.attr),
+                        ROOT_GENERATION,
+                    )
                 });
                 reply.ok();
             }
@@ -226,7 +284,12 @@ impl Filesystem for Drive {
 
     fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let name = name.as_bytes().to_vec();
-        let ask = move |view: &View, patience| view.xattr(patience, inode.0, &name);
+        // The kernel that asks for an ACL to let somebody in takes "not supported" for a refusal.
+        let is_for_kernel = self.by_acls && name.starts_with(b"system.posix_acl_");
+        let ask = move |view: &View, patience| match view.xattr(patience, inode.0, &name) {
+            Err(Stop::Failed(ViewError::Unsupported)) if is_for_kernel => Err(ViewError::NoAttribute.into()),
+            answer => answer,
+        };
         self.answer(reply, ask, move |reply, value| reply_xattr(reply, size, value.map(|value| value.to_vec())));
     }
 
@@ -339,5 +402,18 @@ impl Filesystem for Drive {
 
     fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_one_answer() {
+        let number = |answer: Option<Result<(), Errno>>| answer.map(|result| result.map_err(|error| error.code()));
+        assert_eq!(number(tried(|| panic!("as a test"))), Some(Err(Errno::EIO.code())));
+        assert_eq!(number(tried(|| Err(ViewError::NotFound.into()))), Some(Err(Errno::ENOENT.code())));
+        assert_eq!(number(tried(|| Err(Stop::WouldWait))), None);
     }
 }

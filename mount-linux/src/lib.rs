@@ -11,19 +11,24 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded};
 use fs_core::view::View;
-use fuser::{BackgroundSession, Config, INodeNo, MountOption, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, SessionACL};
 
 mod errno;
 mod fuse;
 pub mod mounts;
 mod pool;
 
+use mounts::Mounted;
+
+/// How long unmounting waits for a thread of ours that waits for the store.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
 /// How to mount.
 #[derive(Clone, Debug)]
 pub struct MountOptions {
-    /// Let other users in, by the permissions of the entries. Only root may, unless the system's configuration says otherwise.
+    /// Let other users in, by the permissions and ACLs of the entries. Only root may, unless the system's configuration says otherwise.
     pub allow_other: bool,
     /// How often to look for new snapshots.
     pub refresh_every: Duration,
@@ -58,7 +63,17 @@ pub enum MountError {
 pub struct Mount {
     path: PathBuf,
     session: Option<BackgroundSession>,
-    refresher: Option<(Sender<()>, JoinHandle<()>)>,
+    /// Disconnected when the session has let go of the file system.
+    over: Receiver<()>,
+    refresher: Option<Refresher>,
+}
+
+/// The thread that looks for new snapshots: told to stop by one channel, it says by the other that it has.
+#[derive(Debug)]
+struct Refresher {
+    stop: Sender<()>,
+    stopped: Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
 /// Mounts a view on an empty folder.
@@ -80,21 +95,27 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
     config.n_threads = cfg!(target_os = "linux").then_some(4);
     config.clone_fd = cfg!(target_os = "linux");
-    let filesystem = fuse::Drive::new(Arc::clone(&view));
+    let (until_over, over) = bounded(0);
+    let filesystem = fuse::Drive::new(Arc::clone(&view), options.allow_other, until_over);
     let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
     raise_read_ahead(&path);
-    let notifier = session.notifier();
-    let (stop, stopped) = bounded(0);
-    let every = options.refresh_every;
-    let refresher = std::thread::spawn(move || {
-        while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+    let refresher = start_refresher(view, session.notifier(), options.refresh_every);
+    Ok(Mount { path, over, session: Some(session), refresher: Some(refresher) })
+}
+
+fn start_refresher(view: Arc<View>, notifier: Notifier, every: Duration) -> Refresher {
+    let (stop, told) = bounded::<()>(0);
+    let (stopping, stopped) = bounded::<()>(0);
+    let thread = std::thread::spawn(move || {
+        let _stopping = stopping;
+        while told.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
             match view.refresh() {
                 Ok(changed) => changed.into_iter().for_each(|inode| drop(notifier.inval_inode(INodeNo(inode), 0, 0))),
                 Err(error) => tracing::warn!(%error, "new snapshots cannot be looked for"),
             }
         }
     });
-    Ok(Mount { path, session: Some(session), refresher: Some((stop, refresher)) })
+    Refresher { stop, stopped, thread }
 }
 
 impl Mount {
@@ -103,19 +124,38 @@ impl Mount {
         &self.path
     }
 
-    /// Waits until somebody unmounts it.
+    /// Whether somebody has unmounted it and nobody uses it any more.
+    pub fn is_over(&self) -> bool {
+        self.over.try_recv() == Err(TryRecvError::Disconnected)
+    }
+
+    /// Waits until somebody unmounts it and nobody uses it any more.
     ///
     /// # Errors
     /// The session's.
     pub fn wait(mut self) -> std::io::Result<()> {
-        let result = self.session.take().map_or(Ok(()), BackgroundSession::join);
+        let _ = self.over.recv();
+        let result = self.end_session();
         self.stop_refresher();
         result
     }
 
+    /// Ends a session that is over or will be. Its own end unmounts what is at the path, whatever that is by then (in 0.18 its check for that says the
+    /// opposite): so it is forgotten where another drive has taken the place.
+    fn end_session(&mut self) -> std::io::Result<()> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        if mounts::list().iter().any(|mount| mount.path == self.path) {
+            std::mem::forget(session);
+            return Ok(());
+        }
+        if self.is_over() { session.join() } else { Ok(()) }
+    }
+
     fn stop_refresher(&mut self) {
-        if let Some((stop, thread)) = self.refresher.take() {
-            drop(stop);
+        let Some(Refresher { stop, stopped, thread }) = self.refresher.take() else { return };
+        drop(stop);
+        // It may be waiting for a store that does not answer: then it ends by itself when the call does.
+        if stopped.recv_timeout(STOP_WITHIN) == Err(RecvTimeoutError::Disconnected) {
             let _ = thread.join();
         }
     }
@@ -123,13 +163,16 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        self.stop_refresher();
-        if let Some(session) = self.session.take() {
-            if let Err(error) = mounts::unmount(&self.path, true) {
-                tracing::debug!(%error, "already unmounted");
-            }
-            drop(session);
+        if self.session.is_some()
+            && !self.is_over()
+            && let Err(error) = mounts::unmount(&self.path, true)
+        {
+            tracing::warn!(%error, "the drive stays mounted");
         }
+        if let Err(error) = self.end_session() {
+            tracing::debug!(%error, "the session ended badly");
+        }
+        self.stop_refresher();
     }
 }
 
@@ -156,7 +199,7 @@ fn check_place(path: &Path, forbidden: &[PathBuf]) -> Result<PathBuf, MountError
 
 /// The kernel reads 128 KiB ahead on FUSE; a privileged mounter may raise that. Best effort: our own fetching ahead works without it.
 fn raise_read_ahead(path: &Path) {
-    if let Some(device) = mounts::list().into_iter().find(|mount| mount.path == path).map(|mount| mount.device) {
+    if let Some(Mounted { device, .. }) = mounts::list().into_iter().rfind(|mount| mount.path == path) {
         let _ = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), "1024");
     }
 }

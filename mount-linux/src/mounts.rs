@@ -22,22 +22,22 @@ pub fn list() -> Vec<Mounted> {
 
 fn parse(mountinfo: &[u8]) -> Vec<Mounted> {
     let ours = |line: &[u8]| {
-        let text = String::from_utf8_lossy(line);
-        let (fields, kind) = text.split_once(" - ")?;
-        let mut fields = fields.split(' ').skip(2);
-        let (device, path) = (fields.next()?.to_owned(), fields.nth(1)?.to_owned());
+        // Number, parent, device, root, mount point, options, optional fields, a dash, type, source, options.
+        let mut fields = line.split(|&b| b == b' ');
+        let device = String::from_utf8(fields.nth(2)?.to_vec()).ok()?;
+        let path = fields.nth(1)?;
+        let mut kind = fields.skip_while(|field| *field != b"-").skip(1);
         // The helper that mounts for ordinary users keeps the subtype, a mount by root itself does not.
-        let is_ours = ["fuse.yesterdrive ", "fuse yesterdrive "].iter().any(|ours| kind.starts_with(ours));
-        is_ours.then(|| Mounted { path: unescape(&path), device })
+        let is_ours = matches!((kind.next()?, kind.next()?), (b"fuse.yesterdrive", _) | (b"fuse", b"yesterdrive"));
+        is_ours.then(|| Mounted { path: unescape(path), device })
     };
     mountinfo.split(|&b| b == b'\n').filter_map(ours).collect()
 }
 
 /// The kernel writes blanks and the like as three octal digits.
-fn unescape(text: &str) -> PathBuf {
+fn unescape(mut rest: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt as _;
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
+    let mut bytes = Vec::with_capacity(rest.len());
     while let Some((&first, after)) = rest.split_first() {
         let octal =
             after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|digits| u8::from_str_radix(digits, 8).ok());
@@ -57,7 +57,20 @@ fn unescape(text: &str) -> PathBuf {
 
 /// Whether a mount is there whose program has died.
 pub fn is_dead(path: &Path) -> bool {
-    matches!(rustix::fs::stat(path), Err(Errno::NOTCONN))
+    // The kernel may still remember what `stat` told; this it asks anew.
+    matches!(rustix::fs::statfs(path), Err(Errno::NOTCONN))
+}
+
+/// The path of a mount point as the system lists it. Its own last part is not followed: a dead mount cannot be.
+pub fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    if let Ok(whole) = path.canonicalize() {
+        return Ok(whole);
+    }
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok(folder.canonicalize()?.join(name)),
+        _ => Ok(path),
+    }
 }
 
 /// Unmounts a drive; `lazily` also while somebody uses it: it then disappears at once and ends with its last user.
@@ -82,6 +95,8 @@ pub fn unmount(path: &Path, lazily: bool) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt as _;
+
     use super::*;
 
     #[test]
@@ -89,8 +104,9 @@ mod tests {
         let info = b"36 35 98:0 / /mnt1 rw,noatime - ext3 /dev/root rw\n\
             40 35 0:45 / /home/anna/my\\040drive ro,nosuid shared:3 - fuse.yesterdrive yesterdrive ro,user_id=0\n\
             41 35 0:46 / /x ro - fuse.other other ro\n\
-            42 35 0:47 / /y ro - fuse yesterdrive ro\n";
-        let mounted = |path: &str, device: &str| Mounted { path: path.into(), device: device.into() };
-        assert_eq!(parse(info), [mounted("/home/anna/my drive", "0:45"), mounted("/y", "0:47")]);
+            42 35 0:47 / /y ro - fuse yesterdrive ro\n\
+            43 35 0:48 / /\xff ro - fuse yesterdrive ro\n";
+        let mounted = |path: &[u8], device: &str| Mounted { path: std::ffi::OsStr::from_bytes(path).into(), device: device.into() };
+        assert_eq!(parse(info), [mounted(b"/home/anna/my drive", "0:45"), mounted(b"/y", "0:47"), mounted(b"/\xff", "0:48")]);
     }
 }

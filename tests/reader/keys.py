@@ -1,157 +1,173 @@
-"""Headers, key slots, role bundles and the keys of an epoch: FORMAT.md, sections 3 and 4."""
-
-from __future__ import annotations
+"""The constructions that every object stands on, key slots and keys: FORMAT.md, sections 1 to 4."""
 
 import hmac
+import re
 import struct
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cbor2
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from mnemonic import Mnemonic
 
-import argparse
-import re
-from hpke import derive_private_key, exporter_secret, hpke_export, public_key
-from wire import B16, B32, CONTEXT, DATA_PACK, FormatError, MAGIC, META_PACK, OWNER, READER, SESSION, SLOT, TIME, U16, U8, anything, check, check_map, decode_cbor, each, gcm_open, kdf, open_section, text, unpad
-
-@dataclass(frozen=True)
-class Header:
-    """The first 48 bytes of an object, checked."""
-
-    kind: int
-    epoch: int
-    repository: bytes
-    salt: bytes
-    bytes: bytes
+CONTEXT = "yesterdrive 2026-11 format1 "
+MAGIC, MAGIC2 = bytes.fromhex("895944520D0A1A0A"), bytes.fromhex("594452540D0A1A0A")
+CONFIG, SLOT, DEVICE, SESSION, DATA_PACK, META_PACK, SHARD, CATALOGUE, MANIFEST, SEAL = range(1, 11)
+OWNER, READER, WRITER, MAINTAINER = range(1, 5)
+MIB = 1024 * 1024
+# Keys by their number in a bundle; all but the pairs are derived from MS by these names.
+EPOCH_KEYS = {2: "id data", 3: "id tree", 4: "file hash", 5: "chunker", 6: "structure", 7: "index", 8: "catalogue",
+              13: "psk data", 14: "psk tree", 9: "sk data", 10: "sk tree", 11: "pk data", 12: "pk tree"}  # fmt: skip
 
 
-def parse_header(name: str, kind: int, raw: bytes) -> Header:
-    check(len(raw) >= 48, name, "shorter than its header")
-    magic, got_kind, suite, version, epoch, flags, repository, salt = struct.unpack("<8sBBHHH16s16s", raw[:48])
-    check(magic == MAGIC, name, "wrong magic")
-    check(got_kind == kind, name, f"kind {got_kind} does not fit the name")
-    check((suite, version, flags) == (1, 1, 0), name, f"unknown suite {suite}, version {version} or flags {flags}")
-    check(epoch >= 1, name, "key epoch is 0")
-    if kind in (SLOT, SESSION, DATA_PACK, META_PACK):
-        check(salt.hex() == name.rsplit("/", 1)[1], name, "salt differs from the name")
-    return Header(kind, epoch, repository, salt, raw[:48])
+class FormatError(Exception):
+    """An object is not as the format says."""
 
 
-EPOCH_KEYS = ["K_id_data", "K_id_tree", "K_file", "K_cdc", "K_struct", "K_index", "K_cat", "sk_data", "sk_tree", "pk_data", "pk_tree",
-              "PSK_data", "PSK_tree"]  # fmt: skip
-PURPOSES = {"K_id_data": "id data", "K_id_tree": "id tree", "K_file": "file hash", "K_cdc": "chunker", "K_struct": "structure",
-            "K_index": "index", "K_cat": "catalogue", "PSK_data": "psk data", "PSK_tree": "psk tree"}  # fmt: skip
+def check(condition: Any, message: str) -> None:
+    if not condition:
+        raise FormatError(message)
 
 
-def epoch_keys(epoch: dict[int, Any], role: int, where: str) -> dict[str, bytes]:
-    """The keys of one epoch by name: derived from MS for an owner, as they stand in the bundle for a reader."""
-    if role == OWNER:
-        check_map(epoch, {0: U16, 1: B32}, {}, where)
-        keys = {name: kdf(purpose, epoch[1]) for name, purpose in PURPOSES.items()}
-        for pair in ("data", "tree"):
-            keys[f"sk_{pair}"] = derive_private_key(kdf(f"hpke {pair}", epoch[1]))
-        return keys
-    check_map(epoch, {0: U16} | {key: B32 for key in (2, 3, 4, *range(6, 15))}, {5: B32}, where)
-    keys = {name: epoch[key] for key, name in enumerate(EPOCH_KEYS, 2) if key in epoch}
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Whatever a wrong byte makes the libraries raise becomes a `FormatError` that names the object."""
+    try:
+        yield
+    except Exception as error:
+        raise FormatError(f"{what}: {str(error) or type(error).__name__}") from error
+
+
+def mac(key: bytes, data: bytes) -> bytes:
+    return blake3(data, key=key).digest()
+
+
+def kdf(purpose: str, key: bytes) -> bytes:
+    return blake3(key, derive_key_context=CONTEXT + purpose).digest()
+
+
+def open_section(key: bytes, number: int, last: bool, sealed: bytes, header: bytes) -> bytes:
+    return AESGCM(mac(key, header)).decrypt(number.to_bytes(11, "little") + bytes([last]), sealed, header)
+
+
+def unpad(body: bytes, total: int = 0) -> bytes:
+    """The content of `u32 n ‖ n bytes ‖ zeros`, which must be `total` bytes, or end at the next multiple of 1024."""
+    end = 4 + int.from_bytes(body[:4], "little")
+    check(end <= len(body) == (total or -(-end // 1024) * 1024) and not any(body[end:]), "wrong length or filling")
+    return body[4:end]
+
+
+def padme(length: int) -> int:
+    exponent = length.bit_length() - 1
+    step = 1 << (exponent - exponent.bit_length())
+    return -(-length // step) * step
+
+
+def decode_cbor(data: bytes, fields: int = 0) -> Any:
+    """Decodes deterministic CBOR; a map must have so many first keys, others are ignored."""
+    value = cbor2.loads(data, max_depth=8)
+    check(cbor2.dumps(value, canonical=True) == data, "CBOR is not deterministic")  # `cbor2` reads laxly
+    check(not fields or value.keys() >= set(range(fields)), "not all keys are there")
+    return value
+
+
+def parse_header(kind: int, name: str, raw: bytes) -> tuple[int, bytes]:
+    """Epoch and repository id."""
+    magic, *fixed, epoch, flags, repository, salt = struct.unpack("<8sBBHHH16s16s", raw[:48])
+    check((magic, *fixed, flags) == (MAGIC, kind, 1, 1, 0), "unknown magic, suite, version or flags, or another kind")
+    named_by_salt = kind in (SLOT, SESSION, DATA_PACK, META_PACK)
+    check(not named_by_salt or name.endswith("/" + salt.hex()), "salt differs from the name")
+    return epoch, repository
+
+
+# HPKE (RFC 9180): mode_psk, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, export-only
+KEM_SUITE, HPKE_SUITE = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\xff\xff"
+
+
+def extract(suite: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:
+    return hmac.digest(salt, b"HPKE-v1" + suite + label + ikm, "sha256")
+
+
+def expand(suite: bytes, prk: bytes, label: bytes, info: bytes) -> bytes:
+    """32 bytes: one round of HKDF-Expand."""
+    return hmac.digest(prk, b"\x00\x20HPKE-v1" + suite + label + info + b"\x01", "sha256")
+
+
+def epoch_keys(epoch: dict[int, Any], role: int) -> dict[str, bytes]:
+    """The keys of one epoch: derived from MS for an owner, as they stand in the bundle for a reader."""
+    if role == READER:
+        return {name: epoch[key] for key, name in EPOCH_KEYS.items() if name != "chunker"}
+    keys = {name: kdf(name, epoch[1]) for name in EPOCH_KEYS.values()}
     for pair in ("data", "tree"):
-        check(public_key(keys[f"sk_{pair}"]) == keys[f"pk_{pair}"], where, f"pk_{pair} is not the public key of sk_{pair}")
+        prk = extract(KEM_SUITE, b"", b"dkp_prk", kdf(f"hpke {pair}", epoch[1]))
+        sk = expand(KEM_SUITE, prk, b"sk", b"")
+        keys[f"sk {pair}"] = bytes([sk[0] & 248, *sk[1:31], sk[31] & 127 | 64])  # clamped, as in the vectors
+        keys[f"pk {pair}"] = X25519PrivateKey.from_private_bytes(keys[f"sk {pair}"]).public_key().public_bytes_raw()
     return keys
 
 
 class Keys:
     """An opened role bundle."""
 
-    def __init__(self, bundle: bytes, where: str) -> None:
-        fields = decode_cbor(bundle, where)
-        check_map(fields, {0: U8, 1: U8, 2: B16, 3: B32, 4: each(anything)}, {5: B32, 6: B16, 7: B32}, where)
-        check(fields[0] == 1, where, "unknown bundle version")
-        check(fields[1] in (OWNER, READER), where, f"role {fields[1]} cannot read content; use the key of an owner or reader")
-        self.role: int = fields[1]
-        self.repository: bytes = fields[2]
-        self.root = Ed25519PublicKey.from_public_bytes(fields[3])
-        self.epochs = {epoch[0]: epoch_keys(epoch, self.role, where) for epoch in fields[4]}
-        check(self.epochs and len(self.epochs) == len(fields[4]), where, "no epoch, or one twice")
-        self._exporters: dict[tuple[int, int, bytes], bytes] = {}
+    def __init__(self, bundle: bytes) -> None:
+        fields = decode_cbor(bundle, 5)
+        version, self.role, self.repository, self.root = [fields[key] for key in range(4)]
+        check(version == 1 and self.role in (OWNER, READER), "unknown version, or a role that cannot read content")
+        self.epochs = {epoch[0]: epoch_keys(epoch, self.role) for epoch in fields[4]}
 
-    def key(self, epoch: int, name: str, where: str) -> bytes:
-        check(epoch in self.epochs, where, f"no keys of epoch {epoch}")
-        return self.epochs[epoch][name]
-
-    def export(self, epoch: int, pair: int, enc: bytes, label: str, where: str) -> bytes:
-        """`export(enc, label)` with the data (1) or tree (2) pair."""
-        suffix = {1: "data", 2: "tree"}[pair]
-        private_key, psk = self.key(epoch, f"sk_{suffix}", where), self.key(epoch, f"PSK_{suffix}", where)
-        if (epoch, pair, enc) not in self._exporters:
-            info = CONTEXT.encode() + b"hpke" + self.repository + struct.pack("<HB", epoch, pair)
-            try:
-                secret = exporter_secret(enc, private_key, info, psk, b"yesterdrive psk")
-            except ValueError as error:  # an enc of low order
-                raise FormatError(f"{where}: enc is not a public key") from error
-            self._exporters[epoch, pair, enc] = secret
-        return hpke_export(self._exporters[epoch, pair, enc], (CONTEXT + label).encode())
+    @cache
+    def export(self, epoch: int, pair: str, enc: bytes, label: str) -> bytes:
+        """`export(enc, label)` with the data or tree pair."""
+        info = CONTEXT.encode() + b"hpke" + self.repository + struct.pack("<HB", epoch, 1 if pair == "data" else 2)
+        private_key, public_key, psk = [self.epochs[epoch][f"{name} {pair}"] for name in ("sk", "pk", "psk")]
+        shared = X25519PrivateKey.from_private_bytes(private_key).exchange(X25519PublicKey.from_public_bytes(enc))
+        prk = extract(KEM_SUITE, b"", b"eae_prk", shared)
+        shared_secret = expand(KEM_SUITE, prk, b"shared_secret", enc + public_key)
+        psk_id_hash = extract(HPKE_SUITE, b"", b"psk_id_hash", b"yesterdrive psk")
+        schedule = b"\x01" + psk_id_hash + extract(HPKE_SUITE, b"", b"info_hash", info)
+        secret = expand(HPKE_SUITE, extract(HPKE_SUITE, shared_secret, b"secret", psk), b"exp", schedule)
+        return expand(HPKE_SUITE, secret, b"sec", (CONTEXT + label).encode())
 
 
-@dataclass(frozen=True)
-class Credential:
-    """What the user brought: the slot kind that it opens, and the bytes."""
-
-    slot_kind: int
-    secret: bytes
-
-
-def read_credential(arguments: argparse.Namespace) -> Credential:
-    if arguments.password_file:
-        password = Path(arguments.password_file).read_bytes()
-        return Credential(1, password.removesuffix(b"\n").removesuffix(b"\r"))
-    if arguments.recovery_file:
-        words = " ".join(Path(arguments.recovery_file).read_text("utf-8").lower().split())
-        check(len(words.split(" ")) == 24, arguments.recovery_file, "a recovery code has 24 words")
-        try:
-            return Credential(2, bytes(Mnemonic("english").to_entropy(words)))
-        except (LookupError, ValueError) as error:
-            raise FormatError(f"{arguments.recovery_file}: not a recovery code") from error
-    match = re.fullmatch("yesterdrive-key-1:([0-9a-f]{64})\n", Path(arguments.key_file).read_text("ascii"))
-    check(match, arguments.key_file, "not a key file")
-    return Credential(3, bytes.fromhex(match[1]))
+def read_credential(slot_kind: int, file: Path) -> bytes:
+    """The bytes that open slots of a kind: 1 a password, 2 a recovery code, 3 a key file."""
+    if slot_kind == 1:
+        return file.read_bytes().removesuffix(b"\n").removesuffix(b"\r")
+    if slot_kind == 2:
+        words = file.read_text("utf-8").lower().split()
+        check(len(words) == 24, "a recovery code has 24 words")
+        return bytes(Mnemonic("english").to_entropy(words))
+    match = re.fullmatch("yesterdrive-key-1:([0-9a-f]{64})\n", file.read_text("ascii"))
+    check(match, "not a key file")
+    return bytes.fromhex(match[1])
 
 
-def slot_kek(credential: Credential, slot: bytes, name: str) -> bytes:
-    """The key-encryption key of a slot, after its parameters passed the bounds."""
-    kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
-    check(zero == 0 and function == (kind == 1), name, "unknown key derivation")
-    salt = slot[64:96]
-    if kind == 1:
-        check_argon2(memory, passes, lanes, name)
-        return hash_secret_raw(credential.secret, salt, passes, memory, lanes, 32, Type.ID, 0x13)
-    check((memory, passes, lanes) == (0, 0, 0), name, "Argon2id parameters without Argon2id")
-    return kdf("slot recovery" if kind == 2 else "slot key file", credential.secret + salt)
-
-
-def check_argon2(memory: int, passes: int, lanes: int, name: str) -> None:
-    check(65_536 <= memory <= 4_194_304, name, f"Argon2id memory of {memory} KiB is out of bounds")
-    check((1 if memory >= 1_048_576 else 3) <= passes <= 64, name, f"{passes} Argon2id passes are out of bounds")
-    check(1 <= lanes <= 16, name, f"{lanes} Argon2id lanes are out of bounds")
-
-
-def open_slot(credential: Credential, slot: bytes, name: str) -> Keys | None:
+def open_slot(name: str, slot: bytes, slot_kind: int, secret: bytes) -> Keys | None:
     """The keys in a slot; `None` if the credential does not belong to it."""
-    header = parse_header(name, SLOT, slot)
-    check(len(slot) == 4096, name, "a slot has 4096 bytes")
-    check(blake3(slot[:4064]).digest() == slot[4064:], name, "its bytes do not have the hash at its end")
-    check(slot[48] in (1, 2, 3), name, f"unknown slot kind {slot[48]}")
-    if slot[48] != credential.slot_kind:
+    epoch, repository = parse_header(SLOT, name, slot)
+    kind, function, zero, memory, passes, lanes = struct.unpack("<BBHIII", slot[48:64])
+    check(blake3(slot[:4064]).digest() == slot[4064:], "its bytes do not have the hash at its end")
+    check(len(slot) == 4096 and kind in (1, 2, 3) and (zero, function) == (0, kind == 1), "unknown kind or KDF")
+    if kind != slot_kind:
         return None
-    kek = slot_kek(credential, slot, name)
+    if kind == 1:
+        passes_min = 1 if memory >= 1_048_576 else 3
+        bounds = 65_536 <= memory <= 4_194_304 and passes_min <= passes <= 64 and 1 <= lanes <= 16
+        check(bounds, f"Argon2id with {memory} KiB, {passes} passes and {lanes} lanes is out of bounds")
+        kek = hash_secret_raw(secret, slot[64:96], passes, memory, lanes, 32, Type.ID, 0x13)
+    else:
+        check((memory, passes, lanes) == (0, 0, 0), "Argon2id parameters without Argon2id")
+        kek = kdf("slot recovery" if kind == 2 else "slot key file", secret + slot[64:96])
     if not hmac.compare_digest(kdf("slot commit", kek), slot[96:128]):
         return None
-    bundle = gcm_open(kdf("slot wrap", kek), slot[128:140], slot[396:4064], slot[:396], name)
-    keys = Keys(unpad(bundle, 3652, name), name)
-    check(header.repository == keys.repository, name, "repository id differs from the bundle's")
-    label = open_section(keys.key(header.epoch, "K_struct", name), 0, True, slot[140:396], header.bytes, name)
-    fields = check_map(decode_cbor(unpad(label, 240, name), name), {0: text, 1: U8, 2: U8, 3: TIME}, {}, name)
-    check((fields[1], fields[2]) == (keys.role, slot[48]), name, "label and slot disagree")
+    keys = Keys(unpad(AESGCM(kdf("slot wrap", kek)).decrypt(slot[128:140], slot[396:4064], slot[:396]), 3652))
+    label = open_section(keys.epochs[epoch]["structure"], 0, True, slot[140:396], slot[:48])
+    _, role, kind, _ = [decode_cbor(unpad(label, 240), 4)[key] for key in range(4)]
+    check((repository, role, kind) == (keys.repository, keys.role, slot_kind), "header or label differ")
     return keys

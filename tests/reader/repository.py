@@ -1,360 +1,276 @@
-"""Objects and records of a repository, each verified before it is used: FORMAT.md, sections 2, 5, 6, 9, 11 and 12."""
+"""Objects, records and trees of a repository, each verified before it is used: FORMAT.md, sections 5 to 12."""
 
-from __future__ import annotations
-
+import os
 import re
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import zstandard
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keys import Credential, Header, Keys, open_slot, parse_header
-from wire import B16, B32, BLOCK_ENTRIES, BLOCK_SIZE, CONFIG, CONTEXT, DATA, DATA_PACK, DEVICE, ENTRY_SIZE, FormatError, LIST, MAGIC2, MAINTAINER, MANIFEST, META_PACK, MIB, NAMED_BY_HASH, NAMES, OWNER, PLACE, READER, RECORD_MAX, REFERENCE, SEAL, SESSION, SHARD, SIZE_MAX, SLOT, Shape, TABLE, TIME, TREE, U16, U32, U64, U8, WRITER, anything, check, check_map, data, data_of, decode_cbor, each, gcm_open, integer, mac, maybe, open_section, row, text, unpad_1024
+from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAINER, MANIFEST, META_PACK, MIB, OWNER,
+                  SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
+                  open_slot, parse_header, unpad)  # fmt: skip
 
-class Store:
-    """Objects as files below a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def names(self, kind: int) -> list[str]:
-        """The names of all objects of a kind, sorted. Anything else is not part of the repository."""
-        top = self.root / NAMES[kind].split("/")[0]
-        found = (path.relative_to(self.root).as_posix() for path in top.rglob("*") if path.is_file())
-        return sorted(name for name in found if self.match(kind, name))
-
-    def match(self, kind: int, name: str) -> re.Match[str] | None:
-        match = re.fullmatch(NAMES[kind], name)
-        return None if match and kind in (DATA_PACK, META_PACK) and name[5:7] != name[8:10] else match
-
-    def read(self, kind: int, name: str) -> bytes:
-        path = self.root / name
-        size = path.stat().st_size
-        check(size <= SIZE_MAX.get(kind, MIB), name, f"{size} bytes are over the limit")
-        raw = path.read_bytes()
-        check(kind not in NAMED_BY_HASH or blake3(raw).hexdigest() == name[-64:], name, "hash differs from the name")
-        return raw
-
-    def read_range(self, name: str, offset: int, length: int) -> bytes | None:
-        try:
-            with open(self.root / name, "rb") as file:
-                file.seek(offset)
-                return file.read(length)
-        except FileNotFoundError:
-            return None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where records lie, and with which HPKE value they were sealed."""
-
-    pack: bytes
-    epoch: int
-    enc: bytes
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Names one record, with a hint where it is."""
-
-    id: bytes
-    length: int
-    codec: int
-    place: Place
-    offset: int
-    stored: int
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A manifest that passed its checks."""
-
-    name: str
-    epoch: int
-    fields: dict[int, Any]
-    places: list[Place]
-    sealed: bool
-
-    @property
-    def id(self) -> str:
-        return self.name[-64:]
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A device that the root key vouches for."""
-
-    key: Ed25519PublicKey
-    role: int
-
-
-def parse_places(value: list[list[Any]]) -> list[Place]:
-    return [Place(*place) for place in value]
-
-
-def resolve(value: list[Any], places: list[Place], where: str) -> Reference:
-    """A reference that has the right shape already, with its place looked up."""
-    check(value[3] < len(places), where, "reference to a place that is not listed")
-    check(value[2] in (0, 1) and 1 <= value[1] <= RECORD_MAX, where, "reference with an unknown codec or a wrong length")
-    return Reference(value[0], value[1], value[2], places[value[3]], value[4], value[5])
-
-
-def decompress(z: bytes, codec: int, length: int, where: str) -> bytes:
-    """Undoes the codec into exactly `length` bytes, and never allocates more."""
-    check(1 <= length <= RECORD_MAX, where, "record has a wrong length")
-    if codec == 0:
-        check(len(z) == length, where, "record has a wrong length")
-        return z
-    check(codec == 1, where, f"unknown codec {codec}")
-    try:
-        claimed = zstandard.get_frame_parameters(z).content_size
-        check(claimed in (length, zstandard.CONTENTSIZE_UNKNOWN), where, "zstd frame of a wrong length")
-        plain = zstandard.ZstdDecompressor().decompress(z, max_output_size=length, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise FormatError(f"{where}: does not decompress") from error
-    check(len(plain) == length, where, "record has a wrong length")
-    return plain
-
-
-MANIFEST_FIELDS: dict[int, Shape] = {
-    0: B16, 1: U64, 2: maybe(B32), 3: each(row(B16, U64, B32)), 4: TIME, 5: TIME, 6: maybe(TIME), 7: text, 8: text, 9: each(anything),
-    10: each(text), 11: anything, 12: each(PLACE), 13: each(row(U64, REFERENCE)), 14: anything, 15: each(REFERENCE), 16: text,
-    17: maybe(B32), 18: integer,
+DATA, TREE, LIST, TABLE = range(1, 5)
+FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = range(1, 8)
+HEX32, HEX64, AA = "[0-9a-f]{32}", "[0-9a-f]{64}", r"([0-9a-f]{2})/\1[0-9a-f]{30}"
+NAMES = {
+    CONFIG: rf"repo/\d{{10}}-{HEX64}", SLOT: f"keys/{HEX32}", DEVICE: f"dev/{HEX32}-{HEX64}",
+    SESSION: f"sess/{HEX32}/{HEX32}", DATA_PACK: f"pack/{AA}", META_PACK: f"meta/{AA}", SHARD: f"idx/{HEX64}",
+    CATALOGUE: f"cat/{HEX64}", MANIFEST: rf"snap/{HEX32}/\d{{10}}-{HEX64}", SEAL: rf"seal/{HEX32}/\d{{10}}-{HEX64}",
 }  # fmt: skip
+SIZE_MAX = {DATA_PACK: 128 * MIB, META_PACK: 128 * MIB, SHARD: 256 * MIB, CATALOGUE: 64 * MIB}  # else 1 MiB
+# How many fields the signed body of each kind has, and how many of the first of them stand in the name.
+FIELDS = {CONFIG: (8, 1), DEVICE: (5, 1), SESSION: (5, 2), SHARD: (7, 0), CATALOGUE: (2, 0), MANIFEST: (19, 2),
+          SEAL: (4, 2)}  # fmt: skip
+# Names one record; pack, offset and stored length are a hint where it is.
+Reference = namedtuple("Reference", "id length codec pack epoch enc offset stored")
+# One entry of a tree, its path and position, and the places that its references mean.
+Node = namedtuple("Node", "path entry places position")
+
+
+def resolve(value: list[Any], places: list[list[Any]]) -> Reference:
+    """A reference with its place looked up."""
+    id, length, codec, place, offset, stored = value
+    return Reference(id, length, codec, *places[place], offset, stored)
 
 
 class Repository:
     """An open repository: verified objects, and records by reference."""
 
-    def __init__(self, store: Store, keys: Keys) -> None:
-        self.store, self.keys = store, keys
-        self.config = self._load_config()
-        self.devices = self._load_devices()
-        self._index: dict[bytes, list[tuple[int, Reference]]] | None = None
-
-    @classmethod
-    def open(cls, root: Path, credential: Credential) -> Repository:
-        store = Store(root)
-        for name in store.names(SLOT):
-            if keys := open_slot(credential, store.read(SLOT, name), name):
-                return cls(store, keys)
-        raise FormatError(f"{root}: no key slot opens with this key")
-
-    def load(self, kind: int, name: str) -> tuple[Header, bytes]:
-        raw = self.store.read(kind, name)
-        header = parse_header(name, kind, raw)
-        check(header.repository == self.keys.repository, name, "belongs to another repository")
-        return header, raw
-
-    def key(self, header: Header, key: str, name: str) -> bytes:
-        return self.keys.key(header.epoch, key, name)
-
-    def verify_signed(self, body: bytes, header: bytes, roles: Iterable[int], name: str) -> tuple[dict[int, Any], bytes]:
-        """Payload and signer of a signed body. Without roles, only the root key may sign."""
-        value = decode_cbor(unpad_1024(body, name), name)
-        check(row(data, data_of(64), B16)(value), name, "not a signed body")
-        return self.verify_signature(*value, header, roles, name), value[2]
-
-    def verify_signature(self, payload: bytes, signature: bytes, signer: bytes, header: bytes, roles: Iterable[int], name: str) -> Any:
-        if roles:
-            allowed = [certificate.key for certificate in self.devices.get(signer, []) if certificate.role in roles]
+    def __init__(self, root: Path, slot_kind: int, secret: bytes) -> None:
+        self.root = root
+        for name in self.names(SLOT):
+            with about(name), open(root / name, "rb") as slot:
+                if keys := open_slot(name, slot.read(4097), slot_kind, secret):
+                    self.keys = keys
+                    break
         else:
-            allowed = [self.keys.root] if signer == bytes(16) else []
-        message = CONTEXT.encode() + b"signed" + header + payload
-        check(any(verifies(key, signature, message) for key in allowed), name, "not signed by one who may write it")
-        return decode_cbor(payload, name)
+            raise FormatError(f"{root}: no key slot opens with this key")
+        self.devices = [self.signed(DEVICE, name) for name in self.names(DEVICE)]
+        config: dict[int, Any] = {}
+        for name in self.names(CONFIG):  # the highest valid generation counts
+            with suppress(FormatError):
+                config = self.signed(CONFIG, name)
+        check(config and config[5] <= 1 and not config[7], "no valid configuration, or one for a newer reader")
 
-    def load_signed(self, kind: int, name: str, key: str, roles: Iterable[int]) -> tuple[dict[int, Any], bytes]:
-        header, raw = self.load(kind, name)
-        body = open_section(self.key(header, key, name), 0, True, raw[48:], header.bytes, name)
-        return self.verify_signed(body, header.bytes, roles, name)
+    def names(self, kind: int) -> list[str]:
+        """The names of all objects of a kind, sorted. Anything else is not part of the repository."""
+        found = (self.root / NAMES[kind].split("/")[0]).rglob("*")
+        names = (path.relative_to(self.root).as_posix() for path in found if path.is_file())
+        return sorted(name for name in names if re.fullmatch(NAMES[kind], name))
 
-    def _load_config(self) -> dict[int, Any]:
-        valid: list[tuple[str, dict[int, Any]]] = []
-        problems: list[str] = []
-        for name in self.store.names(CONFIG):
-            try:
-                valid.append((name, self.read_config(name)))
-            except FormatError as error:
-                problems.append(str(error))
-        check(valid, "repo/", f"no valid configuration {problems}")
-        name, config = valid[-1]  # names sort by generation
-        check(config[5] <= 1, name, f"needs a reader of version {config[5]}")
-        check(not config[7], name, f"needs unknown features {config[7]}")
-        return config
+    def load(self, kind: int, name: str) -> tuple[int, bytes]:
+        """Epoch and bytes of an object whose size, name and header are right."""
+        check((self.root / name).stat().st_size <= SIZE_MAX.get(kind, MIB), "over the limit")
+        raw = (self.root / name).read_bytes()
+        check(not NAMES[kind].endswith(HEX64) or blake3(raw).hexdigest() == name[-64:], "hash differs from the name")
+        epoch, repository = parse_header(kind, name, raw)
+        check(repository == self.keys.repository, "belongs to another repository")
+        return epoch, raw
 
-    def read_config(self, name: str) -> dict[int, Any]:
-        payload, _ = self.load_signed(CONFIG, name, "K_struct", ())
-        rule = each(lambda value: type(value) is dict)
-        required = {0: U64, 1: TIME, 2: row(U32, U32, U32, U32), 3: rule, 4: row(U32, U32), 5: U32, 6: U32, 7: each(text)}
-        check_map(payload, required, {}, name)
-        for value in payload[3]:
-            check_map(value, {0: each(text), 1: U64, 2: U32}, {}, name)
-        check(payload[0] == int(name[5:15]) >= 1, name, "generation differs from the name")
-        return payload
+    def signed(self, kind: int, name: str) -> dict[int, Any]:
+        """The payload of an object that is one signed body."""
+        with about(name):
+            epoch, raw = self.load(kind, name)
+            key, start = self.keys.epochs[epoch]["catalogue" if kind == CATALOGUE else "structure"], 48
+            if kind == MANIFEST:
+                key, start = self.keys.export(epoch, "tree", raw[48:80], "object"), 80
+            payload = self.verify(kind, raw[:48], open_section(key, 0, True, raw[start:], raw[:48]))
+            parts = [payload[at] for at in range(FIELDS[kind][1])]
+            said = "/".join(part.hex() if isinstance(part, bytes) else f"{part:010}" for part in parts)
+            check(name.split("/", 1)[1].startswith(said), "differs from its name")
+            return payload
 
-    def _load_devices(self) -> dict[bytes, list[Certificate]]:
-        devices: dict[bytes, list[Certificate]] = {}
-        for name in self.store.names(DEVICE):
-            payload, _ = self.load_signed(DEVICE, name, "K_struct", ())
-            check_map(payload, {0: B16, 1: B32, 2: U8, 3: TIME, 4: text}, {}, name)
-            check(payload[0].hex() == name[4:36], name, "device differs from the name")
-            check(payload[2] in (OWNER, READER, WRITER, MAINTAINER), name, "unknown role")
-            certificate = Certificate(Ed25519PublicKey.from_public_bytes(payload[1]), payload[2])
-            devices.setdefault(payload[0], []).append(certificate)
-        return devices
-
-    def read_session(self, name: str) -> dict[int, Any]:
-        payload, signer = self.load_signed(SESSION, name, "K_struct", (OWNER, WRITER))
-        check_map(payload, {0: B16, 1: B16, 2: TIME, 3: B32, 4: B32}, {}, name)
-        check(name == f"sess/{payload[0].hex()}/{payload[1].hex()}" and signer == payload[0], name, "ids differ from the name")
-        return payload
-
-    def read_seal(self, name: str) -> tuple[bytes, int, bytes]:
-        payload, signer = self.load_signed(SEAL, name, "K_struct", (OWNER, WRITER))
-        check_map(payload, {0: B16, 1: U64, 2: B32, 3: TIME}, {}, name)
-        self._check_sequence(payload, signer, name)
-        return payload[0], payload[1], payload[2]
-
-    def read_manifest(self, name: str, sealed: bool = False) -> Snapshot:
-        header, raw = self.load(MANIFEST, name)
-        key = self.keys.export(header.epoch, 2, raw[48:80], "object", name)
-        body = open_section(key, 0, True, raw[80:], header.bytes, name)
-        payload, signer = self.verify_signed(body, header.bytes, (OWNER, WRITER), name)
-        check_map(payload, MANIFEST_FIELDS, {}, name)
-        self._check_sequence(payload, signer, name)
-        check(payload[5] >= payload[4], name, "ends before it begins")
-        for source in payload[9]:
-            check_map(source, {0: data, 1: lambda value: value in (0, 1)}, {}, name)
-        check_map(payload[14], {key: U64 for key in range(10)}, {}, name)
-        return Snapshot(name, header.epoch, payload, parse_places(payload[12]), sealed)
-
-    def _check_sequence(self, payload: dict[int, Any], signer: bytes, name: str) -> None:
-        expected = f"/{payload[0].hex()}/{payload[1]:010}-"
-        check(expected in name and payload[1] >= 1, name, "device or sequence differs from the name")
-        check(signer == payload[0], name, "not signed by its device")
-
-    def snapshots(self) -> list[Snapshot]:
-        """All snapshots, oldest first."""
-        seals = {self.read_seal(name) for name in self.store.names(SEAL)}
-        result = []
-        for name in self.store.names(MANIFEST):
-            snapshot = self.read_manifest(name)
-            seal = (snapshot.fields[0], snapshot.fields[1], bytes.fromhex(snapshot.id))
-            result.append(Snapshot(name, snapshot.epoch, snapshot.fields, snapshot.places, seal in seals))
-        return sorted(result, key=lambda snapshot: (snapshot.fields[5], snapshot.name))
-
-    def select(self, wanted: str) -> Snapshot:
-        if wanted == "latest":
-            found = [snapshot for snapshot in self.snapshots() if snapshot.sealed][-1:]
+    def verify(self, kind: int, header: bytes, body: bytes) -> dict[int, Any]:
+        """The payload of a signed body whose signer may write such an object."""
+        payload, signature, signer = decode_cbor(unpad(body))
+        fields = decode_cbor(payload, FIELDS[kind][0])
+        if kind in (CONFIG, DEVICE):
+            allowed = {self.keys.root} if signer == bytes(16) else set()
         else:
-            found = [snapshot for snapshot in self.snapshots() if snapshot.id.startswith(wanted)]
-        check(len(found) == 1, str(self.store.root), f"{len(found)} snapshots are '{wanted}'")
-        return found[0]
+            roles = (OWNER, WRITER, MAINTAINER) if kind in (SHARD, CATALOGUE) else (OWNER, WRITER)
+            allowed = {device[1] for device in self.devices if device[0] == signer and device[2] in roles}
+            check(kind in (SHARD, CATALOGUE) or fields[0] == signer, "not signed by its device")
+        check(len(allowed) == 1, "not signed by one who may write it")
+        Ed25519PublicKey.from_public_bytes(*allowed).verify(signature, CONTEXT.encode() + b"signed" + header + payload)
+        return fields
 
-    # records (sections 6, 9 and 11)
-
-    def open_record(self, kind: int, reference: Reference, sealed: bytes) -> bytes:
-        where = f"record {reference.id.hex()} in pack {reference.place.pack.hex()} at {reference.offset}"
-        epoch = reference.place.epoch
-        check(len(sealed) == reference.stored >= 40, where, "record is cut off")
-        session = self.keys.export(epoch, 1 if kind == DATA else 2, reference.place.enc, "record", where)
-        lengths = struct.pack("<HBBI", epoch, kind, reference.codec, reference.length)
-        aad = b"rec1" + self.keys.repository + lengths + reference.id
-        z = gcm_open(mac(session, sealed[:24] + reference.id), sealed[12:24], sealed[24:], aad, where)
-        plain = decompress(z, reference.codec, reference.length, where)
-        id_key = self.keys.key(epoch, "K_id_data" if kind == DATA else "K_id_tree", where)
-        check(mac(id_key, plain) == reference.id, where, "id differs from the content")
-        return plain
+    def latest(self) -> dict[int, Any]:
+        """The manifest of the newest snapshot that is sealed."""
+        seals = [self.signed(SEAL, name) for name in self.names(SEAL)]
+        sealed = {(seal[0], seal[1], seal[2].hex()) for seal in seals}
+        found = [(self.signed(MANIFEST, name), name[-64:]) for name in self.names(MANIFEST)]
+        found = [(fields[5], id, fields) for fields, id in found if (fields[0], fields[1], id) in sealed]
+        check(found, "there is no sealed snapshot")
+        return max(found)[2]
 
     def record(self, kind: int, reference: Reference) -> bytes:
         """The content of a record: by its hint, else by the index."""
         try:
             return self._fetch(kind, reference)
-        except FormatError as error:
-            first = error
-        for found_kind, found in self.index().get(reference.id, []):
-            try:
-                if found_kind == kind:
-                    return self._fetch(kind, found)
-            except FormatError:
-                continue
-        raise first
+        except FormatError:
+            entries = [entry for name in self.names(SHARD) for entry in self.read_shard(name)]
+            for hint in (hint for found, hint, _ in entries if (found, hint.id) == (kind, reference.id)):
+                with suppress(FormatError):
+                    return self._fetch(kind, hint)
+            raise
 
     def _fetch(self, kind: int, reference: Reference) -> bytes:
-        name = pack_name(DATA_PACK if kind == DATA else META_PACK, reference.place.pack)
-        sealed = self.store.read_range(name, reference.offset, reference.stored)
-        check(sealed is not None and reference.offset >= 48, name, f"holds no record {reference.id.hex()}")
-        return self.open_record(kind, reference, sealed)
+        pack = reference.pack.hex()
+        with about(pack), open(self.root / ("pack" if kind == DATA else "meta") / pack[:2] / pack, "rb") as file:
+            file.seek(reference.offset)
+            return self.open_record(kind, reference, file.read(min(reference.stored, 128 * MIB)))
 
-    def index(self) -> dict[bytes, list[tuple[int, Reference]]]:
-        if self._index is None:
-            self._index = {}
-            for name in self.store.names(SHARD):
-                for kind, reference, _ in self.read_shard(name):
-                    self._index.setdefault(reference.id, []).append((kind, reference))
-        return self._index
+    def open_record(self, kind: int, reference: Reference, sealed: bytes) -> bytes:
+        id, length, codec, pack, epoch, enc, offset, stored = reference
+        pair = "data" if kind == DATA else "tree"
+        with about(f"record {id.hex()} in pack {pack.hex()} at {offset}"):
+            check(1 <= length <= 16 * MIB and codec in (0, 1) and len(sealed) == stored, "wrong codec or length")
+            session = self.keys.export(epoch, pair, enc, "record")
+            aad = b"rec1" + self.keys.repository + struct.pack("<HBBI", epoch, kind, codec, length) + id
+            plain = AESGCM(mac(session, sealed[:24] + id)).decrypt(sealed[12:24], sealed[24:], aad)
+            if codec == 1:
+                claimed = zstandard.get_frame_parameters(plain).content_size
+                check(claimed in (length, zstandard.CONTENTSIZE_UNKNOWN), "zstd frame of a wrong length")
+                plain = zstandard.ZstdDecompressor().decompress(plain, max_output_size=length, allow_extra_data=False)
+            check(len(plain) == length, "differs in length")
+            check(mac(self.keys.epochs[epoch][f"id {pair}"], plain) == id, "id differs from the content")
+            return plain
 
+    @cache
     def read_shard(self, name: str) -> list[tuple[int, Reference, int]]:
-        """Kind, reference and pack size of every entry of an index shard, all checked against its fence."""
-        header, raw = self.load(SHARD, name)
-        check(len(raw) >= 64 and raw[-8:] == MAGIC2, name, "no tail")
-        fence_length, count = struct.unpack("<II", raw[-16:-8])
-        end = 48 + count * BLOCK_SIZE
-        check(len(raw) == end + fence_length + 16, name, "lengths do not add up")
-        key = self.key(header, "K_index", name)
-        body = open_section(key, count, True, raw[end:-16], header.bytes, name)
-        fence, _ = self.verify_signed(body, header.bytes, (OWNER, WRITER, MAINTAINER), name)
-        pack = row(B16, lambda value: value in (DATA_PACK, META_PACK), U32)
-        check_map(fence, {0: U32, 1: each(pack), 2: each(row(B16, U16, B32)), 3: data, 4: B32, 5: each(B32), 6: B32}, {}, name)
-        check(fence[0] <= 4 * MIB and count == -(-fence[0] // BLOCK_ENTRIES), name, "number of entries does not fit the blocks")
-        check(blake3(raw[48:end]).digest() == fence[6], name, "hash of the blocks differs from the fence")
-        rows = self._shard_rows(key, header.bytes, raw[48:end], fence[3], fence[0], name)
-        return check_entries(rows, fence, key, name)
-
-    def _shard_rows(self, key: bytes, header: bytes, blocks: bytes, firsts: bytes, count: int, name: str) -> list[bytes]:
-        rows: list[bytes] = []
-        for number in range(len(blocks) // BLOCK_SIZE):
-            sealed = blocks[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE]
-            plain = open_section(key, number, False, sealed, header, name)
-            check(not any(plain[BLOCK_ENTRIES * ENTRY_SIZE :]), name, f"end of block {number} is not zero")
-            check(firsts[8 * number : 8 * number + 8] == plain[:8], name, f"fence differs from block {number}")
-            rows += [plain[at : at + ENTRY_SIZE] for at in range(0, BLOCK_ENTRIES * ENTRY_SIZE, ENTRY_SIZE)]
-        check(len(firsts) * BLOCK_SIZE == 8 * len(blocks), name, "fence has a wrong length")
-        check(all(filler == b"\xff" * ENTRY_SIZE for filler in rows[count:]), name, "filling is not FF")
-        return rows[:count]
+        """Kind, reference and pack size of every entry of an index shard, checked against its fence."""
+        with about(name):
+            epoch, raw = self.load(SHARD, name)
+            fence_length, count, magic = struct.unpack("<II8s", raw[-16:])
+            end, key = 48 + count * 16384, self.keys.epochs[epoch]["index"]
+            check(magic == MAGIC2 and len(raw) == end + fence_length + 16, "no tail, or lengths do not add up")
+            fence = self.verify(SHARD, raw[:48], open_section(key, count, True, raw[end:-16], raw[:48]))
+            starts = enumerate(range(48, end, 16384))
+            blocks = [open_section(key, number, False, raw[at : at + 16384], raw[:48]) for number, at in starts]
+            rows = [block[at : at + 52] for block in blocks for at in range(0, 314 * 52, 52)]
+            rows, filling = rows[: fence[0]], rows[fence[0] :]
+            check(len(filling) < 314 and set(filling) <= {b"\xff" * 52}, "wrong number of entries, or filling")
+            check(rows == sorted(rows) and fence[3] == b"".join(block[:8] for block in blocks), "not sorted")
+            digest, result = 0, []
+            for entry in rows:
+                id, pack_at, offset, stored, length, session, kind, codec = struct.unpack("<32sIIIIHBB", entry)
+                (pack, _, size), (_, epoch, enc) = fence[1][pack_at], fence[2][session]
+                numbers = struct.pack("<IIIH", offset, stored, length, epoch)
+                digest += int.from_bytes(mac(key, id + pack + numbers + enc + bytes([kind, codec])), "little")
+                result.append((kind, Reference(id, length, codec, pack, epoch, enc, offset, stored), size))
+            check(fence[6] == blake3(raw[48:end]).digest(), "hash of the blocks differs")
+            check(fence[4] == (digest % (1 << 256)).to_bytes(32, "little"), "set digest differs")
+            return result
 
 
-def verifies(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
-    try:
-        key.verify(signature, message)
-    except InvalidSignature:
-        return False
-    return True
+class TreeReader:
+    """Walks the tree of one snapshot and reads contents, verifying everything it meets."""
 
+    def __init__(self, repository: Repository, manifest: dict[int, Any]) -> None:
+        self.repository, self.manifest = repository, manifest
+        self.groups: dict[int, list[int]] = {}
 
-def pack_name(kind: int, pack: bytes) -> str:
-    return f"{'pack' if kind == DATA_PACK else 'meta'}/{pack.hex()[:2]}/{pack.hex()}"
+    def _fields(self, kind: int, reference: Reference, count: int) -> list[Any]:
+        fields = decode_cbor(self.repository.record(kind, reference), count)
+        return [fields[key] for key in range(count)]
 
+    def walk(self) -> Iterator[Node]:
+        """Every node in pre-order. Counts of directories and the hard-link table are checked on the way."""
+        root, places = self.manifest[11], self.manifest[12]
+        check(root[0] == b"" and root[1] == DIRECTORY and root[26] < 1 << 44, "the root is not a directory")
+        yield from self._walk(Node(b"", root, places, 1))
+        tables = [self._fields(TABLE, resolve(reference, places), 2) for _, reference in self.manifest[13]]
+        check([rows[0][0] for _, rows in tables] == [first for first, _ in self.manifest[13]], "table begins elsewhere")
+        expected = sorted([at, group[0], len(group)] for group in self.groups.values() if group[1:] for at in group)
+        check(expected == [row for _, rows in tables for row in rows], "hard-link table differs from the tree")
 
-def check_entries(rows: list[bytes], fence: dict[int, Any], key: bytes, name: str) -> list[tuple[int, Reference, int]]:
-    """Order, meaning and set digest of the entries of a shard."""
-    check(all(a < b for a, b in zip(rows, rows[1:])), name, "entries are not sorted")
-    digest, result = 0, []
-    for entry in rows:
-        id, pack_at, offset, stored, length, session_at, kind, codec = struct.unpack("<32sIIIIHBB", entry)
-        check(pack_at < len(fence[1]) and session_at < len(fence[2]), name, "entry names a pack or session that is not listed")
-        pack, pack_kind, size = fence[1][pack_at]
-        _, epoch, enc = fence[2][session_at]
-        check(kind in (DATA, TREE, LIST, TABLE) and (kind == DATA) == (pack_kind == DATA_PACK), name, "record kind does not fit the pack")
-        row_bytes = id + pack + struct.pack("<IIIH", offset, stored, length, epoch) + enc + bytes([kind, codec])
-        digest += int.from_bytes(mac(key, row_bytes), "little")
-        result.append((kind, Reference(id, length, codec, Place(pack, epoch, enc), offset, stored), size))
-    check((digest % (1 << 256)).to_bytes(32, "little") == fence[4], name, "set digest differs")
-    return result
+    def _walk(self, node: Node) -> Iterator[Any]:
+        """A node and all below it; `return`s positions, bytes of files, and entries that are not directories."""
+        entry, kind, size = node.entry, node.entry[1], node.entry.get(7, 0)
+        with about(f"entry /{os.fsdecode(node.path)}"):
+            check(FILE <= kind <= BLOCK and (kind != FILE or 7 in entry), "unknown kind, or file without size")
+            check(kind != SYMLINK or size == len(entry[13]) <= 65536, "symlink to a target of another length")
+            check(len(entry.get(10, ())) <= 32 and not {10, 11} <= entry.keys(), "too much content")
+            edges = [0, *chain(*([offset, offset + length] for offset, length in entry.get(19, ()))), size]
+            check(edges == sorted(edges), "sparse map is not in order")
+        if 9 in entry:
+            self.groups.setdefault(entry[9], []).append(node.position)
+        yield node
+        if kind != DIRECTORY:
+            return 1, size if kind == FILE else 0, 1
+        positions, directories, size, others = 1, 0, 0, 0
+        for child, places in self._page(resolve(entry[12], node.places), None, b"", 6) if 12 in entry else ():
+            path = os.path.join(node.path, child[0])
+            below = yield from self._walk(Node(path, child, places, node.position + positions))
+            positions, size, others = positions + below[0], size + below[1], others + below[2]
+            directories += child[1] == DIRECTORY
+        said = [entry[key] for key in (26, 27, 28, 29)]
+        check(said == [positions, directories, size, others], f"/{os.fsdecode(node.path)}: counts differ")
+        return positions, size, others
+
+    def _page(self, reference: Reference, first: bytes | None, after: bytes, depth: int) -> Iterator[Any]:
+        """The entries of a page or page index; `return`s their number, their positions and the last name."""
+        with about(f"tree page {reference.id.hex()}"):
+            check(depth > 0 and reference.length <= 2 * MIB, "over the limit, or nested too deeply")
+            kind, places, items = self._fields(TREE, reference, 3)
+            check(kind in (1, 2) and items, "empty, or neither page nor page index")
+            entries = positions = 0
+            for item in items:
+                name = item[0]
+                check(1 <= len(name) <= 4096 and name not in (b".", b"..") and not set(name) & {0, 0x2F}, "wrong name")
+                check(name > after and first in (None, name), "names are not sorted, or not as in the page index")
+                first = None
+                if kind == 1:
+                    yield item, places
+                    entries, positions, after = entries + 1, positions + item.get(26, 1), name
+                else:
+                    below = yield from self._page(resolve(item[3], places), name, after, depth - 1)
+                    entries, positions, after = entries + below[0], positions + below[1], below[2]
+                    check([entries, positions] == item[1:3], "counts differ from the pages")
+            return entries, positions, after
+
+    def content(self, value: list[Any], places: list[Any]) -> Iterator[bytes]:
+        """The chunks of a content value: references, or depth and reference of a list."""
+        if not value or isinstance(value[0], list):
+            for reference in value:
+                yield self.repository.record(DATA, resolve(reference, places))
+            return
+        depth, length = value[0], 0
+        found, below, rows = self._fields(LIST, resolve(value[1], places), 3)
+        check(1 <= found == depth <= 6 and 1 <= len(rows) <= 4096, "depth or length of a list is wrong")
+        for end, reference in rows:
+            for chunk in self.content([depth - 1, reference] if depth > 1 else [reference], below):
+                length += len(chunk)
+                yield chunk
+            check(length == end, "row of a list ends elsewhere")
+
+    def file_data(self, node: Node) -> Iterator[tuple[int, bytes]]:
+        """Offsets and bytes of the data of a file; size and hash, of whichever epoch, are checked before the end."""
+        entry = node.entry
+        extents = entry.get(19, [[0, entry[7]]])
+        remaining = [extent for extent in extents if extent[1]]
+        hashers = [blake3(key=keys["file hash"]) for keys in self.repository.keys.epochs.values()]
+        for chunk in self.content(entry.get(10) or entry.get(11) or [], node.places):
+            for hasher in hashers:
+                hasher.update(chunk)
+            while chunk:
+                check(remaining, "more content than its size")
+                offset, length = remaining.pop(0)
+                yield offset, chunk[:length]
+                if length > len(chunk):
+                    remaining.insert(0, [offset + len(chunk), length - len(chunk)])
+                chunk = chunk[length:]
+        check(not remaining or 24 in entry, "less content than its size")  # a placeholder may have none
+        tail = struct.pack(f"<{2 * len(extents)}QQ", *chain(*extents), entry[7]) if 19 in entry else b""
+        check(23 not in entry or entry[23] in [hasher.update(tail).digest() for hasher in hashers], "file hash differs")

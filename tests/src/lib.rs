@@ -173,6 +173,21 @@ pub fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     [2u32.to_le_bytes().to_vec()].into_iter().chain(entries.iter().map(entry)).flatten().collect()
 }
 
+/// The program, built beside the tests by `tests/run`.
+///
+/// # Panics
+/// If the system does not say where the tests run.
+pub fn program() -> PathBuf {
+    let tests = std::env::current_exe().expect("the system knows what runs");
+    tests.ancestors().nth(2).map(|folder| folder.join("yesterdrive")).expect("tests lie two folders below")
+}
+
+/// A list of access that says what the mode says, and that `user` may read.
+pub fn acl(user: u32) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    access_list(&[(1, 6, NOBODY), (2, 4, user), (4, 4, NOBODY), (16, 4, NOBODY), (32, 4, NOBODY)])
+}
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];

@@ -321,21 +321,3 @@ fn every_way_of_ending_a_foreground_mount_takes_the_drive_away() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
     }
 }
-
-#[test]
-fn a_drive_whose_program_was_killed_is_cleaned_up_by_the_next_mount() {
-    let shell = Shell::with_backup(&[("letter.txt", b"dear all")]);
-    let mut command = Command::new(program());
-    command.env_clear().env("HOME", shell.place.path()).env("PATH", "/usr/bin:/bin").current_dir(shell.place.path());
-    command.args(["-r", "repository", "--key-file", "key", "mount", "drive"]).stdout(std::process::Stdio::piped());
-    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(std::fs::read_dir(shell.path("drive")).is_err(), "a dead drive is no empty folder");
-    assert!(shell.ok(&["mounts"]).contains("dead"));
-    shell.ok(&["mount", "--background", "drive"]);
-    assert!(shell.path("drive/Latest").exists());
-    shell.ok(&["unmount", "drive"]);
-}

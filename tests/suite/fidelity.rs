@@ -1,6 +1,7 @@
 //! What comes back is what was saved.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,6 +77,8 @@ fn every_kind_of_entry_comes_back_as_it_was() {
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     let restored = restored(&bench, &source, &target, &RestoreOptions { verify: true, ..RestoreOptions::default() });
     assert!(restored.findings.is_empty(), "{:?}", restored.findings);
+    let top = |folder: &Path| folder.metadata().map(|of| (of.mode(), of.mtime(), of.mtime_nsec())).unwrap();
+    assert_eq!(top(&source), top(&target), "a target that was made for it is the saved folder");
     let (before, after) = (look(&source).unwrap(), look(&target).unwrap());
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
     for (path, seen) in &before {

@@ -9,4 +9,7 @@ mod faults;
 mod mount;
 mod tidy;
 mod stores;
+mod mount_program;
+mod mount_tools;
+mod view;
 mod writer;

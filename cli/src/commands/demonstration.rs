@@ -32,7 +32,7 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
         start(&repository, &key, &drive, global)?;
     }
     let program = std::env::current_exe()?;
-    next_steps(&program, &repository, &key, &drive, output);
+    next_steps(&program, (&repository, &key), &drive, &options.folder.canonicalize()?, output);
     Ok(result)
 }
 
@@ -47,14 +47,15 @@ fn start(repository: &Path, key: &Path, drive: &Path, global: &Global) -> Result
     if output.status.success() { Ok(()) } else { Err(Failure::new(Exit::Failed, "the drive could not be mounted")) }
 }
 
-fn next_steps(program: &Path, repository: &Path, key: &Path, drive: &Path, output: &Output) {
-    let (program, repository, key, drive) = (program.display(), repository.display(), key.display(), drive.display());
+fn next_steps(program: &Path, (repository, key): (&Path, &Path), drive: &Path, folder: &Path, output: &Output) {
+    let (program, repository, key, drive, folder) =
+        (program.display(), repository.display(), key.display(), drive.display(), folder.display());
     output.show(
         || {
             format!(
                 "\nThe drive is at  {drive}\n\
-                 \x20 ls {drive}/Latest/*/              what was saved, as it was\n\
-                 \x20 cp -a {drive}/Latest/*/… .        copy back what you need\n\n\
+                 \x20 ls {drive}/Latest/*{folder}              what was saved, as it was\n\
+                 \x20 cp -a {drive}/Latest/*{folder}/… .        copy back what you need\n\n\
                  Next steps\n\
                  \x20 {program} -r {repository} --key-file {key} backup FOLDER     save again, or save more\n\
                  \x20 {program} -r {repository} --key-file {key} snapshots         list what there is\n\

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_core::time::Zone;
-use fs_core::view::{Owner, View, ViewOptions};
+use fs_core::view::{Links, Owner, View, ViewOptions};
 use mount_linux::{MountError, MountOptions, mounts};
 use serde_json::json;
 
-use crate::args::{Global, Mount, Unmount};
+use crate::args::{self, Global, Mount, Unmount};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 use crate::session;
@@ -39,7 +39,11 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let owner = if options.owner_me { Owner::Me { uid: me.0, gid: me.1 } } else { Owner::AsSaved };
     let state = session::state(global, &repository);
-    let view = View::new(repository, state.as_deref(), ViewOptions { owner, mounter: me, zone: Zone::system() })?;
+    let links = match options.links {
+        args::Links::Raw => Links::Raw,
+        args::Links::Inside => Links::Inside,
+    };
+    let view = View::new(repository, state.as_deref(), ViewOptions { owner, links, mounter: me, zone: Zone::system() })?;
     let mut forbidden = vec![session::location(global)?];
     forbidden.extend(global.cache_dir.clone());
     let how = MountOptions { allow_other: options.allow_other, refresh_every: REFRESH_EVERY, forbidden };
@@ -89,8 +93,7 @@ pub(crate) fn unmount(options: &Unmount, output: &Output) -> Result<Exit, Failur
         }
         return Ok(Exit::Done);
     };
-    let path = |folder: &Path| folder.canonicalize().unwrap_or_else(|_| std::path::absolute(folder).unwrap_or_else(|_| folder.into()));
-    let wanted = path(folder);
+    let wanted = mounts::absolute(folder)?;
     if !mounts::list().iter().any(|mount| mount.path == wanted) {
         return Err(
             Failure::new(Exit::Failed, format!("no drive is mounted on {}", wanted.display())).hint("'yesterdrive mounts' lists them")

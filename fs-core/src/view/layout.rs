@@ -1,6 +1,7 @@
 //! How snapshots become directories: a pure function of the snapshots, the time zone and their slots.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,16 +17,51 @@ use crate::tree::{POSITION_MAX, ROOT_POSITION};
 
 /// Number of the drive's root.
 pub const ROOT: u64 = 1;
+/// Cookies of `.` and `..` in every directory are up to this.
+pub const DOTS: u64 = 2;
 
 /// What a made-up entry is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum VirtualKind {
-    /// A folder: names and numbers.
-    Folder(BTreeMap<Vec<u8>, u64>),
+    /// A folder.
+    Folder(Children),
     /// A symbolic link.
     Link(Vec<u8>),
     /// A small file.
     File(Bytes),
+}
+
+/// The lines of a made-up folder, in the order of their cookies. A cookie comes from the name alone: a listing that goes on after the folder has changed
+/// neither skips nor repeats a name that was there all the time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Children(BTreeMap<u64, (Vec<u8>, u64)>);
+
+impl Children {
+    /// The number behind a name.
+    pub fn get(&self, name: &[u8]) -> Option<u64> {
+        // Names whose hashes collide stand one after the other.
+        (cookie(name)..).map_while(|at| self.0.get(&at)).find(|(known, _)| known == name).map(|(_, number)| *number)
+    }
+
+    /// Lines after a cookie, 0 for all: cookie, name and number.
+    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &[u8], u64)> {
+        self.0.range((Bound::Excluded(cookie), Bound::Unbounded)).map(|(cookie, (name, number))| (*cookie, &name[..], *number))
+    }
+
+    fn insert(&mut self, name: &[u8], number: u64) {
+        let free = (cookie(name)..).find(|at| self.0.get(at).is_none_or(|(known, _)| known == name));
+        free.and_then(|at| self.0.insert(at, (name.to_vec(), number)));
+    }
+}
+
+/// Above those of `.` and `..`, and positive for those who take it for a signed number.
+fn cookie(name: &[u8]) -> u64 {
+    (hash_number(&[name]) >> 2).max(DOTS + 1)
+}
+
+fn hash_number(parts: &[&[u8]]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = crypto::hash(&parts.concat());
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A made-up entry.
@@ -43,6 +79,8 @@ pub struct Folder {
 #[derive(Debug, Default)]
 pub struct Virtual {
     entries: HashMap<u64, Folder>,
+    /// Files and links of the tree before: whoever has found one just now may still read it.
+    former: HashMap<u64, Folder>,
     snapshots: HashMap<u32, (Arc<Snapshot>, u64)>,
     /// Names of the extended attributes that occur in any snapshot; `None` if one does not say.
     pub attribute_names: Option<AttributeNames>,
@@ -53,7 +91,16 @@ pub struct Virtual {
 impl Virtual {
     /// A made-up entry by its number.
     pub fn get(&self, inode: u64) -> Option<&Folder> {
-        self.entries.get(&inode)
+        self.entries.get(&inode).or_else(|| self.former.get(&inode))
+    }
+
+    /// Keeps what the tree before had for those who have found it there. No name leads to it any more.
+    pub fn keep_former(&mut self, before: &Self) {
+        let gone = before
+            .entries
+            .iter()
+            .filter(|(inode, entry)| !matches!(entry.kind, VirtualKind::Folder(_)) && !self.entries.contains_key(inode));
+        self.former = gone.map(|(inode, entry)| (*inode, entry.clone())).collect();
     }
 
     /// The snapshot in a slot and the folder that shows it.
@@ -70,11 +117,15 @@ impl Virtual {
             .collect()
     }
 
-    /// Adds an entry under a path that was not there; its number comes from the path, and for links from the target too: a link that moves is another entry.
+    /// Adds an entry under a path that was not there. Its number comes from the path, and for links and files from what they hold too: what moves or
+    /// changes is another entry, because the kernel keeps what it has read of one.
     fn add(&mut self, parent: u64, path: &str, name: &[u8], kind: VirtualKind, time: Timestamp) -> u64 {
-        let target: &[u8] = if let VirtualKind::Link(target) = &kind { target } else { b"" };
-        let [a, b, c, d, e, f, g, h, ..] = crypto::hash(&[path.as_bytes(), b"/", name, b"\0", target].concat());
-        let mut number = (u64::from_le_bytes([a, b, c, d, e, f, g, h]) & POSITION_MAX).max(ROOT + 1);
+        let held: &[u8] = match &kind {
+            VirtualKind::Folder(_) => b"",
+            VirtualKind::Link(target) => target,
+            VirtualKind::File(bytes) => bytes,
+        };
+        let mut number = (hash_number(&[path.as_bytes(), b"/", name, b"\0", held]) & POSITION_MAX).max(ROOT + 1);
         while self.entries.contains_key(&number) {
             number = (number + 1) & POSITION_MAX;
         }
@@ -85,7 +136,7 @@ impl Virtual {
 
     fn link(&mut self, parent: u64, name: &[u8], number: u64) {
         if let Some(Folder { kind: VirtualKind::Folder(children), .. }) = self.entries.get_mut(&parent) {
-            children.insert(name.to_vec(), number);
+            children.insert(name, number);
         }
     }
 
@@ -93,9 +144,9 @@ impl Virtual {
         if let Some(Folder { kind: VirtualKind::Folder(children), .. }) = self.entries.get(&parent)
             && let Some(known) = children.get(name)
         {
-            return *known;
+            return known;
         }
-        self.add(parent, path, name, VirtualKind::Folder(BTreeMap::new()), time)
+        self.add(parent, path, name, VirtualKind::Folder(Children::default()), time)
     }
 }
 
@@ -109,7 +160,7 @@ pub fn build(
 ) -> Virtual {
     let newest = snapshots.iter().map(|snapshot| snapshot.manifest.started).max().unwrap_or_default();
     let mut tree = Virtual { attribute_names: attribute_names(snapshots), ..Virtual::default() };
-    tree.entries.insert(ROOT, Folder { parent: ROOT, kind: VirtualKind::Folder(BTreeMap::new()), time: newest });
+    tree.entries.insert(ROOT, Folder { parent: ROOT, kind: VirtualKind::Folder(Children::default()), time: newest });
     let mut top = |name: &str| tree.folder(ROOT, "", name.as_bytes(), newest);
     let (latest, all, tags, ids, about) = (top("Latest"), top("Snapshots"), top("Tags"), top("Ids"), top(".yesterdrive"));
     let mut last: BTreeMap<Vec<u8>, (&Snapshot, Vec<u8>)> = BTreeMap::new();
@@ -230,10 +281,14 @@ mod tests {
         let mut inode = ROOT;
         for part in path {
             let VirtualKind::Folder(folder) = &tree.get(inode).unwrap().kind else { panic!("{part}") };
-            inode = folder[part.as_bytes()];
+            inode = folder.get(part.as_bytes()).unwrap();
         }
         match &tree.get(inode).unwrap().kind {
-            VirtualKind::Folder(folder) => folder.keys().map(|name| String::from_utf8(name.clone()).unwrap()).collect(),
+            VirtualKind::Folder(folder) => {
+                let mut names: Vec<_> = folder.after(0).map(|(_, name, _)| String::from_utf8(name.to_vec()).unwrap()).collect();
+                names.sort();
+                names
+            }
             VirtualKind::Link(target) => vec![String::from_utf8(target.clone()).unwrap()],
             VirtualKind::File(_) => Vec::new(),
         }
@@ -273,11 +328,13 @@ mod tests {
         let second = build_utc(&[snapshot(1, 1000, "pc", "", true), snapshot(2, 2000, "pc", "", true)]);
         let number = |tree: &Virtual, folder: &str, name: &str| {
             let VirtualKind::Folder(root) = &tree.get(ROOT).unwrap().kind else { panic!() };
-            let VirtualKind::Folder(folder) = &tree.get(root[folder.as_bytes()]).unwrap().kind else { panic!() };
-            folder[name.as_bytes()]
+            let VirtualKind::Folder(folder) = &tree.get(root.get(folder.as_bytes()).unwrap()).unwrap().kind else { panic!() };
+            folder.get(name.as_bytes()).unwrap()
         };
         assert_eq!(number(&first, "Snapshots", "pc"), number(&second, "Snapshots", "pc"));
         assert_ne!(number(&first, "Latest", "pc"), number(&second, "Latest", "pc"));
+        assert_ne!(number(&first, ".yesterdrive", "status.json"), number(&second, ".yesterdrive", "status.json"));
+        assert_eq!(number(&first, ".yesterdrive", "README.txt"), number(&second, ".yesterdrive", "README.txt"));
         assert!(second.changed_since(&first).contains(&number(&first, "Snapshots", "pc")));
     }
 }
