@@ -7,7 +7,7 @@ use fs_core::id::{KeyId, RepositoryId};
 use fs_core::key::KeyRing;
 use fs_core::key::slot::{self, Credential, PasswordCost, SlotLabel};
 use fs_core::object::{self, Header, ObjectError, ObjectKind};
-use fs_core::storage::{ObjectName, StoreError, WriteStore, wait};
+use fs_core::storage::{ObjectName, StoreError, WriteStore, wait, wait_for_put};
 use fs_core::time::SharedClock;
 
 /// Why no repository was made.
@@ -90,7 +90,7 @@ pub fn put_hashed(
 ) -> Result<fs_core::id::ObjectHash, StoreError> {
     let hash = object::object_hash(&object);
     let name = name_of(&hash);
-    match wait(name.as_str(), store.put_new(&name, Bytes::from(object), &hash)) {
+    match wait_for_put(&name, object.len(), store.put_new(&name, Bytes::from(object), &hash)) {
         Ok(()) | Err(StoreError::AlreadyExists { .. }) => Ok(hash),
         Err(error) => Err(error),
     }

@@ -1,10 +1,12 @@
 //! All flags, completed by the environment and the profile. The only file that reads the environment.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use backup_writer::check::ReadData;
 use clap::{Parser, Subcommand, ValueEnum};
+use fs_core::storage::RemoteOptions;
 use zeroize::Zeroizing;
 
 use crate::config::{self, Folders, System};
@@ -23,8 +25,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Global {
-    /// The repository: a folder
-    #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", hide_env_values = true, value_name = "PATH")]
+    /// The repository: a folder, or s3://BUCKET/PREFIX, azblob://CONTAINER/PREFIX, gs://BUCKET/PREFIX, sftp://USER@HOST/PATH, webdav+https://HOST/PATH
+    #[arg(short, long, global = true, env = "YESTERDRIVE_REPOSITORY", hide_env_values = true, value_name = "ADDRESS")]
     pub(crate) repository: Option<String>,
     #[command(flatten)]
     credentials: CredentialFlags,
@@ -37,6 +39,9 @@ pub(crate) struct Global {
     /// The configuration file (default: config.toml in the user's folder for configuration)
     #[arg(long, global = true, env = "YESTERDRIVE_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Trust these certificates (PEM) beside the system's, for stores over a network
+    #[arg(long, global = true, env = "YESTERDRIVE_CA_FILE", hide_env_values = true, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// One JSON record per line on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -53,6 +58,9 @@ pub(crate) struct Global {
     pub(crate) environment: Credentials,
     #[arg(skip)]
     pub(crate) from_profile: Credentials,
+    /// How to reach a store over a network.
+    #[arg(skip)]
+    pub(crate) remote: RemoteOptions,
     /// The user's home folder.
     #[arg(skip)]
     pub(crate) home: Option<PathBuf>,
@@ -331,10 +339,13 @@ impl Args {
     /// The command line, completed by environment and profile.
     pub(crate) fn read() -> Result<Self, Failure> {
         #[expect(clippy::disallowed_methods, reason = "this is the file that reads the environment")]
-        Self::parse().complete(&|name| std::env::var_os(name).filter(|value| !value.is_empty()))
+        let all =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).filter(|(_, value)| !value.is_empty());
+        Self::parse().complete(&all.collect())
     }
 
-    fn complete(mut self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+    fn complete(mut self, variables: &BTreeMap<String, OsString>) -> Result<Self, Failure> {
+        let variable = |name: &str| variables.get(name).cloned();
         let path = |name| variable(name).map(PathBuf::from);
         let text = |name: &str| match variable(name).map(OsString::into_string) {
             Some(Ok(text)) => Ok(Some(text)),
@@ -363,6 +374,13 @@ impl Args {
         global.from_profile = profile.credentials();
         global.repository = global.repository.take().or(profile.repository);
         global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
+        global.remote = RemoteOptions {
+            variables: variables.iter().filter_map(|(name, value)| Some((name.clone(), service_variable(name, value)?))).collect(),
+            ca_file: global.ca_file.clone(),
+            proxy: None,
+            ssh_folder: folders.home.as_ref().map(|home| home.join(".ssh")),
+            ssh_agent: path("SSH_AUTH_SOCK"),
+        };
         global.home = folders.home;
         if let Command::Backup(backup) = &mut self.command {
             if backup.paths.is_empty() {
@@ -391,6 +409,12 @@ impl Global {
         let flags = Credentials { key_file: Some(key_file), ..Credentials::default() };
         Self { repository: Some(repository.to_string_lossy().into_owned()), flags, ..self.without_credentials() }
     }
+}
+
+/// What the services of stores take from the environment, by the names that their own programs use.
+fn service_variable(name: &str, value: &OsStr) -> Option<String> {
+    let is_theirs = ["AWS_", "AZURE_", "GOOGLE_", "YESTERDRIVE_WEBDAV_", "YESTERDRIVE_SFTP_"].iter().any(|family| name.starts_with(family));
+    if is_theirs { value.to_str().map(str::to_owned) } else { None }
 }
 
 /// Names of sets, tags and hosts are shown in folders and lists.
@@ -424,10 +448,8 @@ mod tests {
 
     fn completed(line: &[&str], variables: &[(&str, &[u8])]) -> Result<Args, Failure> {
         let args = Args::try_parse_from([&["yesterdrive"], line].concat()).unwrap();
-        args.complete(&|name| {
-            let value = variables.iter().find(|(known, _)| *known == name)?.1;
-            Some(std::os::unix::ffi::OsStringExt::from_vec(value.to_vec()))
-        })
+        let value = |bytes: &[u8]| std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec());
+        args.complete(&variables.iter().map(|(name, bytes)| ((*name).to_owned(), value(bytes))).collect())
     }
 
     fn opens_with(line: &[&str], variables: &[(&str, &[u8])]) -> Result<String, Failure> {

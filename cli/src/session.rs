@@ -8,35 +8,44 @@ use fs_core::path::TreePath;
 use fs_core::repository::{OpenOptions, Repository};
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::select::{Filter, select};
-use fs_core::storage::local::LocalStore;
-use fs_core::storage::{StoreError, WriteStore};
+use fs_core::storage::address::Address;
+use fs_core::storage::{self, StoreError, WriteStore};
 
 use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
 use crate::secret;
 
-/// The path of the repository.
-pub(crate) fn location(global: &Global) -> Result<PathBuf, Failure> {
-    let text = global
-        .repository
-        .as_deref()
-        .ok_or_else(|| Failure::new(Exit::Usage, "no repository was named").hint("use --repository PATH or set YESTERDRIVE_REPOSITORY"))?;
-    if text.contains("://") {
-        let message = format!("{text}: this version stores in folders only; S3, Azure, SFTP and WebDAV follow");
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    Ok(PathBuf::from(text))
+/// Where the repository lies.
+pub(crate) fn address(global: &Global) -> Result<Address, Failure> {
+    let text = global.repository.as_deref();
+    let text = text.ok_or_else(|| {
+        Failure::new(Exit::Usage, "no repository was named").hint("use --repository ADDRESS or set YESTERDRIVE_REPOSITORY")
+    })?;
+    Address::parse(text).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+/// Folders of this machine that belong to the repository and to what is remembered of it: never saved, never mounted on.
+pub(crate) fn own_folders(global: &Global) -> Result<Vec<PathBuf>, Failure> {
+    let repository = match address(global)? {
+        Address::Folder(path) => Some(path),
+        Address::Cloud { .. } | Address::Sftp { .. } | Address::WebDav { .. } => None,
+    };
+    Ok(repository.into_iter().chain(global.cache_dir.clone()).collect())
 }
 
 /// The store, for reading and writing.
 pub(crate) fn store(global: &Global) -> Result<Arc<dyn WriteStore>, Failure> {
-    let path = location(global)?;
-    match LocalStore::open(&path) {
-        Ok(store) => Ok(Arc::new(store)),
+    let address = address(global)?;
+    match storage::open(&address, &global.remote) {
+        Ok(store) => Ok(store),
         Err(error @ StoreError::Denied { .. }) => Err(error.into()),
-        Err(_) if !path.is_dir() => Err(Failure::new(Exit::Unreachable, format!("there is no folder {}", path.display()))
-            .hint("check the path, attach the disk, or create a repository with 'yesterdrive init'")),
-        Err(error) => Err(error.into()),
+        Err(error) => match address {
+            Address::Folder(path) if !path.is_dir() => {
+                Err(Failure::new(Exit::Unreachable, format!("there is no folder {}", path.display()))
+                    .hint("check the path, attach the disk, or create a repository with 'yesterdrive init'"))
+            }
+            _ => Err(error.into()),
+        },
     }
 }
 

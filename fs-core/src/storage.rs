@@ -329,10 +329,22 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 /// # Errors
 /// The call's own error, or [`StoreError::Timeout`].
 pub fn wait<T>(place: &str, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    wait_until(place, CALL_DEADLINE, call)
+}
+
+/// Waits for a put of so many bytes, as long as [`put_deadline`] allows.
+///
+/// # Errors
+/// The call's own error, or [`StoreError::Timeout`].
+pub fn wait_for_put(name: &ObjectName, length: usize, call: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
+    wait_until(name.as_str(), put_deadline(length as u64), call)
+}
+
+fn wait_until<T>(place: &str, deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     RUNTIME.block_on(async {
-        match tokio::time::timeout(CALL_DEADLINE, call).await {
+        match tokio::time::timeout(deadline, call).await {
             Ok(result) => result,
-            Err(_) => Err(StoreError::Timeout { place: place.into(), after: CALL_DEADLINE }),
+            Err(_) => Err(StoreError::Timeout { place: place.into(), after: deadline }),
         }
     })
 }

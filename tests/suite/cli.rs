@@ -122,7 +122,7 @@ fn what_goes_wrong_is_said_with_the_right_exit_code() {
     shell.fails(&["--repository", "nowhere", "snapshots"], 5, "no folder");
     std::fs::create_dir(shell.path("empty")).unwrap();
     shell.fails(&["--repository", "empty", "snapshots"], 5, "no Yesterdrive repository");
-    shell.fails(&["--repository", "s3://bucket/x", "snapshots"], 2, "folders only");
+    shell.fails(&["--repository", "ftp://host/x", "snapshots"], 2, "no kind of store");
     std::fs::write(shell.path("wrong"), format!("yesterdrive-key-1:{}\n", "ab".repeat(32))).unwrap();
     shell.fails(&["--key-file", "wrong", "snapshots"], 4, "opens none");
     shell.fails(&["--repository", "repository", "init"], 2, "no password");

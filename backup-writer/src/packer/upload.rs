@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::index::ShardPack;
 use fs_core::object::{self, ObjectError};
 use fs_core::pack::{self, Pack, Trailer};
-use fs_core::storage::{WriteStore, wait};
+use fs_core::storage::{WriteStore, wait_for_put};
 
 use super::{PackError, Shared};
 
@@ -74,7 +74,7 @@ fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, o
             let name = object::pack_name(pack.kind, &pack.id);
             let bytes = Bytes::from(pack.bytes);
             let hash = object::object_hash(&bytes);
-            wait(name.as_str(), store.put_new(&name, bytes, &hash))?;
+            wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &hash))?;
             Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
         });
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,8 +17,7 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
         return Err(Failure::new(Exit::Usage, "nothing to save was named").hint("name files and folders, or give the profile 'paths'"));
     }
     let (repository, store) = session::open(global)?;
-    let mut never = vec![session::location(global)?];
-    never.extend(global.cache_dir.clone());
+    let never = session::own_folders(global)?;
     let offset = Zone::system().local(SystemClock.now()).map_or(0, |local| local.offset_seconds / 60);
     let options = BackupOptions {
         paths: options.paths.clone(),

@@ -2,13 +2,12 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use backup_writer::create::{NewKey, create};
 use fs_core::crypto::{Key, SystemRandom, random_array};
 use fs_core::key::slot::{Credential, PasswordCost, key_file_text, recovery_words};
-use fs_core::storage::WriteStore;
-use fs_core::storage::local::LocalStore;
+use fs_core::storage;
+use fs_core::storage::address::Address;
 use fs_core::time::{Clock as _, SystemClock};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -19,7 +18,7 @@ use crate::output::Output;
 use crate::{secret, session};
 
 pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Exit, Failure> {
-    let path = session::location(global)?;
+    let address = session::address(global)?;
     let random = SystemRandom::shared();
     let mut keys = Vec::new();
     let new = |credential, label: &str| NewKey { credential, label: label.into(), cost: PasswordCost::DEFAULT };
@@ -38,11 +37,10 @@ pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Ex
     if let Some((file, key)) = &key_file {
         write_secret(file, &key_file_text(key))?;
     }
-    let store: Arc<dyn WriteStore> = if path.is_dir() && std::fs::read_dir(&path)?.next().is_some() {
-        let store = LocalStore::open(&path)?;
-        Arc::new(store)
-    } else {
-        Arc::new(LocalStore::create(&path)?)
+    // A folder with something in it is opened, so that a repository in it is found and named.
+    let store = match &address {
+        Address::Folder(path) if path.is_dir() && std::fs::read_dir(path)?.next().is_some() => storage::open(&address, &global.remote)?,
+        _ => storage::create(&address, &global.remote)?,
     };
     let ring = create(&*store, &keys, &SystemClock::shared(), &random)?;
     output.show(

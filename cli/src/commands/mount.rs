@@ -18,7 +18,9 @@ use crate::session;
 use crate::signals::{self, OnSignal};
 
 /// New snapshots in a folder appear within twice this time.
-const REFRESH_EVERY: Duration = Duration::from_secs(2);
+const REFRESH_LOCAL: Duration = Duration::from_secs(2);
+/// The same for a store that is asked over a network.
+const REFRESH_REMOTE: Duration = Duration::from_secs(30);
 
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
@@ -44,9 +46,9 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
         args::Links::Inside => Links::Inside,
     };
     let view = View::new(repository, state.as_deref(), ViewOptions { owner, links, mounter: me, zone: Zone::system() })?;
-    let mut forbidden = vec![session::location(global)?];
-    forbidden.extend(global.cache_dir.clone());
-    let how = MountOptions { allow_other: options.allow_other, refresh_every: REFRESH_EVERY, forbidden };
+    let forbidden = session::own_folders(global)?;
+    let refresh_every = if session::address(global)?.is_local() { REFRESH_LOCAL } else { REFRESH_REMOTE };
+    let how = MountOptions { allow_other: options.allow_other, refresh_every, forbidden };
     if options.detached {
         let _ = rustix::process::setsid();
     }
