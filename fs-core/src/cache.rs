@@ -1,10 +1,14 @@
-//! Memory for opened records, bounded by bytes. What was used last stays longest.
+//! What has been read once and may be wanted again: opened records in memory ([`memory`]), bounded by bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
 use crate::id::RecordId;
+
+pub mod memory;
+
+pub use memory::{MemoryCache, Weight};
 
 /// A bounded cache of opened records. Values are cheap to clone.
 #[derive(Debug)]
