@@ -26,6 +26,7 @@ pub mod tree;
 pub mod snapshot;
 pub mod cache;
 pub mod repository;
+pub mod prefetch;
 pub mod reader;
 pub mod view;
 #[cfg(any(test, feature = "testing"))]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use crate::record::Reference;
-use crate::repository::{ReadError, Repository};
+use crate::repository::{Held, Pause, ReadError, Repository};
 use crate::tree::list::locate;
-use crate::tree::{Content, Entry, Extent, List, TreeError};
+use crate::tree::{Content, Entry, Extent, TreeError};
 
 /// Reads one stream of bytes: a file, an extended attribute, an alternate stream. Shared between threads.
 #[derive(Debug)]
@@ -17,15 +17,6 @@ pub struct ContentReader {
     size: u64,
     content: Content,
     sparse: Option<Vec<Extent>>,
-}
-
-/// What is wanted of the records of a stream.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// Only what is in memory.
-    Memory,
-    /// Whatever it takes.
-    Store,
 }
 
 impl ContentReader {
@@ -44,102 +35,92 @@ impl ContentReader {
         self.size
     }
 
-    /// Reads if everything needed is in memory. Never waits for the store; see [`Self::read`].
-    pub fn try_read(&self, offset: u64, length: u64) -> Option<Bytes> {
-        self.read_in(Mode::Memory, offset, length).ok().flatten()
-    }
-
     /// Reads exactly `length` bytes from `offset`, fewer only at the end of the file, none beyond it. May wait for the store.
     ///
     /// # Errors
     /// [`ReadError`]: never zeros instead of data.
     pub fn read(&self, offset: u64, length: u64) -> Result<Bytes, ReadError> {
-        self.read_in(Mode::Store, offset, length)?.ok_or(ReadError::Tree(SHORT))
+        self.repository.answer(|held| self.read_in_memory(held, offset, length))
     }
 
-    /// The data records that hold a range of the file, in order. May wait for the store for lists.
+    /// The same from what is in memory.
     ///
     /// # Errors
-    /// [`ReadError`].
-    pub fn records(&self, range: Range<u64>) -> Result<Vec<Reference>, ReadError> {
-        Ok(self.records_in(Mode::Store, range)?.unwrap_or_default())
-    }
-
-    /// The same if the lists needed are in memory. Never waits for the store.
-    pub fn try_records(&self, range: Range<u64>) -> Option<Vec<Reference>> {
-        self.records_in(Mode::Memory, range).ok().flatten()
-    }
-
-    fn records_in(&self, mode: Mode, range: Range<u64>) -> Result<Option<Vec<Reference>>, ReadError> {
-        let mut records: Vec<Reference> = Vec::new();
-        for piece in self.pieces(range.start, range.end.min(self.size)) {
-            let Piece::Data(mut at) = piece else { continue };
-            while at.start < at.end {
-                let Some((record, start)) = self.record_at(mode, at.start)? else { return Ok(None) };
-                at.start = start + u64::from(record.plain_len);
-                records.push(record);
-            }
-        }
-        Ok(Some(records))
-    }
-
-    fn read_in(&self, mode: Mode, offset: u64, length: u64) -> Result<Option<Bytes>, ReadError> {
+    /// [`Pause`], with all records that are missing for this range as far as the lists in memory tell.
+    pub fn read_in_memory(&self, held: &Held, offset: u64, length: u64) -> Result<Bytes, Pause> {
         let end = offset.saturating_add(length).min(self.size);
         if offset >= end {
-            return Ok(Some(Bytes::new()));
+            return Ok(Bytes::new());
         }
         let pieces = self.pieces(offset, end);
         if let [Piece::Data(range)] = &pieces[..] {
-            return self.read_data(mode, range.clone());
+            return self.read_data(held, range.clone());
         }
         let mut bytes = BytesMut::with_capacity(usize::try_from(end - offset).unwrap_or(0));
         for piece in pieces {
             match piece {
                 Piece::Hole(length) => bytes.resize(bytes.len() + usize::try_from(length).unwrap_or(0), 0),
-                Piece::Data(range) => match self.read_data(mode, range)? {
-                    Some(data) => bytes.extend_from_slice(&data),
-                    None => return Ok(None),
-                },
+                Piece::Data(range) => bytes.extend_from_slice(&self.read_data(held, range)?),
             }
         }
-        Ok(Some(bytes.freeze()))
+        Ok(bytes.freeze())
+    }
+
+    /// The data records that hold a range of the file, in order.
+    ///
+    /// # Errors
+    /// [`Pause`] for lists that are not in memory.
+    pub fn records(&self, held: &Held, range: Range<u64>) -> Result<Vec<Reference>, Pause> {
+        let mut records: Vec<Reference> = Vec::new();
+        for piece in self.pieces(range.start, range.end.min(self.size)) {
+            let Piece::Data(mut at) = piece else { continue };
+            while at.start < at.end {
+                let (record, start) = self.record_at(held, at.start)?;
+                at.start = start + u64::from(record.plain_len);
+                records.push(record);
+            }
+        }
+        Ok(records)
     }
 
     /// A range of the content, in records: without a copy where one record holds all of it.
-    fn read_data(&self, mode: Mode, range: Range<u64>) -> Result<Option<Bytes>, ReadError> {
-        let mut at = range.start;
+    fn read_data(&self, held: &Held, range: Range<u64>) -> Result<Bytes, Pause> {
+        let (mut at, mut missing) = (range.start, Vec::new());
         let mut gathered: Option<BytesMut> = None;
         while at < range.end {
-            let Some((record, start)) = self.record_at(mode, at)? else { return Ok(None) };
-            let data = match mode {
-                Mode::Memory => match self.repository.cached_data(&record.id) {
-                    Some(data) => data,
-                    None => return Ok(None),
-                },
-                Mode::Store => self.repository.data(&record)?,
+            let (record, start) = self.record_at(held, at)?;
+            let data = match self.repository.data_in_memory(held, &record) {
+                Ok(data) => data,
+                Err(Pause::Missing(wants)) => {
+                    missing.extend(wants);
+                    at = start + u64::from(record.plain_len);
+                    continue;
+                }
+                Err(failed) => return Err(failed),
             };
             let from = usize::try_from(at - start).unwrap_or(usize::MAX).min(data.len());
             let to = usize::try_from(range.end - start).unwrap_or(usize::MAX).min(data.len());
             let piece = data.slice(from..to);
             if piece.is_empty() {
-                return Err(ReadError::Tree(SHORT));
+                return Err(SHORT.into());
             }
             at += piece.len() as u64;
             match &mut gathered {
-                None if at == range.end => return Ok(Some(piece)),
+                None if at == range.end && missing.is_empty() => return Ok(piece),
                 None => {
                     let mut bytes = BytesMut::with_capacity(usize::try_from(range.end - range.start).unwrap_or(0));
                     bytes.extend_from_slice(&piece);
                     gathered = Some(bytes);
                 }
-                Some(bytes) => bytes.extend_from_slice(&piece),
+                Some(bytes) if missing.is_empty() => bytes.extend_from_slice(&piece),
+                Some(_) => {}
             }
         }
-        Ok(Some(gathered.map(BytesMut::freeze).unwrap_or_default()))
+        if missing.is_empty() { Ok(gathered.map(BytesMut::freeze).unwrap_or_default()) } else { Err(Pause::Missing(missing)) }
     }
 
-    /// The data record that holds a byte of the content, and where in the content it begins. `None` only if a list is not in memory.
-    fn record_at(&self, mode: Mode, offset: u64) -> Result<Option<(Reference, u64)>, ReadError> {
+    /// The data record that holds a byte of the content, and where in the content it begins.
+    fn record_at(&self, held: &Held, offset: u64) -> Result<(Reference, u64), Pause> {
         let (mut reference, mut depth) = match &self.content {
             Content::List { depth, reference } => (*reference, *depth),
             Content::Inline(references) => {
@@ -147,28 +128,21 @@ impl ContentReader {
                 for reference in references {
                     let end = start + u64::from(reference.plain_len);
                     if offset < end {
-                        return Ok(Some((*reference, start)));
+                        return Ok((*reference, start));
                     }
                     start = end;
                 }
-                return Err(ReadError::Tree(SHORT));
+                return Err(SHORT.into());
             }
         };
         let mut start = 0;
         while depth > 0 {
-            let Some(list) = self.list(mode, &reference)? else { return Ok(None) };
+            let list = self.repository.list_in_memory(held, &reference)?;
             let found = if list.depth == depth { locate(&list, offset - start) } else { None };
-            let (row, before) = found.ok_or(ReadError::Tree(SHORT))?;
+            let (row, before) = found.ok_or(SHORT)?;
             (reference, start, depth) = (row.reference, start + before, depth - 1);
         }
-        Ok(Some((reference, start)))
-    }
-
-    fn list(&self, mode: Mode, reference: &Reference) -> Result<Option<Arc<List>>, ReadError> {
-        match mode {
-            Mode::Memory => Ok(self.repository.cached_list(&reference.id)),
-            Mode::Store => self.repository.list(reference).map(Some),
-        }
+        Ok((reference, start))
     }
 
     /// A range of the file as holes and ranges of the content.

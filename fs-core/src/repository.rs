@@ -3,12 +3,12 @@
 //! A record is read where its reference says; only where it does not open there, the index is asked. Nothing that a store returns is believed:
 //! names are compared with hashes, signatures with certificates, records with their ids.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::cache::RecordCache;
+use crate::cache::{DiskCache, MemoryCache};
 use crate::config::{Certificate, Config};
 use crate::crypto::{SharedRandom, SystemRandom};
 use crate::id::{DeviceId, ObjectHash, PackId, RecordId, RepositoryId};
@@ -23,12 +23,24 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
 use crate::storage::{ObjectName, ReadStore, StoreError, wait};
 use crate::time::{SharedClock, SystemClock};
-use crate::tree::codec::{decode_findings, decode_links};
+use crate::tree::codec::decode_findings;
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 
 mod catalogue;
+mod fetch;
+mod flights;
 mod open;
+mod opened;
+mod plan;
+mod sealed;
+mod worker;
+
+use fetch::Fetcher;
+pub use fetch::{FetchStatus, PART_MAX};
+pub use flights::{Urgency, Waiter};
+pub use opened::{Held, Opened, Pause, Want};
+use sealed::{Extents, Neighbourhoods};
 
 use open::{get_small, list_configs, open_slots, read_config, repository_id};
 
@@ -110,6 +122,9 @@ pub enum ReadError {
     /// The store failed.
     #[error("a record could not be fetched")]
     Store(#[from] StoreError),
+    /// What somebody else was told who waited for the same record.
+    #[error(transparent)]
+    Shared(Arc<ReadError>),
 }
 
 impl ReadError {
@@ -118,16 +133,22 @@ impl ReadError {
         match self {
             Self::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => true,
             Self::Store(_) | Self::Index(_) => false,
+            Self::Shared(error) => error.is_damage(),
             Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } | Self::Tree(_) | Self::Key { .. } => true,
         }
     }
 }
 
+/// Memory for reading unless somebody says otherwise, in bytes.
+pub const MEMORY_DEFAULT: usize = 256 << 20;
+
 /// How to open a repository.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Memory for opened records, in bytes; a quarter of it for trees.
+    /// Memory for opened records, for what is on its way and for sealed trees, in bytes.
     pub memory_max: usize,
+    /// Sealed bytes that were read before; `None` where reading again costs nothing.
+    pub disk: Option<Arc<DiskCache>>,
     /// Clock.
     pub clock: SharedClock,
     /// Randomness.
@@ -136,7 +157,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { memory_max: 80 << 20, clock: SystemClock::shared(), random: SystemRandom::shared() }
+        Self { memory_max: MEMORY_DEFAULT, disk: None, clock: SystemClock::shared(), random: SystemRandom::shared() }
     }
 }
 
@@ -152,11 +173,11 @@ pub struct Repository {
     record_keys: Mutex<HashMap<(SessionKeyRef, RecordKind), RecordKey>>,
     catalogue: Mutex<catalogue::Known>,
     shards: Mutex<HashMap<ObjectHash, Arc<Shard>>>,
-    pages: RecordCache<Arc<Page>>,
-    lists: RecordCache<Arc<List>>,
-    links: RecordCache<Arc<Vec<LinkRow>>>,
-    data: RecordCache<Bytes>,
-    in_flight: (Mutex<HashSet<RecordId>>, Condvar),
+    memory: MemoryCache<Opened>,
+    extents: Mutex<Extents>,
+    neighbourhoods: Mutex<Neighbourhoods>,
+    disk: Option<Arc<DiskCache>>,
+    fetcher: Fetcher,
 }
 
 impl Repository {
@@ -179,11 +200,11 @@ impl Repository {
             record_keys: Mutex::default(),
             catalogue: Mutex::default(),
             shards: Mutex::default(),
-            pages: RecordCache::new(options.memory_max / 4),
-            lists: RecordCache::new(options.memory_max / 16),
-            links: RecordCache::new(options.memory_max / 16),
-            data: RecordCache::new(options.memory_max / 8 * 5),
-            in_flight: Default::default(),
+            memory: MemoryCache::new(options.memory_max / 4 * 3),
+            extents: Mutex::new(Extents::new(options.memory_max / 16)),
+            neighbourhoods: Mutex::default(),
+            disk: options.disk.clone(),
+            fetcher: Fetcher::new(options.memory_max / 8),
         };
         opened.load_certificates()?;
         Ok(opened)
@@ -362,9 +383,77 @@ impl Repository {
         Ok(shards.iter().flat_map(|shard| shard.find(id)).collect())
     }
 
-    /// A tree page, if it is in memory. Never waits for the store.
-    pub fn cached_page(&self, id: &RecordId) -> Option<Arc<Page>> {
-        self.pages.get(id)
+    /// Asks a question until it is answered, and brings the records that it misses meanwhile. Waits for the store.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn answer<T>(&self, mut ask: impl FnMut(&Held) -> Result<T, Pause>) -> Result<T, ReadError> {
+        let mut held = Held::default();
+        loop {
+            match ask(&held) {
+                Ok(answer) => return Ok(answer),
+                Err(Pause::Failed(error)) => return Err(error),
+                Err(Pause::Missing(wants)) => {
+                    for want in wants {
+                        held.insert(want.reference.id, self.load(want.kind, &want.reference)?);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A tree page that is in memory.
+    ///
+    /// # Errors
+    /// [`Pause`].
+    pub fn page_in_memory(&self, held: &Held, reference: &Reference) -> Result<Arc<Page>, Pause> {
+        match self.in_memory(held, RecordKind::Tree, reference)? {
+            Opened::Page(page) => Ok(page),
+            _ => Err(OTHER_KIND.into()),
+        }
+    }
+
+    /// A list record that is in memory.
+    ///
+    /// # Errors
+    /// [`Pause`].
+    pub fn list_in_memory(&self, held: &Held, reference: &Reference) -> Result<Arc<List>, Pause> {
+        match self.in_memory(held, RecordKind::List, reference)? {
+            Opened::List(list) => Ok(list),
+            _ => Err(OTHER_KIND.into()),
+        }
+    }
+
+    /// Rows of one record of a hard-link table that is in memory.
+    ///
+    /// # Errors
+    /// [`Pause`].
+    pub fn links_in_memory(&self, held: &Held, reference: &Reference) -> Result<Arc<Vec<LinkRow>>, Pause> {
+        match self.in_memory(held, RecordKind::Table, reference)? {
+            Opened::Links(rows) => Ok(rows),
+            _ => Err(OTHER_KIND.into()),
+        }
+    }
+
+    /// A data record's plaintext that is in memory.
+    ///
+    /// # Errors
+    /// [`Pause`].
+    pub fn data_in_memory(&self, held: &Held, reference: &Reference) -> Result<Bytes, Pause> {
+        match self.in_memory(held, RecordKind::Data, reference)? {
+            Opened::Data(plain) => Ok(plain),
+            _ => Err(OTHER_KIND.into()),
+        }
+    }
+
+    /// Whether a record is in memory. Does not count as a use of it.
+    pub fn has_in_memory(&self, id: &RecordId) -> bool {
+        self.memory.contains(id)
+    }
+
+    fn in_memory(&self, held: &Held, kind: RecordKind, reference: &Reference) -> Result<Opened, Pause> {
+        let known = held.get(&reference.id).cloned().or_else(|| self.memory.get(&reference.id));
+        known.ok_or_else(|| Pause::Missing(vec![Want { kind, reference: *reference }]))
     }
 
     /// A tree page. May wait for the store: one ranged read where the hint is right.
@@ -372,14 +461,10 @@ impl Repository {
     /// # Errors
     /// [`ReadError`].
     pub fn page(&self, reference: &Reference) -> Result<Arc<Page>, ReadError> {
-        self.load(reference, &self.pages, || {
-            let page = Page::decode(&self.read_record(RecordKind::Tree, reference)?).map_err(malformed(reference))?;
-            let size = page.memory_size();
-            Ok((Arc::new(page), size))
-        })
+        self.answer(|held| self.page_in_memory(held, reference))
     }
 
-    /// Finds an entry of a directory; `None` if there is none.
+    /// Finds an entry of a directory; `None` if there is none. May wait for the store.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -388,38 +473,20 @@ impl Repository {
         page::find(top, wanted, &|reference| self.page(reference))
     }
 
-    /// A list record, if it is in memory. Never waits for the store.
-    pub fn cached_list(&self, id: &RecordId) -> Option<Arc<List>> {
-        self.lists.get(id)
-    }
-
     /// A list record. May wait for the store.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn list(&self, reference: &Reference) -> Result<Arc<List>, ReadError> {
-        self.load(reference, &self.lists, || {
-            let list = List::decode(&self.read_record(RecordKind::List, reference)?).map_err(malformed(reference))?;
-            let size = list.rows.len() * size_of::<crate::tree::ListRow>();
-            Ok((Arc::new(list), size))
-        })
+        self.answer(|held| self.list_in_memory(held, reference))
     }
 
-    /// Rows of one record of a hard-link table.
+    /// Rows of one record of a hard-link table. May wait for the store.
     ///
     /// # Errors
     /// [`ReadError`].
     pub fn link_rows(&self, reference: &Reference) -> Result<Arc<Vec<LinkRow>>, ReadError> {
-        self.load(reference, &self.links, || {
-            let rows = decode_links(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))?;
-            let size = rows.len() * size_of::<LinkRow>();
-            Ok((Arc::new(rows), size))
-        })
-    }
-
-    /// Rows of one record of a hard-link table, if they are in memory. Never waits for the store.
-    pub fn cached_link_rows(&self, id: &RecordId) -> Option<Arc<Vec<LinkRow>>> {
-        self.links.get(id)
+        self.answer(|held| self.links_in_memory(held, reference))
     }
 
     /// Findings that were stored with a snapshot.
@@ -428,48 +495,6 @@ impl Repository {
     /// [`ReadError`].
     pub fn stored_findings(&self, reference: &Reference) -> Result<Vec<Finding>, ReadError> {
         decode_findings(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))
-    }
-
-    /// A data record's plaintext, if it is in memory. Never waits for the store.
-    pub fn cached_data(&self, id: &RecordId) -> Option<Bytes> {
-        self.data.get(id)
-    }
-
-    /// A data record's plaintext. May wait for the store.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn data(&self, reference: &Reference) -> Result<Bytes, ReadError> {
-        self.load(reference, &self.data, || {
-            let plain = Bytes::from(self.read_record(RecordKind::Data, reference)?);
-            let size = plain.len();
-            Ok((plain, size))
-        })
-    }
-
-    /// Single flight: of several threads that want a record, one reads it and the others wait for that.
-    fn load<V: Clone>(
-        &self,
-        reference: &Reference,
-        cache: &RecordCache<V>,
-        read: impl FnOnce() -> Result<(V, usize), ReadError>,
-    ) -> Result<V, ReadError> {
-        let (in_flight, landed) = &self.in_flight;
-        let mut waiting = lock(in_flight);
-        loop {
-            if let Some(value) = cache.get(&reference.id) {
-                return Ok(value);
-            }
-            if waiting.insert(reference.id) {
-                break;
-            }
-            waiting = landed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-        drop(waiting);
-        let _landing = Landing { repository: self, id: reference.id };
-        let (value, size) = read()?;
-        cache.insert(reference.id, value.clone(), size);
-        Ok(value)
     }
 
     fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Vec<u8>, ReadError> {
@@ -508,19 +533,7 @@ impl Repository {
     }
 }
 
-/// Ends a read in flight, also when it failed, and wakes those who wait for it.
-struct Landing<'a> {
-    repository: &'a Repository,
-    id: RecordId,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        let (in_flight, landed) = &self.repository.in_flight;
-        lock(in_flight).remove(&self.id);
-        landed.notify_all();
-    }
-}
+const OTHER_KIND: TreeError = TreeError::Broken("a record is of another kind than its reference says");
 
 fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {
     let id = reference.id;

@@ -12,11 +12,14 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
 
 use address::Address;
 use cloud::CloudStore;
@@ -338,6 +341,55 @@ pub fn wait<T>(place: &str, call: impl Future<Output = Result<T, StoreError>>) -
 /// The call's own error, or [`StoreError::Timeout`].
 pub fn wait_for_put(name: &ObjectName, length: usize, call: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
     wait_until(name.as_str(), put_deadline(length as u64), call)
+}
+
+/// What has become of a call that was begun.
+pub enum Begun<T> {
+    /// The store answered without waiting, as a local one does.
+    Done(Result<T, StoreError>),
+    /// The answer comes later.
+    Pending(PendingCall<T>),
+}
+
+/// A call that is on its way.
+pub struct PendingCall<T> {
+    place: String,
+    call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>,
+    since: Instant,
+}
+
+impl<T: Send + 'static> PendingCall<T> {
+    /// Hands the answer and the time it took to `done`, on a thread of the network: it must be quick. No later than [`CALL_DEADLINE`].
+    pub fn then(self, done: impl FnOnce(Result<T, StoreError>, Duration) + Send + 'static) {
+        let Self { place, call, since } = self;
+        RUNTIME.spawn(async move {
+            let late = |_| Err(StoreError::Timeout { place, after: CALL_DEADLINE });
+            let result = tokio::time::timeout(CALL_DEADLINE, call).await.unwrap_or_else(late);
+            done(result, since.elapsed());
+        });
+    }
+}
+
+/// Begins a store call from a plain thread without waiting for a network. `place` names the object or prefix in the error.
+pub fn begin<T: Send + 'static>(place: String, call: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Begun<T> {
+    let _runtime = RUNTIME.enter();
+    let (mut call, since): (Pin<Box<dyn Future<Output = _> + Send>>, _) = (Box::pin(call), Instant::now());
+    match (&mut call).now_or_never() {
+        Some(result) => Begun::Done(result),
+        None => Begun::Pending(PendingCall { place, call, since }),
+    }
+}
+
+/// Calls `task` again and again on a thread of the network, until it says no. It must be quick.
+pub fn every(period: Duration, mut task: impl FnMut() -> bool + Send + 'static) {
+    RUNTIME.spawn(async move {
+        loop {
+            tokio::time::sleep(period).await;
+            if !task() {
+                return;
+            }
+        }
+    });
 }
 
 fn wait_until<T>(place: &str, deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

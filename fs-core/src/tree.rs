@@ -237,6 +237,15 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// References to the records of trees and lists that lead on from here.
+    pub fn metadata_references(&self) -> [Option<&Reference>; 2] {
+        let list = match &self.content {
+            Content::List { reference, .. } => Some(reference),
+            Content::Inline(_) => None,
+        };
+        [self.subtree.as_ref().and_then(|subtree| subtree.page.as_ref()), list]
+    }
+
     /// An entry with nothing but name and kind.
     pub fn new(name: Option<Name>, kind: EntryKind) -> Self {
         Self {
@@ -407,6 +416,15 @@ impl Page {
             Self::Leaf(leaf) => leaf.entries(),
             Self::Index(_) => &[],
         }
+    }
+
+    /// References to further records of trees and lists.
+    pub fn metadata_references(&self) -> impl Iterator<Item = &Reference> {
+        let rows: &[PageRow] = match self {
+            Self::Leaf(_) => &[],
+            Self::Index(rows) => rows,
+        };
+        self.entries().iter().flat_map(Entry::metadata_references).flatten().chain(rows.iter().map(|row| &row.reference))
     }
 
     /// Roughly how many bytes of memory it takes, for the cache.

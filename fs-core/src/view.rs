@@ -1,26 +1,28 @@
 //! The virtual file system over all snapshots: what a mount shows, in our own types. The adapters only translate.
 //!
 //! Numbers of entries are computed and not stored: 20 bits for the snapshot's slot, 44 bits for the entry's position in it. Slot 0 holds what
-//! the view makes up. Every operation exists in one form with a [`Patience`]: without patience it answers from memory or says that it would have to wait, so
-//! that an adapter never blocks the kernel's thread.
+//! the view makes up. Every operation answers from memory or says which records it misses; [`View::ask`] asks again when they have come, so that an adapter
+//! never blocks the kernel's thread.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use lru::LruCache;
 
 use crate::id::SnapshotId;
 use crate::path::Name;
+use crate::prefetch::Runs;
 use crate::record::Reference;
-use crate::repository::{Repository, RepositoryError};
+use crate::repository::{Held, Pause, Repository, RepositoryError};
 use crate::snapshot::Snapshot;
 use crate::time::{Timestamp, Zone};
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION};
 
+mod ahead;
 pub mod answer;
 pub mod attr;
 mod content;
@@ -30,7 +32,8 @@ pub mod inode;
 pub mod layout;
 pub mod link;
 
-pub use answer::{Answer, Listed, Patience, Stop};
+pub use ahead::PageCache;
+pub use answer::{Answer, Listed, Stop};
 use attr::Attr;
 use error::ViewError;
 use handle::Handle;
@@ -38,11 +41,11 @@ use inode::{Inode, SlotTable};
 use layout::{Children, DOTS, Folder, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
-const NODES_KEPT: usize = 1 << 16;
+const NODES_KEPT: usize = 1 << 14;
 /// Directories in which entries were found last: what is asked next is most often beside what was asked before.
 const RECENT: usize = 16;
 /// Files whose readers are kept.
-const HANDLES_KEPT: usize = 1 << 12;
+const HANDLES_KEPT: usize = 1 << 10;
 
 /// Whom the entries belong to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +127,8 @@ pub struct View {
     nodes: Mutex<LruCache<u64, Node>>,
     recent: Mutex<VecDeque<Node>>,
     handles: Mutex<LruCache<u64, Arc<Handle>>>,
+    runs: Mutex<Runs>,
+    page_cache: OnceLock<Arc<dyn PageCache>>,
 }
 
 impl View {
@@ -143,6 +148,8 @@ impl View {
             nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
             recent: Mutex::default(),
             handles: Mutex::new(LruCache::new(kept(HANDLES_KEPT))),
+            runs: Mutex::default(),
+            page_cache: OnceLock::new(),
         };
         view.refresh()?;
         Ok(view)
@@ -175,6 +182,47 @@ impl View {
         Ok(changed)
     }
 
+    /// Asks a question: `done` gets the answer, at once if memory has it, else on a thread of the repository when what is missing has come. Never waits.
+    pub fn ask<T: 'static>(
+        self: &Arc<Self>,
+        question: impl Fn(&Self, &Held) -> Answer<T> + Send + 'static,
+        done: impl FnOnce(Result<T, ViewError>) + Send + 'static,
+    ) {
+        Self::ask_again(Arc::clone(self), Held::default(), question, done);
+    }
+
+    fn ask_again<T: 'static>(
+        view: Arc<Self>,
+        held: Held,
+        question: impl Fn(&Self, &Held) -> Answer<T> + Send + 'static,
+        done: impl FnOnce(Result<T, ViewError>) + Send + 'static,
+    ) {
+        match question(&view, &held) {
+            Ok(answer) => done(Ok(answer)),
+            Err(Stop::Failed(error)) => done(Err(error)),
+            Err(Stop::Missing(wants)) => {
+                let repository = Arc::clone(&view.repository);
+                repository.fetch(&wants, held, move |arrived| match arrived {
+                    Ok(held) => Self::ask_again(view, held, question, done),
+                    Err(error) => done(Err(error.into())),
+                });
+            }
+        }
+    }
+
+    /// The same for a caller who waits for the answer.
+    ///
+    /// # Errors
+    /// Those of the question.
+    pub fn wait<T>(&self, mut question: impl FnMut(&Self, &Held) -> Answer<T>) -> Result<T, ViewError> {
+        let answer = self.repository.answer(|held| match question(self, held) {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(Stop::Missing(wants)) => Err(Pause::Missing(wants)),
+            Err(Stop::Failed(error)) => Ok(Err(error)),
+        });
+        answer?
+    }
+
     /// Whether a number still means something: its snapshot may have been forgotten, or what the view makes up may have changed.
     ///
     /// # Errors
@@ -190,62 +238,62 @@ impl View {
     ///
     /// # Errors
     /// [`Stop`], like all operations.
-    pub fn lookup(&self, patience: Patience, parent: u64, name: &[u8]) -> Answer<(Attr, bool)> {
+    pub fn lookup(&self, held: &Held, parent: u64, name: &[u8]) -> Answer<(Attr, bool)> {
         let tree = self.tree();
         if name == b"." {
-            return Ok((self.attr_in(&tree, patience, parent)?, tree.get(parent).is_some()));
+            return Ok((self.attr_in(&tree, held, parent)?, tree.get(parent).is_some()));
         }
         if let Some(made_up) = tree.get(parent) {
             let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
             let child = if name == b".." { Some(made_up.parent) } else { folder.get(name) };
             // Also the folder of a snapshot moves: when it is sealed or forgotten.
-            return Ok((self.attr_in(&tree, patience, child.ok_or(ViewError::NotFound)?)?, true));
+            return Ok((self.attr_in(&tree, held, child.ok_or(ViewError::NotFound)?)?, true));
         }
-        let node = self.node(&tree, patience, parent)?;
+        let node = self.node(&tree, held, parent)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
         }
         if name == b".." {
-            return Ok((self.attr_in(&tree, patience, node.parent)?, tree.get(node.parent).is_some()));
+            return Ok((self.attr_in(&tree, held, node.parent)?, tree.get(node.parent).is_some()));
         }
-        let found = self.find(patience, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
-        Ok((self.attr_of_child(patience, &node, &found)?, false))
+        let found = self.find(held, &node, Wanted::Name(name))?.ok_or(ViewError::NotFound)?;
+        Ok((self.attr_of_child(held, &node, &found)?, false))
     }
 
     /// What `stat` tells.
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn getattr(&self, patience: Patience, inode: u64) -> Answer<Attr> {
-        self.attr_in(&self.tree(), patience, inode)
+    pub fn getattr(&self, held: &Held, inode: u64) -> Answer<Attr> {
+        self.attr_in(&self.tree(), held, inode)
     }
 
     /// Lines of a directory from `offset` on, as many as `more` takes: it returns whether it has room for another.
     ///
     /// # Errors
-    /// [`Stop`]. `WouldWait` and failures come before the first line or not at all: what follows is given at the next call.
-    pub fn readdir(&self, patience: Patience, inode: u64, offset: u64, more: &mut dyn FnMut(Listed) -> bool) -> Answer<()> {
+    /// [`Stop`]. Missing records and failures come before the first line or not at all: what follows is given at the next call.
+    pub fn readdir(&self, held: &Held, inode: u64, offset: u64, more: &mut dyn FnMut(Listed) -> bool) -> Answer<()> {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
-            return self.read_virtual((&tree, patience), (inode, made_up.parent), folder, offset, more);
+            return self.read_virtual((&tree, held), (inode, made_up.parent), folder, offset, more);
         }
-        let node = self.node(&tree, patience, inode)?;
+        let node = self.node(&tree, held, inode)?;
         if node.entry.subtree.is_none() {
             return Err(ViewError::NotDirectory.into());
         }
         for (number, name, inode) in [(0, &b"."[..], inode), (1, b"..", node.parent)] {
             if offset <= number {
-                let attr = self.attr_in(&tree, patience, inode)?;
+                let attr = self.attr_in(&tree, held, inode)?;
                 if !more(Listed { name: name.to_vec(), attr, next: number + 1, moves: false }) {
                     return Ok(());
                 }
             }
         }
-        let mut next = self.find(patience, &node, Wanted::Index(offset.saturating_sub(DOTS)))?;
+        let mut next = self.find(held, &node, Wanted::Index(offset.saturating_sub(DOTS)))?;
         let mut given = offset < DOTS;
         while let Some(found) = next {
-            let attr = match self.attr_of_child(patience, &node, &found) {
+            let attr = match self.attr_of_child(held, &node, &found) {
                 Ok(attr) => attr,
                 Err(_) if given => return Ok(()),
                 Err(stop) => return Err(stop),
@@ -257,7 +305,7 @@ impl View {
             given = true;
             next = match found.next_in_page() {
                 Some(found) => Some(found),
-                None => match self.find(patience, &node, Wanted::Index(found.entry_index + 1)) {
+                None => match self.find(held, &node, Wanted::Index(found.entry_index + 1)) {
                     Ok(found) => found,
                     // The lines so far are good; the rest is asked for again, and waited for.
                     Err(_) => return Ok(()),
@@ -271,15 +319,28 @@ impl View {
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn readlink(&self, patience: Patience, inode: u64) -> Answer<Vec<u8>> {
+    pub fn readlink(&self, held: &Held, inode: u64) -> Answer<Vec<u8>> {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::Link(target) = &made_up.kind else { return Err(ViewError::Invalid.into()) };
             return Ok(target.clone());
         }
-        let node = self.node(&tree, patience, inode)?;
+        let node = self.node(&tree, held, inode)?;
         let target = node.entry.target.as_deref().ok_or(ViewError::Invalid)?;
         Ok(self.target(target, node.line()).into_owned())
+    }
+
+    /// Where an entry stands in its snapshot, for messages; `None` if that is not in memory.
+    pub fn path_of(&self, inode: u64) -> Option<String> {
+        let (tree, held) = (self.tree(), Held::default());
+        let (mut names, mut number) = (Vec::new(), inode);
+        while tree.get(number).is_none() {
+            let node = self.node(&tree, &held, number).ok()?;
+            names.push(node.entry.name.as_ref().map(ToString::to_string).unwrap_or_default());
+            number = node.parent;
+        }
+        names.reverse();
+        Some(names.join("/"))
     }
 
     /// Bytes and entries of all snapshots that are the newest of their host and set: what a restore of everything would write.
@@ -291,17 +352,17 @@ impl View {
         Arc::clone(&self.tree.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn attr_in(&self, tree: &Virtual, patience: Patience, inode: u64) -> Answer<Attr> {
+    fn attr_in(&self, tree: &Virtual, held: &Held, inode: u64) -> Answer<Attr> {
         match tree.get(inode) {
             Some(made_up) => Ok(self.virtual_attr(tree, inode, made_up)),
             None => {
-                let node = self.node(tree, patience, inode)?;
-                self.attr(patience, node.line())
+                let node = self.node(tree, held, inode)?;
+                self.attr(held, node.line())
             }
         }
     }
 
-    fn node(&self, tree: &Virtual, patience: Patience, number: u64) -> Answer<Node> {
+    fn node(&self, tree: &Virtual, held: &Held, number: u64) -> Answer<Node> {
         let inode = Inode::from_number(number);
         let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         if let Some(node) = lock(&self.nodes).get(&number) {
@@ -314,7 +375,7 @@ impl View {
         let mut directory = None;
         while node.inode.position != inode.position {
             let offset = inode.position.checked_sub(node.inode.position).ok_or(ViewError::Stale)?;
-            let found = self.find(patience, &node, Wanted::Position(offset))?.ok_or(ViewError::Stale)?;
+            let found = self.find(held, &node, Wanted::Position(offset))?.ok_or(ViewError::Stale)?;
             let child = self.child(&node, &found);
             directory = Some(std::mem::replace(&mut node, child));
         }
@@ -355,33 +416,28 @@ impl View {
         node
     }
 
-    fn find(&self, patience: Patience, node: &Node, wanted: Wanted<'_>) -> Answer<Option<Found>> {
+    fn find(&self, held: &Held, node: &Node, wanted: Wanted<'_>) -> Answer<Option<Found>> {
         let Some(top) = node.entry.subtree.as_ref().and_then(|subtree| subtree.page) else { return Ok(None) };
-        page::find(&top, wanted, &|reference: &Reference| -> Answer<Arc<Page>> {
-            match patience {
-                Patience::None => self.repository.cached_page(&reference.id).ok_or(Stop::WouldWait),
-                Patience::Wait => Ok(self.repository.page(reference)?),
-            }
-        })
+        page::find(&top, wanted, &|reference: &Reference| -> Answer<Arc<Page>> { Ok(self.repository.page_in_memory(held, reference)?) })
     }
 
-    fn attr_of_child(&self, patience: Patience, parent: &Node, found: &Found) -> Answer<Attr> {
+    fn attr_of_child(&self, held: &Held, parent: &Node, found: &Found) -> Answer<Attr> {
         if found.entry().subtree.is_some() {
             // What is in it will be asked next.
             self.child(parent, found);
         }
         let (inode, depth) = (child_inode(parent, found), parent.depth + 1);
-        self.attr(patience, Line { inode, depth, entry: found.entry(), snapshot: &parent.snapshot })
+        self.attr(held, Line { inode, depth, entry: found.entry(), snapshot: &parent.snapshot })
     }
 
-    fn attr(&self, patience: Patience, line: Line<'_>) -> Answer<Attr> {
+    fn attr(&self, held: &Held, line: Line<'_>) -> Answer<Attr> {
         let Line { mut inode, entry, snapshot, .. } = line;
         let mut link_count = 1;
         if let Some(subtree) = &entry.subtree {
             link_count = 2 + subtree.directory_count;
         } else if entry.link_group.is_some()
             && !(entry.kind == EntryKind::Symlink && self.options.links == Links::Inside)
-            && let Some((leader, count)) = self.link_row(patience, snapshot, inode.position)?
+            && let Some((leader, count)) = self.link_row(held, snapshot, inode.position)?
         {
             (inode.position, link_count) = (leader, count);
         }
@@ -419,14 +475,11 @@ impl View {
     }
 
     /// Leader and link count of a hard-linked entry.
-    fn link_row(&self, patience: Patience, snapshot: &Snapshot, position: u64) -> Answer<Option<(u64, u64)>> {
+    fn link_row(&self, held: &Held, snapshot: &Snapshot, position: u64) -> Answer<Option<(u64, u64)>> {
         let table = &snapshot.manifest.link_table;
         let record = table.partition_point(|(first, _)| *first <= position).checked_sub(1).and_then(|at| table.get(at));
         let Some((_, reference)) = record else { return Ok(None) };
-        let rows = match patience {
-            Patience::None => self.repository.cached_link_rows(&reference.id).ok_or(Stop::WouldWait)?,
-            Patience::Wait => self.repository.link_rows(reference)?,
-        };
+        let rows = self.repository.links_in_memory(held, reference)?;
         let row = rows.binary_search_by_key(&position, |row| row.position).ok().and_then(|at| rows.get(at));
         Ok(row.map(|row| (row.leader, row.link_count)))
     }
@@ -462,7 +515,7 @@ impl View {
 
     fn read_virtual(
         &self,
-        (tree, patience): (&Virtual, Patience),
+        (tree, held): (&Virtual, &Held),
         (inode, parent): (u64, u64),
         children: &Children,
         offset: u64,
@@ -470,7 +523,7 @@ impl View {
     ) -> Answer<()> {
         let dots = [(1, &b"."[..], inode), (DOTS, b"..", parent)].into_iter().filter(|(next, _, _)| *next > offset);
         for (next, name, child) in dots.chain(children.after(offset.max(DOTS))) {
-            let attr = self.attr_in(tree, patience, child)?;
+            let attr = self.attr_in(tree, held, child)?;
             if !more(Listed { name: name.to_vec(), attr, next, moves: true }) {
                 break;
             }

@@ -1,18 +1,17 @@
-//! One callback, three steps: decode, ask the view, reply. What is not in memory is asked again by the pool, which takes the reply along.
+//! One callback, three steps: decode, ask the view, reply. The reply goes along with the question and is given when what is missing has come.
 
 use std::ffi::OsStr;
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::Sender;
-use fs_core::record::Reference;
+use fs_core::repository::Held;
 use fs_core::tree::EntryKind;
 use fs_core::view::attr::Attr;
 use fs_core::view::error::ViewError;
-use fs_core::view::{Answer, Listed, Patience, Stop, View};
+use fs_core::view::{Answer, Listed, Stop, View};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyLseek,
@@ -20,7 +19,6 @@ use fuser::{
 };
 
 use crate::errno::{attributes, errno, file_type};
-use crate::pool::Pool;
 
 /// Contents of snapshots never change.
 const FOR_EVER: Duration = Duration::from_secs(86_400);
@@ -34,7 +32,6 @@ const ROOT_GENERATION: Generation = Generation(0);
 #[derive(Debug)]
 pub(crate) struct Drive {
     view: Arc<View>,
-    pool: Arc<Pool>,
     /// Whether the kernel lets users in by ACLs too and not by the mode alone.
     by_acls: bool,
     /// Whether the kernel opens files without telling us, once it is told that we have nothing to say.
@@ -45,73 +42,37 @@ pub(crate) struct Drive {
 
 impl Drive {
     pub(crate) fn new(view: Arc<View>, by_acls: bool, until_over: Sender<()>) -> Self {
-        Self { view, pool: Pool::new(), by_acls, opens_alone: false, _until_over: until_over }
+        Self { view, by_acls, opens_alone: false, _until_over: until_over }
     }
 
-    /// Asks at once, and again with patience in the pool if that would wait. `reply` is called once.
-    fn answer<T, R: Send + 'static>(
+    /// Asks, and replies when there is an answer: nobody waits here. A panic costs this answer, because a reply that is dropped is an error: it must not
+    /// end the thread, without which everybody who touches the drive would hang.
+    fn answer<T: 'static, R: Send + 'static>(
         &self,
         reply: R,
-        ask: impl Fn(&View, Patience) -> Answer<T> + Send + 'static,
+        ask: impl Fn(&View, &Held) -> Answer<T> + Send + 'static,
         done: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
     ) {
-        match tried(|| ask(&self.view, Patience::None)) {
-            Some(result) => done(reply, result),
-            None => {
-                let view = Arc::clone(&self.view);
-                self.pool.demand(move || done(reply, tried(|| ask(&view, Patience::Wait)).unwrap_or(Err(Errno::EIO))));
-            }
-        }
-    }
-
-    /// Fetches what a reader will want next, one job for each record so that they come at the same time. Only where their list must be read first,
-    /// one job does it all.
-    fn fetch_ahead(&self, inode: u64, range: Range<u64>) {
-        let fetch = |view: &View, record: &Reference| drop(view.repository().data(record));
-        match self.view.missing(Patience::None, inode, range.clone()) {
-            Ok(records) => {
-                for record in records {
-                    let view = Arc::clone(&self.view);
-                    self.pool.ahead(move || fetch(&view, &record));
-                }
-            }
-            Err(Stop::WouldWait) => {
-                let view = Arc::clone(&self.view);
-                self.pool.ahead(move || {
-                    let records = view.missing(Patience::Wait, inode, range).unwrap_or_default();
-                    records.iter().for_each(|record| fetch(&view, record));
-                });
-            }
-            // Whoever reads there will be told.
-            Err(Stop::Failed(_)) => {}
-        }
+        survive(|| self.view.ask(ask, move |answer| done(reply, answer.map_err(|error| logged(&error)))));
     }
 }
 
-/// An answer as the kernel wants it; `None` if it would have to be waited for. A panic costs this answer: it must not end the thread, without which
-/// everybody who touches the drive would hang.
-fn tried<T>(ask: impl FnOnce() -> Answer<T>) -> Option<Result<T, Errno>> {
-    match std::panic::catch_unwind(AssertUnwindSafe(ask)) {
-        Ok(Ok(value)) => Some(Ok(value)),
-        Ok(Err(Stop::Failed(error))) => Some(Err(logged(&error))),
-        Ok(Err(Stop::WouldWait)) => None,
-        Err(_) => Some(Err(Errno::EIO)),
-    }
+fn survive(step: impl FnOnce()) {
+    drop(std::panic::catch_unwind(AssertUnwindSafe(step)));
 }
 
 /// Damage and lost connections are worth a line; a missing name is not.
 fn logged(error: &ViewError) -> Errno {
-    match error {
-        ViewError::Damaged(source) | ViewError::Unreachable(source) => tracing::error!(%source, "{error}"),
-        ViewError::NotFound
-        | ViewError::Stale
-        | ViewError::NotDirectory
-        | ViewError::IsDirectory
-        | ViewError::Invalid
-        | ViewError::NoAttribute
-        | ViewError::Unsupported
-        | ViewError::NoMoreData
-        | ViewError::ReadOnly => {}
+    if let ViewError::Damaged(source) | ViewError::Unreachable(source) = error {
+        tracing::error!(%source, "{error}");
+    }
+    errno(error)
+}
+
+/// The same for bytes of a file.
+fn logged_at(error: &ViewError, path: &str, offset: u64) -> Errno {
+    if let ViewError::Damaged(source) | ViewError::Unreachable(source) = error {
+        tracing::error!(path, offset, %source, "{error}");
     }
     errno(error)
 }
@@ -142,9 +103,9 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
 }
 
 /// Lines of a directory that fill one answer, if each takes so many bytes beside its name.
-fn lines(view: &View, patience: Patience, inode: INodeNo, offset: u64, bytes_each: usize) -> Answer<Vec<Listed>> {
+fn lines(view: &View, held: &Held, inode: INodeNo, offset: u64, bytes_each: usize) -> Answer<Vec<Listed>> {
     let (mut lines, mut room) = (Vec::new(), LISTING_SIZE);
-    view.readdir(patience, inode.0, offset, &mut |line| {
+    view.readdir(held, inode.0, offset, &mut |line| {
         room = room.saturating_sub(bytes_each + line.name.len());
         lines.push(line);
         room > 0
@@ -171,7 +132,7 @@ impl Filesystem for Drive {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let name = name.as_bytes().to_vec();
-        let ask = move |view: &View, patience| view.lookup(patience, parent.0, &name);
+        let ask = move |view: &View, held: &Held| view.lookup(held, parent.0, &name);
         self.answer(reply, ask, |reply, found| match found {
             Ok((attr, moves)) => reply.entry(lifetime(&attr, moves), &attributes(&attr), ROOT_GENERATION),
             Err(error) => reply.error(error),
@@ -182,7 +143,7 @@ impl Filesystem for Drive {
         let moves = is_made_up(inode);
         self.answer(
             reply,
-            move |view, patience| view.getattr(patience, inode.0),
+            move |view, held| view.getattr(held, inode.0),
             move |reply, attr| match attr {
                 Ok(attr) => reply.attr(lifetime(&attr, moves), &attributes(&attr)),
                 Err(error) => reply.error(error),
@@ -193,7 +154,7 @@ impl Filesystem for Drive {
     fn readlink(&self, _request: &Request, inode: INodeNo, reply: ReplyData) {
         self.answer(
             reply,
-            move |view, patience| view.readlink(patience, inode.0),
+            move |view, held| view.readlink(held, inode.0),
             |reply, target| match target {
                 Ok(target) => reply.data(&target),
                 Err(error) => reply.error(error),
@@ -226,25 +187,24 @@ impl Filesystem for Drive {
         reply: ReplyData,
     ) {
         let length = u64::from(size);
-        let _ = tried(|| {
-            let range = self.view.ahead(inode.0, offset, length);
-            if !range.is_empty() {
-                self.fetch_ahead(inode.0, range);
-            }
-            Ok(())
+        survive(|| self.view.read_ahead(inode.0, offset, length));
+        let view = Arc::clone(&self.view);
+        survive(|| {
+            self.view.ask(
+                move |view, held| view.read(held, inode.0, offset, length),
+                move |answer| match answer {
+                    Ok(bytes) => reply.data(&bytes),
+                    Err(error) => {
+                        let path = view.path_of(inode.0).unwrap_or_default();
+                        reply.error(logged_at(&error, &path, offset));
+                    }
+                },
+            );
         });
-        self.answer(
-            reply,
-            move |view, patience| view.read(patience, inode.0, offset, length),
-            |reply, bytes| match bytes {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(error),
-            },
-        );
     }
 
     fn readdir(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 24);
+        let ask = move |view: &View, held: &Held| lines(view, held, inode, offset, 24);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines
@@ -257,7 +217,7 @@ impl Filesystem for Drive {
     }
 
     fn readdirplus(&self, _request: &Request, inode: INodeNo, _handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {
-        let ask = move |view: &View, patience| lines(view, patience, inode, offset, 152);
+        let ask = move |view: &View, held: &Held| lines(view, held, inode, offset, 152);
         self.answer(reply, ask, |mut reply, lines| match lines {
             Ok(lines) => {
                 let _ = lines.iter().any(|line| {
@@ -286,7 +246,7 @@ impl Filesystem for Drive {
         let name = name.as_bytes().to_vec();
         // The kernel that asks for an ACL to let somebody in takes "not supported" for a refusal.
         let is_for_kernel = self.by_acls && name.starts_with(b"system.posix_acl_");
-        let ask = move |view: &View, patience| match view.xattr(patience, inode.0, &name) {
+        let ask = move |view: &View, held: &Held| match view.xattr(held, inode.0, &name) {
             Err(Stop::Failed(ViewError::Unsupported)) if is_for_kernel => Err(ViewError::NoAttribute.into()),
             answer => answer,
         };
@@ -294,7 +254,7 @@ impl Filesystem for Drive {
     }
 
     fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
-        let ask = move |view: &View, patience| view.xattr_names(patience, inode.0);
+        let ask = move |view: &View, held: &Held| view.xattr_names(held, inode.0);
         self.answer(reply, ask, move |reply, names| {
             let listed = names.map(|names| names.into_iter().flat_map(|name| name.into_iter().chain([0])).collect());
             reply_xattr(reply, size, listed);
@@ -309,7 +269,7 @@ impl Filesystem for Drive {
         const SEEK_DATA: i32 = 3;
         const SEEK_HOLE: i32 = 4;
         let (Ok(from), SEEK_DATA | SEEK_HOLE) = (u64::try_from(offset), whence) else { return reply.error(Errno::EINVAL) };
-        let ask = move |view: &View, patience| view.seek(patience, inode.0, from, whence == SEEK_DATA);
+        let ask = move |view: &View, held: &Held| view.seek(held, inode.0, from, whence == SEEK_DATA);
         self.answer(reply, ask, |reply, at| match at.map(i64::try_from) {
             Ok(Ok(at)) => reply.offset(at),
             Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
@@ -402,18 +362,5 @@ impl Filesystem for Drive {
 
     fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_is_an_error_of_one_answer() {
-        let number = |answer: Option<Result<(), Errno>>| answer.map(|result| result.map_err(|error| error.code()));
-        assert_eq!(number(tried(|| panic!("as a test"))), Some(Err(Errno::EIO.code())));
-        assert_eq!(number(tried(|| Err(ViewError::NotFound.into()))), Some(Err(Errno::ENOENT.code())));
-        assert_eq!(number(tried(|| Err(Stop::WouldWait))), None);
     }
 }

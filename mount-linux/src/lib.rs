@@ -1,6 +1,6 @@
 //! The Yesterdrive view as a FUSE file system on Linux and macOS.
 //!
-//! `fuse.rs` translates callbacks, `errno.rs` errors and attributes, `pool.rs` holds the threads that wait for the store, `mounts.rs` knows what is
+//! `fuse.rs` translates callbacks, `errno.rs` errors and attributes, `push.rs` gives the kernel what it has not asked for yet, `mounts.rs` knows what is
 //! mounted. No policy lives here.
 
 #![forbid(unsafe_code)]
@@ -18,9 +18,10 @@ use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, SessionAC
 mod errno;
 mod fuse;
 pub mod mounts;
-mod pool;
+mod push;
 
 use mounts::Mounted;
+use push::Pusher;
 
 /// How long unmounting waits for a thread of ours that waits for the store.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -66,6 +67,7 @@ pub struct Mount {
     /// Disconnected when the session has let go of the file system.
     over: Receiver<()>,
     refresher: Option<Refresher>,
+    pusher: Arc<Pusher>,
 }
 
 /// The thread that looks for new snapshots: told to stop by one channel, it says by the other that it has.
@@ -99,8 +101,10 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
     let filesystem = fuse::Drive::new(Arc::clone(&view), options.allow_other, until_over);
     let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
     raise_read_ahead(&path);
+    let pusher = Pusher::start(session.notifier());
+    view.set_page_cache(Arc::clone(&pusher) as _);
     let refresher = start_refresher(view, session.notifier(), options.refresh_every);
-    Ok(Mount { path, over, session: Some(session), refresher: Some(refresher) })
+    Ok(Mount { path, over, session: Some(session), refresher: Some(refresher), pusher })
 }
 
 fn start_refresher(view: Arc<View>, notifier: Notifier, every: Duration) -> Refresher {
@@ -135,6 +139,7 @@ impl Mount {
     /// The session's.
     pub fn wait(mut self) -> std::io::Result<()> {
         let _ = self.over.recv();
+        self.pusher.stop();
         let result = self.end_session();
         self.stop_refresher();
         result
@@ -169,6 +174,7 @@ impl Drop for Mount {
         {
             tracing::warn!(%error, "the drive stays mounted");
         }
+        self.pusher.stop();
         if let Err(error) = self.end_session() {
             tracing::debug!(%error, "the session ended badly");
         }

@@ -11,5 +11,6 @@ mod tidy;
 mod stores;
 mod mount_program;
 mod mount_tools;
+mod reading;
 mod view;
 mod writer;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs_core::repository::Repository;
 use fs_core::storage::WriteStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::SlowStore;
@@ -20,9 +21,17 @@ pub(crate) fn view(bench: &Bench, state: Option<&Path>) -> Arc<View> {
 }
 
 pub(crate) fn view_with(bench: &Bench, state: Option<&Path>, links: Links) -> Arc<View> {
+    show(bench.open().unwrap(), state, links)
+}
+
+pub(crate) fn view_of(repository: Arc<Repository>, state: Option<&Path>) -> Arc<View> {
+    show(repository, state, Links::Raw)
+}
+
+fn show(repository: Arc<Repository>, state: Option<&Path>, links: Links) -> Arc<View> {
     let mounter = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let options = ViewOptions { owner: Owner::AsSaved, links, mounter, zone: Zone::utc() };
-    Arc::new(View::new(bench.open().unwrap(), state, options).unwrap())
+    Arc::new(View::new(repository, state, options).unwrap())
 }
 
 pub(crate) fn mount(view: Arc<View>, at: &Path) -> Mount {

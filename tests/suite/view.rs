@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use fs_core::repository::Held;
 use fs_core::storage::ObjectName;
 use fs_core::storage::memory::MemoryStore;
-use fs_core::testing::CountingStore;
 use fs_core::view::error::ViewError;
 use fs_core::view::layout::ROOT;
-use fs_core::view::{Answer, Listed, Patience, Stop, View};
+use fs_core::view::{Answer, Listed, Stop, View};
 use rustix::fs::XattrFlags;
 use tests::{Bench, acl, noise};
 
 use super::mount::view;
 
 /// The number of an entry of the newest snapshot.
-fn find(view: &View, path: &Path) -> u64 {
+pub(crate) fn find(view: &View, path: &Path) -> u64 {
     let snapshots = step(view, step(view, ROOT, b"Snapshots"), b"host");
     let newest = list(view, snapshots, 0, usize::MAX).0.into_iter().max().unwrap();
     let names = path.strip_prefix("/").unwrap().iter().map(std::os::unix::ffi::OsStrExt::as_bytes);
@@ -23,7 +23,7 @@ fn find(view: &View, path: &Path) -> u64 {
 }
 
 fn step(view: &View, parent: u64, name: &[u8]) -> u64 {
-    view.lookup(Patience::Wait, parent, name).unwrap().0.inode
+    view.wait(|view, held| view.lookup(held, parent, name)).unwrap().0.inode
 }
 
 /// Names of a directory from an offset on, at most so many, and where to go on.
@@ -34,7 +34,7 @@ fn list(view: &View, directory: u64, offset: u64, count_max: usize) -> (Vec<Vec<
         names.push(line.name);
         names.len() < count_max
     };
-    view.readdir(Patience::Wait, directory, offset, more).unwrap();
+    view.wait(|view, held| view.readdir(held, directory, offset, more)).unwrap();
     (names, next)
 }
 
@@ -48,10 +48,16 @@ fn forget_oldest(memory: &MemoryStore, bench: &Bench) {
     names.iter().for_each(|name| drop(memory.overwrite(name, None)));
 }
 
-fn error<T: std::fmt::Debug>(answer: Answer<T>) -> ViewError {
+fn error<T: std::fmt::Debug>(answer: Result<T, ViewError>) -> ViewError {
+    answer.unwrap_err()
+}
+
+/// What is answered without looking anything up.
+fn at_once<T: std::fmt::Debug>(answer: Answer<T>) -> Result<T, ViewError> {
     match answer {
-        Err(Stop::Failed(error)) => error,
-        other => panic!("{other:?}"),
+        Ok(answer) => Ok(answer),
+        Err(Stop::Failed(error)) => Err(error),
+        Err(Stop::Missing(wants)) => panic!("{wants:?}"),
     }
 }
 
@@ -64,13 +70,13 @@ fn attributes_that_nobody_has_are_answered_without_looking() {
     bench.backup(place.path(), None).unwrap();
     let plain = find(&view(&bench, None), &file);
 
-    // A new view has opened nothing: whatever it answers without patience it answers without looking.
+    // A new view has opened nothing: whatever it answers it answers now it answers without looking.
     let shown = view(&bench, None);
-    let ask = |inode, name: &str| shown.xattr(Patience::None, inode, name.as_bytes());
+    let ask = |inode, name: &str| at_once(shown.xattr(&Held::default(), inode, name.as_bytes()));
     assert!(matches!(error(ask(plain, "system.posix_acl_access")), ViewError::Unsupported));
     assert!(matches!(error(ask(ROOT, "security.selinux")), ViewError::Unsupported));
     assert!(matches!(error(ask(plain, "user.comment")), ViewError::NoAttribute));
-    assert!(shown.xattr_names(Patience::None, plain).unwrap().is_empty());
+    assert!(at_once(shown.xattr_names(&Held::default(), plain)).unwrap().is_empty());
 
     rustix::fs::lsetxattr(&file, "system.posix_acl_access", &acl(1000), XattrFlags::empty()).unwrap();
     rustix::fs::lsetxattr(&file, "user.comment", b"yes", XattrFlags::empty()).unwrap();
@@ -80,9 +86,9 @@ fn attributes_that_nobody_has_are_answered_without_looking() {
     assert!(matches!(error(ask(ROOT, "system.posix_acl_access")), ViewError::NoAttribute));
     assert!(matches!(error(ask(ROOT, "security.selinux")), ViewError::Unsupported), "still nobody has this one");
     let newer = find(&shown, &file);
-    let names = shown.xattr_names(Patience::Wait, newer).unwrap();
+    let names = shown.wait(|view, held| view.xattr_names(held, newer)).unwrap();
     assert_eq!(names, [&b"user.comment"[..], b"system.posix_acl_access"]);
-    assert_eq!(shown.xattr(Patience::Wait, newer, b"system.posix_acl_access").unwrap(), acl(1000));
+    assert_eq!(shown.wait(|view, held| view.xattr(held, newer, b"system.posix_acl_access")).unwrap(), acl(1000));
     assert!(matches!(error(ask(newer, "user.other")), ViewError::NoAttribute));
 }
 
@@ -118,7 +124,7 @@ fn a_listing_goes_on_while_snapshots_come_and_go() {
         count += 1;
         true
     };
-    shown.readdir(Patience::Wait, folder, 0, more).unwrap();
+    shown.wait(|view, held| view.readdir(held, folder, 0, more)).unwrap();
     assert_eq!(count, list(&shown, folder, 0, usize::MAX).0.len() + 1);
 }
 
@@ -133,7 +139,7 @@ fn dots_lead_to_the_entry_itself_and_to_its_directory() {
     let host = step(&shown, step(&shown, ROOT, b"Snapshots"), b"host");
     let mut inode = find(&shown, &place.path().join("folder/file"));
     assert_eq!(step(&shown, inode, b"."), inode, "also of a file");
-    assert!(matches!(error(shown.lookup(Patience::Wait, inode, b"..")), ViewError::NotDirectory));
+    assert!(matches!(error(shown.wait(|view, held| view.lookup(held, inode, b".."))), ViewError::NotDirectory));
     inode = find(&shown, &place.path().join("folder"));
     assert_eq!(step(&shown, inode, b".."), find(&shown, place.path()));
     let mut above = Vec::new();
@@ -155,14 +161,14 @@ fn what_is_open_stays_readable_when_its_snapshot_is_forgotten_and_the_rest_is_st
     let shown = view(&bench, None);
     let (folder, open, other) =
         (find(&shown, place.path()), find(&shown, &place.path().join("open")), find(&shown, &place.path().join("other")));
-    shown.read(Patience::Wait, open, 0, 4096).unwrap();
+    shown.wait(|view, held| view.read(held, open, 0, 4096)).unwrap();
     bench.backup(place.path(), None).unwrap();
     forget_oldest(&memory, &bench);
     shown.refresh().unwrap();
-    assert_eq!(shown.read(Patience::Wait, open, 400_000, 4096).unwrap(), noise(1, 500_000)[400_000..404_096]);
-    assert!(matches!(error(shown.read(Patience::Wait, other, 0, 4096)), ViewError::Stale));
-    assert!(matches!(error(shown.lookup(Patience::Wait, folder, b"other")), ViewError::Stale));
-    assert!(matches!(error(shown.getattr(Patience::Wait, folder)), ViewError::Stale));
+    assert_eq!(shown.wait(|view, held| view.read(held, open, 400_000, 4096)).unwrap(), noise(1, 500_000)[400_000..404_096]);
+    assert!(matches!(error(shown.wait(|view, held| view.read(held, other, 0, 4096))), ViewError::Stale));
+    assert!(matches!(error(shown.wait(|view, held| view.lookup(held, folder, b"other"))), ViewError::Stale));
+    assert!(matches!(error(shown.wait(|view, held| view.getattr(held, folder))), ViewError::Stale));
 }
 
 #[test]
@@ -173,31 +179,10 @@ fn nobody_remembers_the_name_of_a_snapshot_for_long() {
     let shown = view(&bench, None);
     let folder = step(&shown, step(&shown, ROOT, b"Snapshots"), b"host");
     let name = list(&shown, folder, 2, 1).0.remove(0);
-    let (attr, moves) = shown.lookup(Patience::Wait, folder, &name).unwrap();
+    let (attr, moves) = shown.wait(|view, held| view.lookup(held, folder, &name)).unwrap();
     assert!(moves, "an incomplete snapshot gets another name when it is sealed");
     let top = list(&shown, attr.inode, 2, 1).0.remove(0);
-    assert!(!shown.lookup(Patience::Wait, attr.inode, &top).unwrap().1, "what is in it never changes");
-}
-
-#[test]
-fn fetching_ahead_never_waits_for_a_list() {
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("file");
-    std::fs::write(&file, noise(1, 20_000_000)).unwrap();
-    let store = CountingStore::new(Arc::new(MemoryStore::new()));
-    let bench = Bench::new(Arc::clone(&store) as _).unwrap();
-    bench.backup(place.path(), None).unwrap();
-    let shown = view(&bench, None);
-    let inode = find(&shown, &file);
-    let open = || shown.missing(Patience::None, inode, 0..1 << 20);
-    store.reset();
-    assert!(matches!(open(), Err(Stop::WouldWait)));
-    assert_eq!(store.counts().requests(), 0, "the list of the records is not in memory");
-    let records = shown.missing(Patience::Wait, inode, 0..1 << 20).unwrap();
-    assert_eq!(store.reset().requests(), 1);
-    assert_eq!(open().unwrap(), records);
-    assert!(!shown.ahead(inode, 0, 131_072).is_empty());
-    assert_eq!(store.counts().requests(), 0);
+    assert!(!shown.wait(|view, held| view.lookup(held, attr.inode, &top)).unwrap().1, "what is in it never changes");
 }
 
 #[test]
@@ -206,7 +191,7 @@ fn what_was_found_before_a_refresh_is_read_after_it() {
     let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
     let shown = view(&bench, None);
     let status = || step(&shown, step(&shown, ROOT, b".yesterdrive"), b"status.json");
-    let read = |inode| shown.read(Patience::Wait, inode, 0, 4096);
+    let read = |inode| shown.wait(|view, held| view.read(held, inode, 0, 4096));
     let renew = || {
         bench.backup(place.path(), None).unwrap();
         shown.refresh().unwrap();
@@ -216,7 +201,7 @@ fn what_was_found_before_a_refresh_is_read_after_it() {
     renew();
     assert_ne!(status(), first, "what changes is another file");
     assert_eq!(read(first).unwrap(), text);
-    assert_eq!(shown.getattr(Patience::None, first).unwrap().size, text.len() as u64);
+    assert_eq!(at_once(shown.getattr(&Held::default(), first)).unwrap().size, text.len() as u64);
     renew();
     assert!(matches!(error(read(first)), ViewError::Stale), "one tree before, not all");
     assert!(matches!(shown.check(first), Err(ViewError::Stale)));

@@ -1,24 +1,15 @@
-//! What operations on a view answer, and whether they may wait for it.
+//! What operations on a view answer.
 
 use super::attr::Attr;
 use super::error::ViewError;
-use crate::repository::ReadError;
+use crate::repository::{Pause, ReadError, Want};
 use crate::tree::TreeError;
-
-/// Whether an operation may wait for the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
-    /// Answer from memory or not at all.
-    None,
-    /// Whatever it takes, up to the deadline of the store.
-    Wait,
-}
 
 /// Why an operation gave no answer.
 #[derive(Debug)]
 pub enum Stop {
-    /// It would have to wait for the store: ask again with patience.
-    WouldWait,
+    /// These records are not in memory: ask again when they are.
+    Missing(Vec<Want>),
     /// It failed.
     Failed(ViewError),
 }
@@ -29,15 +20,24 @@ impl From<ViewError> for Stop {
     }
 }
 
-impl From<ReadError> for Stop {
+impl From<ReadError> for ViewError {
     fn from(error: ReadError) -> Self {
-        Self::Failed(if error.is_damage() { ViewError::Damaged(error) } else { ViewError::Unreachable(error) })
+        if error.is_damage() { Self::Damaged(error) } else { Self::Unreachable(error) }
+    }
+}
+
+impl From<Pause> for Stop {
+    fn from(pause: Pause) -> Self {
+        match pause {
+            Pause::Missing(wants) => Self::Missing(wants),
+            Pause::Failed(error) => Self::Failed(error.into()),
+        }
     }
 }
 
 impl From<TreeError> for Stop {
     fn from(error: TreeError) -> Self {
-        ReadError::from(error).into()
+        Self::Failed(ReadError::from(error).into())
     }
 }
 

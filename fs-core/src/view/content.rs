@@ -9,9 +9,10 @@ use super::error::ViewError;
 use super::handle::Handle;
 use super::inode::Inode;
 use super::layout::{Virtual, VirtualKind};
-use super::{Answer, Patience, Stop, View, lock};
+use super::{Answer, View, lock};
 use crate::reader::ContentReader;
 use crate::record::Reference;
+use crate::repository::Held;
 use crate::snapshot::attributes::{ACL_ACCESS, ACL_DEFAULT, AttributeNames, names_of};
 use crate::tree::{EntryKind, Value};
 
@@ -20,50 +21,35 @@ impl View {
     ///
     /// # Errors
     /// [`Stop`]; never zeros instead of data.
-    pub fn read(&self, patience: Patience, inode: u64, offset: u64, length: u64) -> Answer<Bytes> {
+    pub fn read(&self, held: &Held, inode: u64, offset: u64, length: u64) -> Answer<Bytes> {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::File(bytes) = &made_up.kind else { return Err(ViewError::IsDirectory.into()) };
             let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
             return Ok(bytes.slice(at(offset)..at(offset.saturating_add(length))));
         }
-        let handle = self.handle(patience, inode)?;
-        match patience {
-            Patience::None => handle.reader.try_read(offset, length).ok_or(Stop::WouldWait),
-            Patience::Wait => Ok(handle.reader.read(offset, length)?),
-        }
+        let handle = self.handle(held, inode)?;
+        Ok(handle.reader.read_in_memory(held, offset, length)?)
     }
 
-    /// What a reader of this file will want next, after it has read a range: empty unless it reads on from where it was. Never waits for the store.
-    pub fn ahead(&self, inode: u64, offset: u64, length: u64) -> Range<u64> {
-        let handle = self.handle(Patience::None, inode);
-        handle.ok().and_then(|handle| handle.advance(offset, length)).unwrap_or_default()
-    }
-
-    /// The records of a range of a file that are not in memory.
+    /// The records that hold a range of a file, in order.
     ///
     /// # Errors
-    /// [`Stop`]: the lists that name them may have to be waited for.
-    pub fn missing(&self, patience: Patience, inode: u64, range: Range<u64>) -> Answer<Vec<Reference>> {
-        let handle = self.handle(patience, inode)?;
-        let mut records = match patience {
-            Patience::None => handle.reader.try_records(range).ok_or(Stop::WouldWait)?,
-            Patience::Wait => handle.reader.records(range)?,
-        };
-        records.retain(|record| self.repository.cached_data(&record.id).is_none());
-        Ok(records)
+    /// [`Stop`](super::Stop).
+    pub fn records(&self, held: &Held, inode: u64, range: Range<u64>) -> Answer<Vec<Reference>> {
+        Ok(self.handle(held, inode)?.reader.records(held, range)?)
     }
 
     /// The names of a file's extended attributes.
     ///
     /// # Errors
     /// [`Stop`].
-    pub fn xattr_names(&self, patience: Patience, inode: u64) -> Answer<Vec<Vec<u8>>> {
+    pub fn xattr_names(&self, held: &Held, inode: u64) -> Answer<Vec<Vec<u8>>> {
         let tree = self.tree();
         if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
             return Ok(Vec::new());
         }
-        let entry = self.node(&tree, patience, inode)?.entry;
+        let entry = self.node(&tree, held, inode)?.entry;
         Ok(names_of(&entry).map(<[u8]>::to_vec).collect())
     }
 
@@ -71,7 +57,7 @@ impl View {
     ///
     /// # Errors
     /// [`Stop`]. [`ViewError::Unsupported`] for names of the system's own that no snapshot has: `ls` then asks for them once and not at every file.
-    pub fn xattr(&self, patience: Patience, inode: u64, name: &[u8]) -> Answer<Bytes> {
+    pub fn xattr(&self, held: &Held, inode: u64, name: &[u8]) -> Answer<Bytes> {
         let tree = self.tree();
         let of_system = name.starts_with(b"system.") || name.starts_with(b"security.");
         if of_system && tree.attribute_names.as_ref().is_some_and(|names| !names.contains(name)) {
@@ -80,7 +66,7 @@ impl View {
         if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::NoAttribute.into());
         }
-        let entry = self.node(&tree, patience, inode)?.entry;
+        let entry = self.node(&tree, held, inode)?.entry;
         let acl = match name {
             ACL_ACCESS => entry.acl.access.clone(),
             ACL_DEFAULT => entry.acl.default.clone(),
@@ -94,10 +80,7 @@ impl View {
             Value::Inline(bytes) => Ok(bytes.clone().into()),
             Value::Stored { size, content } => {
                 let reader = ContentReader::new(Arc::clone(&self.repository), *size, content.clone(), None);
-                match patience {
-                    Patience::None => reader.try_read(0, *size).ok_or(Stop::WouldWait),
-                    Patience::Wait => Ok(reader.read(0, *size)?),
-                }
+                Ok(reader.read_in_memory(held, 0, *size)?)
             }
         }
     }
@@ -106,12 +89,12 @@ impl View {
     ///
     /// # Errors
     /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
-    pub fn seek(&self, patience: Patience, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
+    pub fn seek(&self, held: &Held, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
         let tree = self.tree();
         let (size, sparse) = match tree.get(inode) {
-            Some(_) => (self.attr_in(&tree, patience, inode)?.size, None),
+            Some(_) => (self.attr_in(&tree, held, inode)?.size, None),
             None => {
-                let entry = self.node(&tree, patience, inode)?.entry;
+                let entry = self.node(&tree, held, inode)?.entry;
                 (entry.size, entry.sparse.clone())
             }
         };
@@ -132,11 +115,11 @@ impl View {
         if to_data { Err(ViewError::NoMoreData.into()) } else { Ok(at) }
     }
 
-    fn handle(&self, patience: Patience, inode: u64) -> Answer<Arc<Handle>> {
+    pub(super) fn handle(&self, held: &Held, inode: u64) -> Answer<Arc<Handle>> {
         if let Some(handle) = lock(&self.handles).get(&inode) {
             return Ok(Arc::clone(handle));
         }
-        let node = self.node(&self.tree(), patience, inode)?;
+        let node = self.node(&self.tree(), held, inode)?;
         match node.entry.kind {
             EntryKind::File => {}
             EntryKind::Directory => return Err(ViewError::IsDirectory.into()),

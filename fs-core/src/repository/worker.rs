@@ -1,0 +1,279 @@
+//! The queues and threads that bring records: a request, its answer, and the opening of what came.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+use super::flights::{Flights, Urgency};
+use super::opened::Want;
+use super::plan::{Line, Part};
+use super::{ReadError, Repository, lock};
+use crate::object::pack_name;
+use crate::record::Reference;
+use crate::storage::{self, Begun, StoreError};
+use crate::time::Timestamp;
+
+/// Requests on the line for what nobody waits for yet.
+const AHEAD_ON_LINE_MAX: usize = 8;
+/// Records that are opened in one go: a large answer is shared between the workers.
+const OPEN_SIZE: u64 = 512 << 10;
+
+/// What the threads share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) flights: Flights,
+    pub(super) queues: Mutex<Queues>,
+    pub(super) work: Condvar,
+    pub(super) is_closing: AtomicBool,
+    /// Bytes asked for ahead of demand and not opened yet.
+    pub(super) ahead: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) line: Mutex<Line>,
+    pub(super) last_error: Mutex<Option<(Timestamp, String)>>,
+}
+
+/// What is to be done.
+#[derive(Debug, Default)]
+pub(super) struct Queues {
+    pub(super) demand: VecDeque<Job>,
+    pub(super) ahead: VecDeque<Job>,
+    ahead_on_line: usize,
+}
+
+/// A request on its way through the queues. Whatever happens to it, nobody who waits for its records is forgotten.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) repository: Arc<Repository>,
+    /// Its wants are taken out as they land.
+    pub(super) part: Part,
+    pub(super) step: Step,
+    /// Memory set aside, if nobody waited for it at first.
+    pub(super) reserved: Option<Reserved>,
+    /// Its place on the line, likewise.
+    pub(super) on_line: Option<OnLine>,
+}
+
+/// What is to be done next with a request.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Ask for the bytes.
+    Fetch,
+    /// Look at what the store has answered for the bytes from this offset of the pack.
+    Arrived(u64, Result<Bytes, StoreError>),
+    /// Open the records in these bytes from this offset of the pack.
+    Open(u64, Bytes),
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        for want in &self.part.wants {
+            let source = std::io::Error::other("it was given up");
+            let error = StoreError::Failed { place: want.reference.id.to_string(), source };
+            self.repository.fetcher.shared.flights.land(&want.reference.id, Err(error.into()));
+        }
+    }
+}
+
+/// A share of the memory for what is fetched ahead, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    shared: Arc<Shared>,
+    bytes: u64,
+}
+
+impl Reserved {
+    pub(super) fn new(shared: &Arc<Shared>, bytes: u64) -> Self {
+        shared.ahead.fetch_add(bytes, Ordering::Relaxed);
+        Self { shared: Arc::clone(shared), bytes }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.shared.ahead.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// One of the few places on the line for what is fetched ahead, given back when dropped.
+#[derive(Debug)]
+pub(super) struct OnLine(Arc<Shared>);
+
+impl Drop for OnLine {
+    fn drop(&mut self) {
+        lock(&self.0.queues).ahead_on_line -= 1;
+        self.0.work.notify_one();
+    }
+}
+
+impl Shared {
+    pub(super) fn push(&self, jobs: impl IntoIterator<Item = Job>, urgency: Urgency) {
+        let mut queues = lock(&self.queues);
+        match urgency {
+            Urgency::Demand => queues.demand.extend(jobs),
+            Urgency::Ahead => queues.ahead.extend(jobs),
+        }
+        drop(queues);
+        self.work.notify_all();
+    }
+
+    /// Somebody now waits for what was only fetched ahead.
+    pub(super) fn raise(&self, want: &Want) {
+        let mut queues = lock(&self.queues);
+        let at = queues.ahead.iter().position(|job| job.part.wants.iter().any(|other| other.reference.id == want.reference.id));
+        if let Some(job) = at.and_then(|at| queues.ahead.remove(at)) {
+            queues.demand.push_back(job);
+            drop(queues);
+            self.work.notify_one();
+        }
+    }
+
+    /// The next job: what somebody waits for first, then what has arrived, then what is asked for ahead while the line has room.
+    fn next(self: &Arc<Self>) -> Option<Job> {
+        let mut queues = lock(&self.queues);
+        loop {
+            if self.is_closing.load(Ordering::Relaxed) {
+                return None;
+            }
+            if let Some(job) = queues.demand.pop_front() {
+                return Some(job);
+            }
+            let has_room = queues.ahead_on_line < AHEAD_ON_LINE_MAX;
+            let at = queues.ahead.iter().position(|job| has_room || !matches!(job.step, Step::Fetch));
+            if let Some(mut job) = at.and_then(|at| queues.ahead.remove(at)) {
+                if matches!(job.step, Step::Fetch) {
+                    queues.ahead_on_line += 1;
+                    job.on_line = Some(OnLine(Arc::clone(self)));
+                }
+                return Some(job);
+            }
+            queues = self.work.wait(queues).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// How urgent a part is by now.
+    fn urgency(&self, part: &Part) -> Urgency {
+        let is_demanded = part.wants.iter().any(|want| self.flights.is_demanded(&want.reference.id));
+        if is_demanded { Urgency::Demand } else { Urgency::Ahead }
+    }
+}
+
+/// A worker: until the queues are closed.
+pub(super) fn serve(shared: &Arc<Shared>) {
+    while let Some(mut job) = shared.next() {
+        // A panic in one answer must not take the drive down; the job tells those who wait.
+        let run = AssertUnwindSafe(|| match std::mem::replace(&mut job.step, Step::Fetch) {
+            Step::Fetch => fetch(shared, job),
+            Step::Arrived(start, result) => arrived(shared, job, start, result),
+            Step::Open(start, bytes) => open(shared, job, start, &bytes),
+        });
+        drop(std::panic::catch_unwind(run));
+    }
+}
+
+/// Asks for the bytes of a part. A store over a network answers later, on its own thread; a local one at once.
+fn fetch(shared: &Arc<Shared>, mut job: Job) {
+    open_at_hand(shared, &mut job);
+    let Some(core) = job.part.core() else { return };
+    job.part.range = core;
+    let range = job.repository.widened(&job.part);
+    let (store, name, start) = (Arc::clone(job.repository.store()), pack_name(job.part.kind, &job.part.pack), range.start);
+    let place = name.as_str().to_owned();
+    match storage::begin(place, async move { store.get_range(&name, range).await }) {
+        Begun::Done(result) => arrived(shared, job, start, result),
+        Begun::Pending(call) => {
+            let shared = Arc::clone(shared);
+            call.then(move |result, took| {
+                drop(job.on_line.take());
+                if let Ok(bytes) = &result {
+                    lock(&shared.line).note(bytes.len() as u64, took);
+                }
+                let urgency = shared.urgency(&job.part);
+                job.step = Step::Arrived(start, result);
+                shared.push([job], urgency);
+            });
+        }
+    }
+}
+
+/// Opens those records of a part whose sealed bytes are here already.
+fn open_at_hand(shared: &Arc<Shared>, job: &mut Job) {
+    let repository = Arc::clone(&job.repository);
+    for _ in 0..job.part.wants.len() {
+        let Some(want) = job.part.wants.pop_front() else { return };
+        match repository.at_hand(&job.part, &place_of(&want)) {
+            Some(sealed) => {
+                // Should opening panic, it still is among those that will be told.
+                job.part.wants.push_back(want);
+                let opened = repository.open_or_read(&want, &sealed);
+                job.part.wants.pop_back();
+                shared.flights.land(&want.reference.id, opened);
+            }
+            None => job.part.wants.push_back(want),
+        }
+    }
+}
+
+fn arrived(shared: &Arc<Shared>, mut job: Job, start: u64, result: Result<Bytes, StoreError>) {
+    match result {
+        Ok(bytes) => {
+            job.repository.keep_sealed(&job.part, start, &bytes);
+            open(shared, job, start, &bytes);
+        }
+        // The hint may be out of date for one of them: each is looked for by itself.
+        Err(error) if is_final(&error) => open(shared, job, start, &Bytes::new()),
+        Err(error) => {
+            let error = Arc::new(job.repository.noted(error.into()));
+            for want in std::mem::take(&mut job.part.wants) {
+                shared.flights.land(&want.reference.id, Err(ReadError::Shared(Arc::clone(&error))));
+            }
+        }
+    }
+}
+
+/// Opens the records of a part and tells who waits for them. Of a large answer the rest is left to the other workers.
+fn open(shared: &Arc<Shared>, mut job: Job, start: u64, bytes: &Bytes) {
+    if let Some(wants) = job.part.split_off(OPEN_SIZE) {
+        let part = Part { kind: job.part.kind, pack: job.part.pack, range: job.part.range.clone(), wants };
+        let (repository, reserved) = (Arc::clone(&job.repository), job.reserved.take());
+        let urgency = shared.urgency(&part);
+        shared.push([Job { repository, part, step: Step::Open(start, bytes.clone()), reserved, on_line: None }], urgency);
+    }
+    let repository = Arc::clone(&job.repository);
+    while let Some(want) = job.part.wants.front().copied() {
+        let sealed = slice(bytes, start, &place_of(&want)).unwrap_or_default();
+        let opened = repository.open_or_read(&want, &sealed);
+        job.part.wants.pop_front();
+        shared.flights.land(&want.reference.id, opened);
+    }
+}
+
+/// Where a record lies in its pack.
+pub(super) fn place_of(want: &Want) -> Range<u64> {
+    u64::from(want.reference.offset)..end_of(&want.reference)
+}
+
+pub(super) fn end_of(reference: &Reference) -> u64 {
+    u64::from(reference.offset) + u64::from(reference.stored_len)
+}
+
+/// Memory that a record takes until it is opened.
+pub(super) fn cost(want: &Want) -> u64 {
+    u64::from(want.reference.stored_len) + u64::from(want.reference.plain_len)
+}
+
+/// A range of a pack out of bytes that begin at `start` of it.
+pub(super) fn slice(bytes: &Bytes, start: u64, range: &Range<u64>) -> Option<Bytes> {
+    let from = usize::try_from(range.start.checked_sub(start)?).ok()?;
+    let to = usize::try_from(range.end.checked_sub(start)?).ok()?;
+    (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
+}
+
+/// Whether the store is sure that the bytes are not where the hint says.
+pub(super) fn is_final(error: &StoreError) -> bool {
+    matches!(error, StoreError::NotFound { .. } | StoreError::WrongSize { .. })
+}

@@ -1,0 +1,216 @@
+//! What reading costs in requests and bytes, and that nobody waits who must not. Without a kernel.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use bytes::Bytes;
+use fs_core::repository::{OpenOptions, Repository};
+use fs_core::storage::memory::MemoryStore;
+use fs_core::testing::{Call, CallKind, CountingStore, Counts, RecordingStore, SlowStore};
+use fs_core::view::View;
+use tests::{Bench, noise};
+
+use super::mount::{view, view_of};
+use super::view::find;
+
+/// Reads as the kernel makes the adapters read.
+fn read(view: &Arc<View>, inode: u64, offset: u64, length: u64) -> Bytes {
+    view.read_ahead(inode, offset, length);
+    view.wait(|view, held| view.read(held, inode, offset, length)).unwrap()
+}
+
+/// Waits until nothing is on its way any more.
+fn settle(view: &View) {
+    while view.repository().fetch_status().in_flight > 0 {
+        std::thread::yield_now();
+    }
+}
+
+/// A store with one backup of a folder.
+fn saved(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Arc<MemoryStore>, Bench) {
+    let place = tempfile::tempdir().unwrap();
+    fill(place.path());
+    let store = Arc::new(MemoryStore::new());
+    let bench = Bench::new(Arc::clone(&store) as _).unwrap();
+    bench.backup(place.path(), None).unwrap();
+    (place, store, bench)
+}
+
+/// The same repository through a store that counts.
+fn counted(store: &Arc<MemoryStore>, bench: &Bench) -> (Arc<CountingStore>, Bench) {
+    let counting = CountingStore::new(Arc::clone(store) as _);
+    (Arc::clone(&counting), Bench { store: counting, ..bench.clone() })
+}
+
+#[test]
+fn a_random_read_is_one_request_for_one_record() {
+    let bytes = noise(1, 24_000_000);
+    let (place, store, bench) = saved(|folder| std::fs::write(folder.join("file"), &bytes).unwrap());
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    let inode = find(&shown, &place.path().join("file"));
+    read(&shown, inode, 12_000_000, 4096);
+    settle(&shown);
+    for offset in [3_000_000u64, 20_000_000, 7_123_456] {
+        counting.reset();
+        let at = usize::try_from(offset).unwrap();
+        assert_eq!(read(&shown, inode, offset, 4096), bytes[at..at + 4096]);
+        settle(&shown);
+        let Counts { get_range, bytes_down, .. } = counting.counts();
+        assert_eq!(get_range, counting.counts().requests());
+        // A range may lie across the end of a record.
+        let records = shown.wait(|view, held| view.records(held, inode, offset..offset + 4096)).unwrap();
+        assert_eq!(get_range as usize, records.len());
+        assert_eq!(bytes_down, records.iter().map(|record| u64::from(record.stored_len)).sum::<u64>());
+    }
+}
+
+#[test]
+fn a_whole_file_is_fetched_once_and_little_else() {
+    let bytes = noise(2, 40_000_000);
+    let (place, store, bench) = saved(|folder| std::fs::write(folder.join("file"), &bytes).unwrap());
+    let stored: u64 = store.contents().iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let recording = RecordingStore::new(Arc::clone(&store) as _);
+    let bench = Bench { store: Arc::clone(&recording) as _, ..bench };
+    let shown = view(&bench, None);
+    let inode = find(&shown, &place.path().join("file"));
+    let mut whole = Vec::new();
+    while whole.len() < bytes.len() {
+        whole.extend_from_slice(&read(&shown, inode, whole.len() as u64, 131_072));
+    }
+    assert!(whole == bytes);
+    settle(&shown);
+    let calls: Vec<Call> = recording.calls();
+    let mut ranges: BTreeMap<(String, u64), u64> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.kind == CallKind::GetRange) {
+        let range = call.range.clone().unwrap();
+        assert_eq!(ranges.insert((call.place.clone(), range.start), range.end), None, "{call:?} comes twice");
+    }
+    let fetched: u64 = ranges.iter().map(|((_, start), end)| end - start).sum();
+    assert!(fetched * 100 <= stored * 102, "{fetched} bytes of {stored}");
+    for (((name, _), end), ((next_name, next), _)) in ranges.iter().zip(ranges.iter().skip(1)) {
+        assert!(name != next_name || end <= next, "ranges of {name} overlap");
+    }
+    assert!(ranges.len() <= 40_000_000 / 500_000, "{} requests", ranges.len());
+}
+
+#[test]
+fn a_folder_of_small_files_is_three_requests() {
+    let (place, store, bench) = saved(|folder| {
+        std::fs::create_dir(folder.join("small")).unwrap();
+        (0..1000).for_each(|n| std::fs::write(folder.join(format!("small/{n:04}")), noise(n, 4096)).unwrap());
+    });
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    let above = find(&shown, place.path());
+    counting.reset();
+    let folder = shown.wait(|view, held| view.lookup(held, above, b"small")).unwrap().0.inode;
+    for n in 0..1000u64 {
+        let name = format!("{n:04}");
+        let inode = shown.wait(|view, held| view.lookup(held, folder, name.as_bytes())).unwrap().0.inode;
+        assert!(read(&shown, inode, 0, 4096) == noise(n, 4096), "{n}");
+    }
+    settle(&shown);
+    let counts = counting.counts();
+    assert!(counts.requests() <= 3, "{counts:?}");
+    assert!(counts.bytes_down < 4096 * 1000 * 11 / 10, "{counts:?}");
+}
+
+#[test]
+fn one_small_file_brings_few_of_its_neighbours() {
+    let (place, store, bench) = saved(|folder| {
+        (0..1000).for_each(|n| std::fs::write(folder.join(format!("{n:04}")), noise(n, 4096)).unwrap());
+    });
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    let inode = find(&shown, &place.path().join("0500"));
+    counting.reset();
+    assert!(read(&shown, inode, 0, 4096) == noise(500, 4096));
+    settle(&shown);
+    let counts = counting.counts();
+    assert_eq!(counts.requests(), 1, "{counts:?}");
+    assert!(counts.bytes_down <= 300_000, "{counts:?}");
+}
+
+#[test]
+fn a_path_of_depth_eight_is_two_dependent_requests() {
+    let deep = "a/b/c/d/e/f/g/h";
+    let (place, store, bench) = saved(|folder| {
+        std::fs::create_dir_all(folder.join(deep)).unwrap();
+        std::fs::write(folder.join(deep).join("file"), "deep").unwrap();
+    });
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    counting.reset();
+    let inode = find(&shown, &place.path().join(deep).join("file"));
+    assert_eq!(counting.counts().requests(), 1, "all trees come together");
+    assert_eq!(read(&shown, inode, 0, 4096), "deep");
+    assert_eq!(counting.counts().requests(), 2);
+}
+
+#[test]
+fn a_walk_over_many_folders_is_few_requests() {
+    let (place, store, bench) = saved(|folder| {
+        for n in 0..1500 {
+            let below = folder.join(format!("{:02}/{n:04}", n % 30));
+            std::fs::create_dir_all(&below).unwrap();
+            (0..3).for_each(|file| std::fs::write(below.join(format!("{file}")), "").unwrap());
+        }
+    });
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    let mut open = vec![find(&shown, place.path())];
+    counting.reset();
+    let mut count = 0;
+    while let Some(folder) = open.pop() {
+        let mut lines = Vec::new();
+        shown.wait(|view, held| view.readdir(held, folder, 2, &mut |line| { lines.push(line); true })).unwrap();
+        count += lines.len();
+        open.extend(lines.into_iter().filter(|line| line.attr.kind == fs_core::tree::EntryKind::Directory).map(|line| line.attr.inode));
+    }
+    assert_eq!(count, 1500 * 4 + 30);
+    assert!(counting.counts().requests() <= 6, "{:?}", counting.counts());
+}
+
+#[test]
+fn many_who_want_one_record_send_one_request_and_nobody_waits_to_ask() {
+    let bytes = noise(3, 3_000_000);
+    let (place, store, bench) = saved(|folder| std::fs::write(folder.join("file"), &bytes).unwrap());
+    let slow = SlowStore::new(Arc::clone(&store) as _);
+    let bench = Bench { store: Arc::clone(&slow) as _, ..bench };
+    let shown = view(&bench, None);
+    let inode = find(&shown, &place.path().join("file"));
+    slow.close(None);
+    let (answers, answered) = channel();
+    for _ in 0..20 {
+        let answers = answers.clone();
+        shown.ask(move |view, held| view.read(held, inode, 1_500_000, 4096), move |answer| answers.send(answer.unwrap()).unwrap());
+    }
+    slow.wait_for(1);
+    assert!(answered.try_recv().is_err());
+    assert!(slow.waiting().len() <= 2, "a range may lie across two records: {:?}", slow.waiting());
+    slow.open();
+    (0..20).for_each(|_| assert_eq!(answered.recv().unwrap(), bytes[1_500_000..1_504_096]));
+}
+
+#[test]
+fn reading_works_with_hardly_any_memory() {
+    let bytes = noise(4, 20_000_000);
+    let (place, _, bench) = saved(|folder| {
+        std::fs::write(folder.join("file"), &bytes).unwrap();
+        (0..300).for_each(|n| std::fs::write(folder.join(format!("{n}")), noise(n, 3000)).unwrap());
+    });
+    let options = OpenOptions { memory_max: 100_000, ..OpenOptions::default() };
+    let repository = Repository::open(Arc::clone(&bench.store).as_read(), &bench.credential, &options).unwrap();
+    let shown = view_of(Arc::new(repository), None);
+    let inode = find(&shown, &place.path().join("file"));
+    assert_eq!(read(&shown, inode, 1_000_000, 9_000_000), bytes[1_000_000..10_000_000]);
+    for n in 0..300u64 {
+        let inode = find(&shown, &place.path().join(format!("{n}")));
+        assert_eq!(read(&shown, inode, 0, 4096), noise(n, 3000));
+    }
+    settle(&shown);
+    assert!(shown.repository().fetch_status().memory_used <= 100_000);
+}
