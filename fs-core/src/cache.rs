@@ -1,4 +1,5 @@
-//! What has been read once and may be wanted again: opened records in memory ([`memory`]), bounded by bytes.
+//! What has been read once and may be wanted again: opened records in memory ([`memory`]), sealed bytes on the disk
+//! ([`disk`]). Both are bounded by bytes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,8 +7,10 @@ use lru::LruCache;
 
 use crate::id::RecordId;
 
+pub mod disk;
 pub mod memory;
 
+pub use disk::{CacheError, DiskCache, DiskCacheStatus};
 pub use memory::{MemoryCache, Weight};
 
 /// A bounded cache of opened records. Values are cheap to clone.
