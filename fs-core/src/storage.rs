@@ -21,6 +21,7 @@ use bytes::Bytes;
 use address::Address;
 use cloud::CloudStore;
 use local::LocalStore;
+use retry::RetryStore;
 use sftp::SftpStore;
 use webdav::WebDavStore;
 
@@ -32,6 +33,7 @@ pub mod address;
 pub mod cloud;
 pub mod local;
 pub mod memory;
+pub mod retry;
 pub mod sftp;
 pub mod webdav;
 
@@ -43,6 +45,9 @@ pub const OBJECT_SIZE_MAX: u64 = 512 << 20;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest silence of a server that owes an answer, or the rest of one: what moves slowly may go on, what stands still is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for one store call before it becomes [`StoreError::Timeout`].
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -252,14 +257,15 @@ pub struct RemoteOptions {
 /// # Errors
 /// `Denied` or `Failed` if a folder is missing or not accessible, or if settings make no sense.
 pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
-    match address {
-        Address::Folder(path) => Ok(Arc::new(LocalStore::open(path)?)),
+    let store: Arc<dyn WriteStore> = match address {
+        Address::Folder(path) => return Ok(Arc::new(LocalStore::open(path)?)),
         Address::Cloud { service, bucket, prefix, settings } => {
-            Ok(Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?))
+            Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?)
         }
-        Address::Sftp { user, host, port, path } => Ok(Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string()))),
-        Address::WebDav { url } => Ok(Arc::new(WebDavStore::new(url, options, address.to_string())?)),
-    }
+        Address::Sftp { user, host, port, path } => Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string())),
+        Address::WebDav { url } => Arc::new(WebDavStore::new(url, options, address.to_string())?),
+    };
+    Ok(Arc::new(RetryStore::new(store)))
 }
 
 /// Opens the store at an address for a new repository: makes its folder where there are folders. A bucket must be there.
@@ -268,19 +274,15 @@ pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteS
 /// As [`open`], and if the folder cannot be made or holds foreign things.
 pub fn create(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
     match address {
-        Address::Folder(path) => Ok(Arc::new(LocalStore::create(path)?)),
+        Address::Folder(path) => return Ok(Arc::new(LocalStore::create(path)?)),
         Address::Sftp { user, host, port, path } => {
             let store = SftpStore::new(user, host, *port, path, options, address.to_string());
             wait("folder", store.create_folder())?;
-            Ok(Arc::new(store))
         }
-        Address::WebDav { url } => {
-            let store = WebDavStore::new(url, options, address.to_string())?;
-            wait("folder", store.create_collection())?;
-            Ok(Arc::new(store))
-        }
-        Address::Cloud { .. } => open(address, options),
+        Address::WebDav { url } => wait("folder", WebDavStore::new(url, options, address.to_string())?.create_collection())?,
+        Address::Cloud { .. } => {}
     }
+    open(address, options)
 }
 
 /// Longest wait for a put of so many bytes: a slow line is no silent one.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,19 +16,15 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
 
 use super::address::CloudService;
 use super::{
-    CALL_DEADLINE, CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError,
-    WriteStore, check_bytes, put_deadline,
+    CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, SILENCE_MAX, StoreError, WriteStore,
+    check_bytes, put_deadline,
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
-
-/// Retries of one request inside its deadline, and how long they may take together.
-const RETRIES_MAX: usize = 4;
-const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A bucket, or a part of one.
 #[derive(Debug)]
@@ -59,7 +54,8 @@ impl CloudStore {
         let connector = Connector { clock: Arc::clone(&clock) };
         let wrong = |error: object_store::Error| failed(&location, error);
         let client = client_options(settings, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
-        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT };
+        // One request is one attempt: `RetryStore` repeats, because only it can tell a lost reply from a name that was taken.
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         // A service of its own maker refuses names that exist; what another one does is found out when a repository is made.
         let create_only = settings.get("endpoint").is_none() || settings.get("create_only").is_some_and(|value| value == "true");
         let store: Arc<dyn ObjectStore> = match service {
@@ -263,7 +259,7 @@ fn merged<'a>(
 fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> std::io::Result<ClientOptions> {
     let mut client = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_read_timeout(CALL_DEADLINE)
+        .with_read_timeout(SILENCE_MAX)
         .with_timeout(put_deadline(OBJECT_SIZE_MAX))
         .with_allow_http(settings.get("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://")));
     if let Some(proxy) = &options.proxy {
@@ -309,20 +305,24 @@ struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Dated { client, clock: Arc::clone(&self.clock) }))
+        let patient = ReqwestConnector::default().connect(&options.clone().with_read_timeout(put_deadline(OBJECT_SIZE_MAX)))?;
+        Ok(HttpClient::new(Dated { client, patient, clock: Arc::clone(&self.clock) }))
     }
 }
 
 #[derive(Debug)]
 struct Dated {
     client: HttpClient,
+    /// A server is silent while it is sent something: on a slow line for minutes.
+    patient: HttpClient,
     clock: Arc<ServerClock>,
 }
 
 #[async_trait]
 impl HttpService for Dated {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let response = self.client.execute(request).await?;
+        let client = if request.body().is_empty() { &self.client } else { &self.patient };
+        let response = client.execute(request).await?;
         if let Some(date) = response.headers().get("date").and_then(|date| date.to_str().ok()) {
             self.clock.note(date);
         }
