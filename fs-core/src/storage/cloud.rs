@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,6 +26,10 @@ use super::{
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
+
+mod answer;
+
+use answer::Answer;
 
 /// A bucket, or a part of one.
 #[derive(Debug)]
@@ -236,12 +241,12 @@ fn is_about_the_bucket(error: &object_store::Error) -> bool {
 }
 
 fn failed(place: &str, error: object_store::Error) -> StoreError {
-    let place = place.to_owned();
+    let (place, answer) = (place.to_owned(), Answer::of(&error));
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            StoreError::Denied { place, source: std::io::Error::other(error) }
+            StoreError::Denied { place, source: io::Error::new(io::ErrorKind::PermissionDenied, answer.text) }
         }
-        error => StoreError::Failed { place, source: std::io::Error::other(error) },
+        _ => StoreError::Failed { place, source: io::Error::new(answer.kind(), answer.text) },
     }
 }
 
@@ -256,7 +261,7 @@ fn merged<'a>(
     family_variables.filter(move |(key, _)| key.starts_with(family.split('_').next().unwrap_or(family))).chain(settings)
 }
 
-fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> std::io::Result<ClientOptions> {
+fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> io::Result<ClientOptions> {
     let mut client = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_read_timeout(SILENCE_MAX)
@@ -267,7 +272,7 @@ fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) 
     }
     if let Some(file) = &options.ca_file {
         let pem = std::fs::read(file)?;
-        for certificate in Certificate::from_pem_bundle(&pem).map_err(std::io::Error::other)? {
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(io::Error::other)? {
             client = client.with_root_certificate(certificate);
         }
     }

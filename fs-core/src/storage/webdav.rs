@@ -338,7 +338,10 @@ fn failed(place: &str, error: &reqwest::Error) -> StoreError {
 }
 
 fn refused(place: &str, status: StatusCode) -> StoreError {
-    let (place, source) = (place.to_owned(), io::Error::other(format!("the server answered {status}")));
+    let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 425 | 429);
+    // What is wrong with a request is not tried again.
+    let kind = if is_final { io::ErrorKind::InvalidInput } else { io::ErrorKind::Other };
+    let (place, source) = (place.to_owned(), io::Error::new(kind, format!("the server answered {status}")));
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::LOCKED => StoreError::Denied { place, source },
         _ => StoreError::Failed { place, source },
