@@ -251,5 +251,12 @@ fn pause_before(retries: u32, random: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// Runs on a clock that jumps to the next timer whenever everybody waits.
+#[cfg(test)]
+pub(super) fn without_waiting<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("the system grants a runtime").block_on(work)
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,6 @@ use super::*;
 use crate::storage::memory::MemoryStore;
 use crate::testing::{CallKind, Fault, FaultyStore, Rule, SlowStore, contract};
 
-/// Runs on a clock that jumps to the next timer whenever everybody waits.
-fn without_waiting<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(work)
-}
-
 fn retried(rules: impl IntoIterator<Item = Rule>) -> (MemoryStore, Arc<FaultyStore>, RetryStore) {
     let memory = MemoryStore::new();
     contract::put(&memory, "old/a", b"0123456789").unwrap();
