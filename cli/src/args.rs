@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use backup_writer::check::ReadData;
 use clap::{Parser, Subcommand, ValueEnum};
 use fs_core::storage::RemoteOptions;
+use fs_core::storage::aws_profile::AwsFiles;
 use fs_core::storage::limit::{Limits, Rate};
 use zeroize::Zeroizing;
 
@@ -410,6 +411,10 @@ impl Args {
         global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
         global.remote = RemoteOptions {
             variables: variables.iter().filter_map(|(name, value)| Some((name.clone(), service_variable(name, value)?))).collect(),
+            aws: AwsFiles {
+                credentials: amazon_file(path("AWS_SHARED_CREDENTIALS_FILE"), folders.home.as_deref(), "credentials"),
+                config: amazon_file(path("AWS_CONFIG_FILE"), folders.home.as_deref(), "config"),
+            },
             ca_file: global.ca_file.clone(),
             proxy: None,
             ssh_folder: folders.home.as_ref().map(|home| home.join(".ssh")),
@@ -450,6 +455,12 @@ impl Global {
 fn service_variable(name: &str, value: &OsStr) -> Option<String> {
     let is_theirs = ["AWS_", "AZURE_", "GOOGLE_", "YESTERDRIVE_WEBDAV_", "YESTERDRIVE_SFTP_"].iter().any(|family| name.starts_with(family));
     if is_theirs { value.to_str().map(str::to_owned) } else { None }
+}
+
+/// A file of Amazon's tools. As with them, one that cannot be read holds no profiles: most repositories have nothing to do with it.
+fn amazon_file(named: Option<PathBuf>, home: Option<&Path>, usual: &str) -> String {
+    let file = named.or_else(|| Some(home?.join(".aws").join(usual)));
+    file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default()
 }
 
 /// Names of sets, tags and hosts are shown in folders and lists.
@@ -554,6 +565,22 @@ mod tests {
         for wrong in [["--limit-upload", "0"], ["--limit-upload", "fast"], ["--connections", "0"]] {
             assert!(Args::try_parse_from([&["yesterdrive"], &wrong[..], &["mounts"]].concat()).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn files_of_amazons_tools_are_read_where_they_usually_are_or_where_a_variable_says() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join(".aws")).unwrap();
+        std::fs::write(place.path().join(".aws/credentials"), "usual").unwrap();
+        std::fs::write(place.path().join("other"), "other").unwrap();
+        let home = ("HOME", place.path().to_str().unwrap().as_bytes());
+        let aws = |variables: &[(&str, &[u8])]| completed(&["mounts"], variables).unwrap().global.remote.aws;
+        let usual = aws(&[home]);
+        assert_eq!((usual.credentials.as_str(), usual.config.as_str()), ("usual", ""));
+        let other = place.path().join("other");
+        let named = aws(&[home, ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap().as_bytes())]);
+        assert_eq!(named.credentials, "other");
+        assert_eq!(aws(&[home, ("AWS_CONFIG_FILE", b"/no/such/file")]).config, "");
     }
 
     #[test]

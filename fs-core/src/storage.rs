@@ -22,6 +22,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use address::Address;
+use aws_profile::AwsFiles;
 use cloud::CloudStore;
 use limit::{LimitStore, Limits};
 use local::LocalStore;
@@ -34,6 +35,7 @@ use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
 pub mod address;
+pub mod aws_profile;
 pub mod cloud;
 pub mod limit;
 pub mod local;
@@ -251,6 +253,8 @@ pub trait WriteStore: ReadStore {
 pub struct RemoteOptions {
     /// Credentials and settings as the services name them (`AWS_…`, `AZURE_…`, `GOOGLE_…`).
     pub variables: BTreeMap<String, String>,
+    /// Profiles of Amazon's own tools. Keys among the variables count more.
+    pub aws: AwsFiles,
     /// Certificates to trust beside the system's, in PEM.
     pub ca_file: Option<PathBuf>,
     /// Proxy for HTTP.

@@ -28,8 +28,10 @@ use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
 mod answer;
+mod settings;
 
 use answer::Answer;
+use settings::Settings;
 
 /// A bucket, or a part of one.
 #[derive(Debug)]
@@ -58,37 +60,28 @@ impl CloudStore {
         let clock = Arc::new(ServerClock::default());
         let connector = Connector { clock: Arc::clone(&clock) };
         let wrong = |error: object_store::Error| failed(&location, error);
-        let client = client_options(settings, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
+        let invalid = |error| StoreError::Failed { place: location.clone(), source: io::Error::new(io::ErrorKind::InvalidInput, error) };
+        let chosen = Settings::of(service, settings, options).map_err(invalid)?;
+        let endpoint = chosen.endpoint();
+        let client = client_options(endpoint, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
         // One request is one attempt: `RetryStore` repeats, because only it can tell a lost reply from a name that was taken.
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         // A service of its own maker refuses names that exist; what another one does is found out when a repository is made.
-        let create_only = settings.get("endpoint").is_none() || settings.get("create_only").is_some_and(|value| value == "true");
+        let create_only = endpoint.is_none() || settings.get("create_only").is_some_and(|value| value == "true");
         let store: Arc<dyn ObjectStore> = match service {
             CloudService::S3 => {
-                let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
-                for (key, value) in merged(options, settings, "aws_") {
-                    if let Ok(key) = key.parse::<AmazonS3ConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
+                let builder = chosen.apply(builder, |builder, key: AmazonS3ConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
             CloudService::Azure => {
-                let mut builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
-                for (key, value) in merged(options, settings, "azure_storage_") {
-                    if let Ok(key) = key.parse::<AzureConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
+                let builder = chosen.apply(builder, |builder, key: AzureConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
             CloudService::Google => {
-                let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
-                for (key, value) in merged(options, settings, "google_") {
-                    if let Ok(key) = key.parse::<GoogleConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
+                let builder = chosen.apply(builder, |builder, key: GoogleConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
         };
@@ -250,23 +243,12 @@ fn failed(place: &str, error: object_store::Error) -> StoreError {
     }
 }
 
-/// Variables of the environment and of profiles first, then what stands in the address, which counts more.
-fn merged<'a>(
-    options: &'a RemoteOptions,
-    settings: &'a BTreeMap<String, String>,
-    family: &'a str,
-) -> impl Iterator<Item = (String, String)> + 'a {
-    let family_variables = options.variables.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.clone()));
-    let settings = settings.iter().map(move |(key, value)| (format!("{family}{key}"), value.clone()));
-    family_variables.filter(move |(key, _)| key.starts_with(family.split('_').next().unwrap_or(family))).chain(settings)
-}
-
-fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> io::Result<ClientOptions> {
+fn client_options(endpoint: Option<&str>, options: &RemoteOptions) -> io::Result<ClientOptions> {
     let mut client = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_read_timeout(SILENCE_MAX)
         .with_timeout(put_deadline(OBJECT_SIZE_MAX))
-        .with_allow_http(settings.get("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://")));
+        .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")));
     if let Some(proxy) = &options.proxy {
         client = client.with_proxy_url(proxy);
     }
