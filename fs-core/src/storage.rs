@@ -40,6 +40,7 @@ pub mod cloud;
 pub mod limit;
 pub mod local;
 pub mod memory;
+pub mod probe;
 pub mod retry;
 pub mod sftp;
 pub mod webdav;
