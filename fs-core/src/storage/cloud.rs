@@ -235,11 +235,10 @@ fn is_about_the_bucket(error: &object_store::Error) -> bool {
 
 fn failed(place: &str, error: object_store::Error) -> StoreError {
     let (place, answer) = (place.to_owned(), Answer::of(&error));
-    match error {
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            StoreError::Denied { place, source: io::Error::new(io::ErrorKind::PermissionDenied, answer.text) }
-        }
-        _ => StoreError::Failed { place, source: io::Error::new(answer.kind(), answer.text) },
+    let source = io::Error::new(answer.kind(), answer.text);
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => StoreError::Denied { place, source },
+        _ => StoreError::Failed { place, source },
     }
 }
 

@@ -37,9 +37,11 @@ impl Answer {
         Self { status, text }
     }
 
-    /// Whether trying again may help, as a kind of error: not if the service finds fault with the request.
+    /// What can be done about it, as a kind of error: trying again helps if it is `Other`, not if the service finds fault with the request. The
+    /// library's own kinds do not tell: a listing that was refused is "generic" there.
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self.status {
+            Some(401 | 403) => io::ErrorKind::PermissionDenied,
             // Time-out, conflict of two writers, too early, too many requests.
             Some(408 | 409 | 425 | 429) | None => io::ErrorKind::Other,
             Some(400..=499) => io::ErrorKind::InvalidInput,
@@ -113,6 +115,9 @@ mod tests {
     #[test]
     fn faults_of_the_request_are_not_tried_again() {
         let kind = |status: &str| Answer::of(&said(&format!("status code: {status} Words: "))).kind();
+        for status in ["401", "403"] {
+            assert_eq!(kind(status), io::ErrorKind::PermissionDenied, "{status}");
+        }
         for status in ["400", "404", "405"] {
             assert_eq!(kind(status), io::ErrorKind::InvalidInput, "{status}");
         }
