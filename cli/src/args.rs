@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use backup_writer::check::ReadData;
 use clap::{Parser, Subcommand, ValueEnum};
 use fs_core::storage::RemoteOptions;
+use fs_core::storage::aws_profile::AwsFiles;
+use fs_core::storage::limit::{Limits, Rate};
 use zeroize::Zeroizing;
 
 use crate::config::{self, Folders, System};
@@ -42,6 +44,8 @@ pub(crate) struct Global {
     /// Trust these certificates (PEM) beside the system's, for stores over a network
     #[arg(long, global = true, env = "YESTERDRIVE_CA_FILE", hide_env_values = true, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LimitFlags,
     /// One JSON record per line on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -82,6 +86,36 @@ struct CredentialFlags {
     /// A file with the 24 words of the recovery code
     #[arg(long, global = true, value_name = "FILE")]
     recovery_file: Option<PathBuf>,
+}
+
+/// How much may be asked of the store at a time.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitFlags {
+    /// Read at most so many bytes per second, on average: 800k, 2M
+    #[arg(long, global = true, env = "YESTERDRIVE_LIMIT_DOWNLOAD", hide_env_values = true, value_name = "RATE", value_parser = rate)]
+    limit_download: Option<Rate>,
+    /// Write at most so many bytes per second, on average: 800k, 2M
+    #[arg(long, global = true, env = "YESTERDRIVE_LIMIT_UPLOAD", hide_env_values = true, value_name = "RATE", value_parser = rate)]
+    limit_upload: Option<Rate>,
+    /// Ask the store so many things at a time (default: 32 for clouds, 16 for SFTP and WebDAV, as many as come for folders)
+    #[arg(long, global = true, env = "YESTERDRIVE_CONNECTIONS", hide_env_values = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..))]
+    connections: Option<u16>,
+}
+
+impl LimitFlags {
+    /// Flags and environment first, then the profile.
+    fn or(&self, profile: &config::Profile) -> Result<Limits, Failure> {
+        let of_profile = |key: &str, text: &Option<String>| {
+            let rate = text.as_deref().map(rate).transpose();
+            rate.map_err(|reason| Failure::new(Exit::Usage, format!("the profile's {key}: {reason}")))
+        };
+        Ok(Limits {
+            download: self.limit_download.or(of_profile("limit-download", &profile.limit_download)?),
+            upload: self.limit_upload.or(of_profile("limit-upload", &profile.limit_upload)?),
+            connections: self.connections.or(profile.connections).map(usize::from),
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -372,14 +406,20 @@ impl Args {
         let CredentialFlags { key_file, password_file, password_command, recovery_file } = global.credentials.clone();
         global.flags = Credentials { password: None, password_file, password_command, key_file, recovery_file };
         global.from_profile = profile.credentials();
+        let limits = global.limits.or(&profile)?;
         global.repository = global.repository.take().or(profile.repository);
         global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
         global.remote = RemoteOptions {
             variables: variables.iter().filter_map(|(name, value)| Some((name.clone(), service_variable(name, value)?))).collect(),
+            aws: AwsFiles {
+                credentials: amazon_file(path("AWS_SHARED_CREDENTIALS_FILE"), folders.home.as_deref(), "credentials"),
+                config: amazon_file(path("AWS_CONFIG_FILE"), folders.home.as_deref(), "config"),
+            },
             ca_file: global.ca_file.clone(),
             proxy: None,
             ssh_folder: folders.home.as_ref().map(|home| home.join(".ssh")),
             ssh_agent: path("SSH_AUTH_SOCK"),
+            limits,
         };
         global.home = folders.home;
         if let Command::Backup(backup) = &mut self.command {
@@ -417,6 +457,12 @@ fn service_variable(name: &str, value: &OsStr) -> Option<String> {
     if is_theirs { value.to_str().map(str::to_owned) } else { None }
 }
 
+/// A file of Amazon's tools. As with them, one that cannot be read holds no profiles: most repositories have nothing to do with it.
+fn amazon_file(named: Option<PathBuf>, home: Option<&Path>, usual: &str) -> String {
+    let file = named.or_else(|| Some(home?.join(".aws").join(usual)));
+    file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default()
+}
+
 /// Names of sets, tags and hosts are shown in folders and lists.
 fn label(text: &str) -> Result<String, String> {
     const LENGTH_MAX: usize = 200;
@@ -426,6 +472,10 @@ fn label(text: &str) -> Result<String, String> {
         _ if text.chars().any(char::is_control) => Err("it holds control characters".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+fn rate(text: &str) -> Result<Rate, String> {
+    Rate::parse(text).ok_or_else(|| "give bytes per second, with k, M or G for powers of 1024: 800k, 2M".into())
 }
 
 fn subset(text: &str) -> Result<ReadData, String> {
@@ -497,6 +547,40 @@ mod tests {
         assert_eq!((tags, repository.as_deref()), (vec!["dark".to_owned()], Some("/r")));
         let (paths, set, ..) = backup(&["--profile", "night", "backup", "/etc", "--set", "system"]);
         assert_eq!((paths, set.as_deref()), (vec![PathBuf::from("/etc")], Some("system")));
+    }
+
+    #[test]
+    fn limits_come_from_flag_environment_and_profile() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("config.toml");
+        std::fs::write(&file, "[default]\nlimit-download = '3M'\nlimit-upload = '100k'\nconnections = 3\n[bad]\nlimit-upload = 'fast'\n")
+            .unwrap();
+        let config = ["--config", file.to_str().unwrap()];
+        let line = [&config[..], &["--limit-download", "1M", "mounts"]].concat();
+        let limits = completed(&line, &[]).unwrap().global.remote.limits;
+        assert_eq!((limits.download, limits.upload, limits.connections), (Rate::new(1 << 20), Rate::new(100 << 10), Some(3)));
+        assert_eq!(completed(&["mounts"], &[]).unwrap().global.remote.limits, Limits::default());
+        let bad = completed(&[&config[..], &["--profile", "bad", "mounts"]].concat(), &[]).unwrap_err();
+        assert!(bad.exit == Exit::Usage && bad.message.contains("limit-upload"), "{}", bad.message);
+        for wrong in [["--limit-upload", "0"], ["--limit-upload", "fast"], ["--connections", "0"]] {
+            assert!(Args::try_parse_from([&["yesterdrive"], &wrong[..], &["mounts"]].concat()).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn files_of_amazons_tools_are_read_where_they_usually_are_or_where_a_variable_says() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join(".aws")).unwrap();
+        std::fs::write(place.path().join(".aws/credentials"), "usual").unwrap();
+        std::fs::write(place.path().join("other"), "other").unwrap();
+        let home = ("HOME", place.path().to_str().unwrap().as_bytes());
+        let aws = |variables: &[(&str, &[u8])]| completed(&["mounts"], variables).unwrap().global.remote.aws;
+        let usual = aws(&[home]);
+        assert_eq!((usual.credentials.as_str(), usual.config.as_str()), ("usual", ""));
+        let other = place.path().join("other");
+        let named = aws(&[home, ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap().as_bytes())]);
+        assert_eq!(named.credentials, "other");
+        assert_eq!(aws(&[home, ("AWS_CONFIG_FILE", b"/no/such/file")]).config, "");
     }
 
     #[test]

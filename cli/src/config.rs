@@ -27,6 +27,9 @@ pub(crate) struct Profile {
     pub(crate) tags: Vec<String>,
     #[serde(default)]
     pub(crate) paths: Vec<PathBuf>,
+    pub(crate) limit_download: Option<String>,
+    pub(crate) limit_upload: Option<String>,
+    pub(crate) connections: Option<u16>,
 }
 
 impl Profile {

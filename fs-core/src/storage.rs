@@ -7,23 +7,27 @@
 //! - Correctness never rests on `put_new` refusing an existing name: names are random or hashes. A store that can refuse, does.
 //! - An error is never "empty": what could not be listed or read is an error, and only a store that is sure answers [`StoreError::NotFound`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use address::Address;
+use aws_profile::AwsFiles;
 use cloud::CloudStore;
+use limit::{LimitStore, Limits};
 use local::LocalStore;
+use retry::RetryStore;
 use sftp::SftpStore;
 use webdav::WebDavStore;
 
@@ -32,9 +36,13 @@ use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
 pub mod address;
+pub mod aws_profile;
 pub mod cloud;
+pub mod limit;
 pub mod local;
 pub mod memory;
+pub mod probe;
+pub mod retry;
 pub mod sftp;
 pub mod webdav;
 
@@ -46,6 +54,13 @@ pub const OBJECT_SIZE_MAX: u64 = 512 << 20;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls at a time, unless somebody chose: what a service in a cloud takes without slowing down, and what a small NAS does.
+const CONNECTIONS_TO_CLOUD: usize = 32;
+const CONNECTIONS_TO_SERVER: usize = 16;
+
+/// Longest silence of a server that owes an answer, or the rest of one: what moves slowly may go on, what stands still is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for one store call before it becomes [`StoreError::Timeout`].
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -235,11 +250,13 @@ pub trait WriteStore: ReadStore {
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore>;
 }
 
-/// How to reach a store over a network. The program fills it from its flags, environment and profile; nothing here reads an environment.
+/// How to reach a store, above all over a network. The program fills it from its flags, environment and profile; nothing here reads an environment.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteOptions {
     /// Credentials and settings as the services name them (`AWS_…`, `AZURE_…`, `GOOGLE_…`).
     pub variables: BTreeMap<String, String>,
+    /// Profiles of Amazon's own tools. Keys among the variables count more.
+    pub aws: AwsFiles,
     /// Certificates to trust beside the system's, in PEM.
     pub ca_file: Option<PathBuf>,
     /// Proxy for HTTP.
@@ -248,6 +265,8 @@ pub struct RemoteOptions {
     pub ssh_folder: Option<PathBuf>,
     /// The socket of the SSH agent.
     pub ssh_agent: Option<PathBuf>,
+    /// How much may be asked of it at a time; of a folder too, which may be a NAS.
+    pub limits: Limits,
 }
 
 /// Opens the store at an address. Of a remote one nothing is asked yet.
@@ -255,14 +274,23 @@ pub struct RemoteOptions {
 /// # Errors
 /// `Denied` or `Failed` if a folder is missing or not accessible, or if settings make no sense.
 pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
-    match address {
-        Address::Folder(path) => Ok(Arc::new(LocalStore::open(path)?)),
+    let (store, connections): (Arc<dyn WriteStore>, _) = match address {
+        Address::Folder(path) => return Ok(limited(Arc::new(LocalStore::open(path)?), options.limits)),
         Address::Cloud { service, bucket, prefix, settings } => {
-            Ok(Arc::new(CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?))
+            let store = CloudStore::open(*service, bucket, prefix, settings, options, address.to_string())?;
+            (Arc::new(store), CONNECTIONS_TO_CLOUD)
         }
-        Address::Sftp { user, host, port, path } => Ok(Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string()))),
-        Address::WebDav { url } => Ok(Arc::new(WebDavStore::new(url, options, address.to_string())?)),
-    }
+        Address::Sftp { user, host, port, path } => {
+            (Arc::new(SftpStore::new(user, host, *port, path, options, address.to_string())), CONNECTIONS_TO_SERVER)
+        }
+        Address::WebDav { url } => (Arc::new(WebDavStore::new(url, options, address.to_string())?), CONNECTIONS_TO_SERVER),
+    };
+    let limits = Limits { connections: options.limits.connections.or(Some(connections)), ..options.limits };
+    Ok(limited(Arc::new(RetryStore::new(store)), limits))
+}
+
+fn limited(store: Arc<dyn WriteStore>, limits: Limits) -> Arc<dyn WriteStore> {
+    if limits == Limits::default() { store } else { Arc::new(LimitStore::new(store, limits)) }
 }
 
 /// Opens the store at an address for a new repository: makes its folder where there are folders. A bucket must be there.
@@ -271,19 +299,15 @@ pub fn open(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteS
 /// As [`open`], and if the folder cannot be made or holds foreign things.
 pub fn create(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn WriteStore>, StoreError> {
     match address {
-        Address::Folder(path) => Ok(Arc::new(LocalStore::create(path)?)),
+        Address::Folder(path) => return Ok(limited(Arc::new(LocalStore::create(path)?), options.limits)),
         Address::Sftp { user, host, port, path } => {
             let store = SftpStore::new(user, host, *port, path, options, address.to_string());
             wait("folder", store.create_folder())?;
-            Ok(Arc::new(store))
         }
-        Address::WebDav { url } => {
-            let store = WebDavStore::new(url, options, address.to_string())?;
-            wait("folder", store.create_collection())?;
-            Ok(Arc::new(store))
-        }
-        Address::Cloud { .. } => open(address, options),
+        Address::WebDav { url } => wait("folder", WebDavStore::new(url, options, address.to_string())?.create_collection())?,
+        Address::Cloud { .. } => {}
     }
+    open(address, options)
 }
 
 /// Longest wait for a put of so many bytes: a slow line is no silent one.
@@ -353,30 +377,30 @@ pub enum Begun<T> {
 
 /// A call that is on its way.
 pub struct PendingCall<T> {
-    place: String,
     call: Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>,
     since: Instant,
 }
 
 impl<T: Send + 'static> PendingCall<T> {
-    /// Hands the answer and the time it took to `done`, on a thread of the network: it must be quick. No later than [`CALL_DEADLINE`].
+    /// Hands the answer and the time it took to `done`, on a thread of the network: it must be quick.
     pub fn then(self, done: impl FnOnce(Result<T, StoreError>, Duration) + Send + 'static) {
-        let Self { place, call, since } = self;
+        let Self { call, since } = self;
         RUNTIME.spawn(async move {
-            let late = |_| Err(StoreError::Timeout { place, after: CALL_DEADLINE });
-            let result = tokio::time::timeout(CALL_DEADLINE, call).await.unwrap_or_else(late);
+            let result = call.await;
             done(result, since.elapsed());
         });
     }
 }
 
-/// Begins a store call from a plain thread without waiting for a network. `place` names the object or prefix in the error.
+/// Begins a store call from a plain thread without waiting for a network; like [`wait`] it ends within [`CALL_DEADLINE`]. `place` names the object or
+/// prefix in the error.
 pub fn begin<T: Send + 'static>(place: String, call: impl Future<Output = Result<T, StoreError>> + Send + 'static) -> Begun<T> {
     let _runtime = RUNTIME.enter();
-    let (mut call, since): (Pin<Box<dyn Future<Output = _> + Send>>, _) = (Box::pin(call), Instant::now());
+    let since = Instant::now();
+    let mut call: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move { within(&place, CALL_DEADLINE, call).await });
     match (&mut call).now_or_never() {
         Some(result) => Begun::Done(result),
-        None => Begun::Pending(PendingCall { place, call, since }),
+        None => Begun::Pending(PendingCall { call, since }),
     }
 }
 
@@ -393,16 +417,73 @@ pub fn every(period: Duration, mut task: impl FnMut() -> bool + Send + 'static) 
 }
 
 fn wait_until<T>(place: &str, deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    RUNTIME.block_on(async {
-        match tokio::time::timeout(deadline, call).await {
-            Ok(result) => result,
-            Err(_) => Err(StoreError::Timeout { place: place.into(), after: deadline }),
+    RUNTIME.block_on(within(place, deadline, call))
+}
+
+/// A call with a deadline from which the time that it was [`excused`] for is taken away.
+async fn within<T>(place: &str, deadline: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let begun = Instant::now();
+    let bounded = async {
+        let mut call = pin!(call);
+        loop {
+            let end = begun + deadline.saturating_add(EXCUSE.with(|excuse| excuse.get().so_far()));
+            if let Ok(result) = timeout_at(end, &mut call).await {
+                return result;
+            }
+            if begun + deadline.saturating_add(EXCUSE.with(|excuse| excuse.get().so_far())) <= Instant::now() {
+                return Err(StoreError::Timeout { place: place.into(), after: deadline });
+            }
         }
-    })
+    };
+    EXCUSE.scope(Cell::default(), bounded).await
+}
+
+tokio::task_local! {
+    static EXCUSE: Cell<Excuse>;
+}
+
+/// Time that a call did not spend on its store.
+#[derive(Clone, Copy, Default)]
+struct Excuse {
+    done: Duration,
+    /// Since when it is excused, and how many of its parts are.
+    current: Option<(Instant, u32)>,
+}
+
+impl Excuse {
+    fn so_far(self) -> Duration {
+        self.done + self.current.map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+}
+
+/// Waits for something that is no fault of the store: its time does not count against the deadline of the call that waits.
+async fn excused<T>(wait: impl Future<Output = T>) -> T {
+    /// Ends the excuse also where the wait is given up.
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            change(|excuse| match excuse.current {
+                Some((since, count)) if count > 1 => Excuse { current: Some((since, count - 1)), ..excuse },
+                _ => Excuse { done: excuse.so_far(), current: None },
+            });
+        }
+    }
+    // Outside of `within` nobody counts.
+    fn change(change: impl FnOnce(Excuse) -> Excuse) {
+        let _ = EXCUSE.try_with(|excuse| excuse.set(change(excuse.get())));
+    }
+    change(|excuse| {
+        let (since, count) = excuse.current.unwrap_or_else(|| (Instant::now(), 0));
+        Excuse { current: Some((since, count + 1)), ..excuse }
+    });
+    let _end = End;
+    wait.await
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     #[test]
@@ -411,5 +492,26 @@ mod tests {
         for foreign in ["", "Pack/aa", "pack//a", "/pack", "pack/", "pack/../x", "pack/a.tmp"] {
             assert!(ObjectName::parse(foreign).is_none(), "{foreign}");
         }
+    }
+
+    #[test]
+    fn the_deadline_does_not_count_what_a_call_is_excused_for() {
+        let seconds = Duration::from_secs;
+        let run = |pauses: u64, work: u64| {
+            let call = async {
+                tokio::join!(excused(sleep(seconds(pauses))), excused(sleep(seconds(pauses / 2))));
+                sleep(seconds(work)).await;
+                excused(sleep(seconds(pauses))).await;
+                Ok(())
+            };
+            retry::without_waiting(async {
+                let begun = Instant::now();
+                (within("x", seconds(30), call).await, begun.elapsed().as_secs())
+            })
+        };
+        assert!(matches!(run(0, 29), (Ok(()), 29)));
+        assert!(matches!(run(0, 31), (Err(StoreError::Timeout { .. }), 30)));
+        assert!(matches!(run(100, 29), (Ok(()), 229)));
+        assert!(matches!(run(100, 31), (Err(StoreError::Timeout { .. }), 130)));
     }
 }

@@ -321,3 +321,19 @@ fn every_way_of_ending_a_foreground_mount_takes_the_drive_away() {
         assert_eq!(child.wait().unwrap().code(), Some(0), "{signal:?}");
     }
 }
+
+#[test]
+fn init_tries_the_store_out_once_and_leaves_nothing_behind() {
+    let shell = Shell::new();
+    let init = ["init", "--i-accept-loss", "--json", "--new-key-file"];
+    let output = shell.run(&[&["--repository", "repository"], &init[..], &["first"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let records: Vec<serde_json::Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records.len(), 2, "{records:?}");
+    assert_eq!((&records[0]["type"], &records[1]["type"]), (&"repository".into(), &"store".into()));
+    assert_eq!((&records[1]["create_only"], &records[1]["deletes"]), (&true.into(), &true.into()));
+    assert!(records[1]["clock_ahead_s"].as_i64().unwrap().abs() < 30);
+    assert_eq!(std::fs::read_dir(shell.path("repository/probe")).unwrap().count(), 0);
+    shell.fails(&[&init[..], &["second"]].concat(), 1, "already");
+}

@@ -1,11 +1,14 @@
 //! The contract against real servers. `tests/run stores` starts them and says in the environment where they are.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use fs_core::storage::address::Address;
-use fs_core::storage::{self, RemoteOptions};
-use fs_core::testing::contract;
+use fs_core::storage::probe::probe;
+use fs_core::storage::{self, ObjectName, RemoteOptions, StoreError, WriteStore, wait};
+use fs_core::testing::{SeededRandom, contract};
+use fs_core::time::SystemClock;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -14,17 +17,26 @@ fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run 'tests/run stores', which starts the servers"))
 }
 
-/// Runs the contract; `%` in the address is replaced, so that every store is new and empty.
-fn keeps_the_contract(address: &str, variables: &[(&str, &str)]) {
+/// Makes stores; `%` in the address is replaced, so that every one is new and empty.
+fn maker(address: &str, variables: &[(&str, &str)]) -> impl Fn() -> Arc<dyn WriteStore> + use<> {
     let pattern = setting(address);
     let variables: BTreeMap<_, _> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let ssh_folder = address.ends_with("SFTP").then(|| setting("YESTERDRIVE_TEST_SSH").into());
     let options = RemoteOptions { variables, ssh_folder, ..RemoteOptions::default() };
-    contract::run(|| {
+    move || {
         let place = format!("contract-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let address = Address::parse(&pattern.replace('%', &place)).unwrap();
         storage::create(&address, &options).unwrap()
-    });
+    }
+}
+
+/// Runs the contract, and what `init` finds out about such a store.
+fn keeps_the_contract(address: &str, variables: &[(&str, &str)]) {
+    let make = maker(address, variables);
+    contract::run(&make);
+    let report = probe(&*make(), &SystemClock, &*SeededRandom::shared(u64::from(NEXT.fetch_add(1, Ordering::Relaxed)))).unwrap();
+    assert!(report.is_usable() && report.deletes && report.clock_ahead_s.is_some(), "{report:?}");
+    assert!(report.create_only || !make().capabilities().create_only, "{report:?}");
 }
 
 #[test]
@@ -52,4 +64,64 @@ fn sftp_keeps_the_contract() {
 #[ignore = "needs a server: tests/run stores"]
 fn webdav_keeps_the_contract() {
     keeps_the_contract("YESTERDRIVE_TEST_WEBDAV", &[("YESTERDRIVE_WEBDAV_PASSWORD", "secret")]);
+}
+
+const GOOGLE: [(&str, &str); 1] = [("GOOGLE_BEARER_TOKEN", "token-for-tests")];
+
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn google_keeps_the_contract() {
+    keeps_the_contract("YESTERDRIVE_TEST_GCS", &GOOGLE);
+}
+
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn a_service_that_refuses_and_loses_answers_loses_nothing() {
+    let store = maker("YESTERDRIVE_TEST_UNSTEADY", &GOOGLE)();
+    let names: Vec<_> = (0..96).map(|number| format!("pack/{number:02}")).collect();
+    std::thread::scope(|scope| {
+        for part in names.chunks(12) {
+            let store = &store;
+            scope.spawn(move || part.iter().for_each(|name| contract::put(&**store, name, name.as_bytes()).unwrap()));
+        }
+    });
+    let listed: Vec<_> = wait("", store.list("", None)).unwrap().into_iter().map(|meta| meta.name.to_string()).collect();
+    assert_eq!(listed, names);
+    for name in &names {
+        assert_eq!(wait(name, store.get(&ObjectName::new(name.as_str()))).unwrap(), name);
+        let other = contract::put(&*store, name, b"of somebody else");
+        assert!(matches!(other, Err(StoreError::AlreadyExists { .. })), "{other:?}");
+        wait(name, store.delete(&ObjectName::new(name.as_str()))).unwrap();
+    }
+    assert_eq!(wait("", store.list("", None)).unwrap(), []);
+}
+
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn what_a_service_says_is_one_sentence_without_addresses() {
+    let denied = wait("", maker("YESTERDRIVE_TEST_GCS", &[("GOOGLE_BEARER_TOKEN", "wrong")])().list("", None)).unwrap_err();
+    let StoreError::Denied { source, .. } = &denied else { panic!("{denied:?}") };
+    assert_eq!(source.to_string(), "the service answered 401 AuthenticationRequired: Authentication required");
+    let options =
+        RemoteOptions { variables: GOOGLE.map(|(key, value)| (key.to_owned(), value.to_owned())).into(), ..RemoteOptions::default() };
+    let no_bucket = setting("YESTERDRIVE_TEST_GCS").replace("steady", "missing");
+    let store = storage::open(&Address::parse(&no_bucket).unwrap(), &options).unwrap();
+    let failed = wait("", store.list("", None)).unwrap_err();
+    let StoreError::Failed { source, .. } = &failed else { panic!("{failed:?}") };
+    assert_eq!(source.to_string(), "the service answered 404 NoSuchBucket: The specified bucket does not exist");
+}
+
+/// Against servers that only a long run starts.
+mod long {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs a server: tests/run --long stores"]
+    fn garage_keeps_the_contract_and_is_seen_to_overwrite() {
+        let (id, key) = (setting("YESTERDRIVE_TEST_GARAGE_ID"), setting("YESTERDRIVE_TEST_GARAGE_KEY"));
+        let keys = [("AWS_ACCESS_KEY_ID", id.as_str()), ("AWS_SECRET_ACCESS_KEY", key.as_str())];
+        keeps_the_contract("YESTERDRIVE_TEST_GARAGE", &keys);
+        let report = probe(&*maker("YESTERDRIVE_TEST_GARAGE", &keys)(), &SystemClock, &*SeededRandom::shared(1)).unwrap();
+        assert!(!report.create_only, "{report:?}");
+    }
 }

@@ -4,10 +4,13 @@ use std::io::IsTerminal as _;
 use std::path::Path;
 
 use backup_writer::create::{NewKey, create};
-use fs_core::crypto::{Key, SystemRandom, random_array};
+use fs_core::crypto::{Key, RandomSource, SystemRandom, random_array};
 use fs_core::key::slot::{Credential, PasswordCost, key_file_text, recovery_words};
-use fs_core::storage;
+use fs_core::object::ObjectKind;
+use fs_core::report::{Severity, is_incomplete};
 use fs_core::storage::address::Address;
+use fs_core::storage::probe::{ProbeReport, probe};
+use fs_core::storage::{self, WriteStore};
 use fs_core::time::{Clock as _, SystemClock};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -42,11 +45,15 @@ pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Ex
         Address::Folder(path) if path.is_dir() && std::fs::read_dir(path)?.next().is_some() => storage::open(&address, &global.remote)?,
         _ => storage::create(&address, &global.remote)?,
     };
+    let probed = find_out(&*store, &*random)?;
     let ring = create(&*store, &keys, &SystemClock::shared(), &random)?;
     output.show(
         || format!("created repository {} in {}", ring.repository, store.location()),
         || json!({"type": "repository", "id": ring.repository.to_string(), "location": store.location()}),
     );
+    if let Some(report) = &probed {
+        show(report, output);
+    }
     if let Some(code) = &recovery {
         let sheet = sheet(&recovery_words(code), &store.location(), &ring.repository.to_string());
         match &options.recovery_sheet {
@@ -61,7 +68,39 @@ pub(crate) fn run(global: &Global, options: &Init, output: &Output) -> Result<Ex
             }
         }
     }
-    Ok(Exit::Done)
+    let is_incomplete = probed.is_some_and(|report| is_incomplete(&report.findings));
+    Ok(if is_incomplete { Exit::Findings } else { Exit::Done })
+}
+
+/// What the store really does; nothing is asked where there is a repository already, which `create` will name.
+fn find_out(store: &dyn WriteStore, random: &dyn RandomSource) -> Result<Option<ProbeReport>, Failure> {
+    let prefix = ObjectKind::Config.prefix();
+    if !storage::wait(prefix, store.list(prefix, None))?.is_empty() {
+        return Ok(None);
+    }
+    let report = probe(store, &SystemClock, random)?;
+    match report.findings.iter().find(|finding| finding.severity == Severity::Error) {
+        Some(finding) => Err(Failure::new(Exit::Failed, format!("{} cannot hold a repository: {finding}", store.location()))
+            .hint("use another store, or another gateway to it")),
+        None => Ok(Some(report)),
+    }
+}
+
+/// What it promises, and what not.
+fn show(report: &ProbeReport, output: &Output) {
+    let does = |what: bool| if what { "yes" } else { "no" };
+    output.show(
+        || {
+            let clock = match report.clock_ahead_s {
+                Some(seconds) => format!("{seconds} s ahead of ours"),
+                None => "none".to_owned(),
+            };
+            let (refuses, deletes) = (does(report.create_only), does(report.deletes));
+            format!("the store, tried out: refuses names that are taken: {refuses}; deletes: {deletes}; clock: {clock}")
+        },
+        || json!({"type": "store", "create_only": report.create_only, "deletes": report.deletes, "clock_ahead_s": report.clock_ahead_s}),
+    );
+    output.findings(&report.findings);
 }
 
 /// Asks for three of the words, so that nobody goes on without having written them down. Only where somebody can answer.

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,19 +17,21 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
+use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig};
 
 use super::address::CloudService;
 use super::{
-    CALL_DEADLINE, CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError,
-    WriteStore, check_bytes, put_deadline,
+    CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, SILENCE_MAX, StoreError, WriteStore,
+    check_bytes, put_deadline,
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
-/// Retries of one request inside its deadline, and how long they may take together.
-const RETRIES_MAX: usize = 4;
-const RETRY_TIMEOUT: Duration = Duration::from_secs(20);
+mod answer;
+mod settings;
+
+use answer::Answer;
+use settings::Settings;
 
 /// A bucket, or a part of one.
 #[derive(Debug)]
@@ -58,36 +60,28 @@ impl CloudStore {
         let clock = Arc::new(ServerClock::default());
         let connector = Connector { clock: Arc::clone(&clock) };
         let wrong = |error: object_store::Error| failed(&location, error);
-        let client = client_options(settings, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
-        let retry = RetryConfig { backoff: BackoffConfig::default(), max_retries: RETRIES_MAX, retry_timeout: RETRY_TIMEOUT };
+        let invalid = |error| StoreError::Failed { place: location.clone(), source: io::Error::new(io::ErrorKind::InvalidInput, error) };
+        let chosen = Settings::of(service, settings, options).map_err(invalid)?;
+        let endpoint = chosen.endpoint();
+        let client = client_options(endpoint, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
+        // One request is one attempt: `RetryStore` repeats, because only it can tell a lost reply from a name that was taken.
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         // A service of its own maker refuses names that exist; what another one does is found out when a repository is made.
-        let create_only = settings.get("endpoint").is_none() || settings.get("create_only").is_some_and(|value| value == "true");
+        let create_only = endpoint.is_none() || settings.get("create_only").is_some_and(|value| value == "true");
         let store: Arc<dyn ObjectStore> = match service {
             CloudService::S3 => {
-                let mut builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
-                for (key, value) in merged(options, settings, "aws_") {
-                    if let Ok(key) = key.parse::<AmazonS3ConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
+                let builder = chosen.apply(builder, |builder, key: AmazonS3ConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
             CloudService::Azure => {
-                let mut builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
-                for (key, value) in merged(options, settings, "azure_storage_") {
-                    if let Ok(key) = key.parse::<AzureConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
+                let builder = chosen.apply(builder, |builder, key: AzureConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
             CloudService::Google => {
-                let mut builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
-                for (key, value) in merged(options, settings, "google_") {
-                    if let Ok(key) = key.parse::<GoogleConfigKey>() {
-                        builder = builder.with_config(key, value);
-                    }
-                }
+                let builder = GoogleCloudStorageBuilder::new().with_bucket_name(bucket);
+                let builder = chosen.apply(builder, |builder, key: GoogleConfigKey, value| builder.with_config(key, value));
                 Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
             }
         };
@@ -240,38 +234,26 @@ fn is_about_the_bucket(error: &object_store::Error) -> bool {
 }
 
 fn failed(place: &str, error: object_store::Error) -> StoreError {
-    let place = place.to_owned();
-    match error {
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            StoreError::Denied { place, source: std::io::Error::other(error) }
-        }
-        error => StoreError::Failed { place, source: std::io::Error::other(error) },
+    let (place, answer) = (place.to_owned(), Answer::of(&error));
+    let source = io::Error::new(answer.kind(), answer.text);
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => StoreError::Denied { place, source },
+        _ => StoreError::Failed { place, source },
     }
 }
 
-/// Variables of the environment and of profiles first, then what stands in the address, which counts more.
-fn merged<'a>(
-    options: &'a RemoteOptions,
-    settings: &'a BTreeMap<String, String>,
-    family: &'a str,
-) -> impl Iterator<Item = (String, String)> + 'a {
-    let family_variables = options.variables.iter().map(|(key, value)| (key.to_ascii_lowercase(), value.clone()));
-    let settings = settings.iter().map(move |(key, value)| (format!("{family}{key}"), value.clone()));
-    family_variables.filter(move |(key, _)| key.starts_with(family.split('_').next().unwrap_or(family))).chain(settings)
-}
-
-fn client_options(settings: &BTreeMap<String, String>, options: &RemoteOptions) -> std::io::Result<ClientOptions> {
+fn client_options(endpoint: Option<&str>, options: &RemoteOptions) -> io::Result<ClientOptions> {
     let mut client = ClientOptions::new()
         .with_connect_timeout(CONNECT_TIMEOUT)
-        .with_read_timeout(CALL_DEADLINE)
+        .with_read_timeout(SILENCE_MAX)
         .with_timeout(put_deadline(OBJECT_SIZE_MAX))
-        .with_allow_http(settings.get("endpoint").is_some_and(|endpoint| endpoint.starts_with("http://")));
+        .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")));
     if let Some(proxy) = &options.proxy {
         client = client.with_proxy_url(proxy);
     }
     if let Some(file) = &options.ca_file {
         let pem = std::fs::read(file)?;
-        for certificate in Certificate::from_pem_bundle(&pem).map_err(std::io::Error::other)? {
+        for certificate in Certificate::from_pem_bundle(&pem).map_err(io::Error::other)? {
             client = client.with_root_certificate(certificate);
         }
     }
@@ -309,20 +291,24 @@ struct Connector {
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
         let client = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Dated { client, clock: Arc::clone(&self.clock) }))
+        let patient = ReqwestConnector::default().connect(&options.clone().with_read_timeout(put_deadline(OBJECT_SIZE_MAX)))?;
+        Ok(HttpClient::new(Dated { client, patient, clock: Arc::clone(&self.clock) }))
     }
 }
 
 #[derive(Debug)]
 struct Dated {
     client: HttpClient,
+    /// A server is silent while it is sent something: on a slow line for minutes.
+    patient: HttpClient,
     clock: Arc<ServerClock>,
 }
 
 #[async_trait]
 impl HttpService for Dated {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let response = self.client.execute(request).await?;
+        let client = if request.body().is_empty() { &self.client } else { &self.patient };
+        let response = client.execute(request).await?;
         if let Some(date) = response.headers().get("date").and_then(|date| date.to_str().ok()) {
             self.clock.note(date);
         }

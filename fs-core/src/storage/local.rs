@@ -192,8 +192,12 @@ impl ReadStore for LocalStore {
         Ok(objects)
     }
 
+    /// The time of a file that is made for it, by the clock of the file system: on a NAS the server's. None where nothing can be written.
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(None)
+        match self.disk.time() {
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => Ok(None),
+            time => time.map_err(|error| failure(self.path.display(), error)),
+        }
     }
 
     /// Create-only unless the file system has turned out to know neither an exclusive rename nor hard links.
@@ -253,6 +257,9 @@ trait Disk: Send + Sync + fmt::Debug {
 
     /// The files and directories in a directory (empty or ending with `/`) whose names may be ours, in any order.
     fn children(&self, directory: &str) -> io::Result<Children>;
+
+    /// The time that a new file gets.
+    fn time(&self) -> io::Result<Option<Timestamp>>;
 
     /// Makes sure that the root is still there and still the same directory.
     fn confirm(&self) -> io::Result<()>;

@@ -20,7 +20,8 @@ use url::Url;
 
 use super::cloud::ServerClock;
 use super::{
-    CALL_DEADLINE, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError, WriteStore, check_bytes,
+    Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, SILENCE_MAX, StoreError, WriteStore, check_bytes,
+    put_deadline,
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
@@ -36,6 +37,8 @@ const PROPERTIES: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmln
 #[derive(Debug)]
 pub struct WebDavStore {
     client: reqwest::Client,
+    /// For puts and moves: a server is silent while it is sent something, on a slow line for minutes.
+    patient: reqwest::Client,
     /// Ends with a slash.
     root: Url,
     user: Option<(String, Option<String>)>,
@@ -60,22 +63,24 @@ impl WebDavStore {
     pub fn new(url: &Url, options: &RemoteOptions, location: String) -> Result<Self, StoreError> {
         super::choose_ciphers();
         let failed = |source| StoreError::Failed { place: location.clone(), source };
-        let mut client = reqwest::Client::builder().connect_timeout(super::CONNECT_TIMEOUT).read_timeout(CALL_DEADLINE);
-        if let Some(proxy) = &options.proxy {
-            client = client.proxy(reqwest::Proxy::all(proxy).map_err(|error| failed(io::Error::other(error)))?);
-        }
-        if let Some(file) = &options.ca_file {
-            let pem = std::fs::read(file).map_err(failed)?;
-            for certificate in reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| failed(io::Error::other(error)))? {
-                client = client.add_root_certificate(certificate);
+        let client = |silence| {
+            let mut client = reqwest::Client::builder().connect_timeout(super::CONNECT_TIMEOUT).read_timeout(silence);
+            if let Some(proxy) = &options.proxy {
+                client = client.proxy(reqwest::Proxy::all(proxy).map_err(io::Error::other)?);
             }
-        }
-        let client = client.build().map_err(|error| failed(io::Error::other(error)))?;
+            if let Some(file) = &options.ca_file {
+                for certificate in reqwest::Certificate::from_pem_bundle(&std::fs::read(file)?).map_err(io::Error::other)? {
+                    client = client.add_root_certificate(certificate);
+                }
+            }
+            client.build().map_err(io::Error::other)
+        };
+        let (quick, patient) = (client(SILENCE_MAX).map_err(failed)?, client(put_deadline(OBJECT_SIZE_MAX)).map_err(failed)?);
         let user = user_of(url, &options.variables);
         let mut root = url.clone();
         // They travel in a header.
         let _ = root.set_username("");
-        Ok(Self { client, root, user, location, clock: ServerClock::default() })
+        Ok(Self { client: quick, patient, root, user, location, clock: ServerClock::default() })
     }
 
     /// Makes the collection if it is not there; those above it must be.
@@ -92,7 +97,8 @@ impl WebDavStore {
     }
 
     fn request(&self, method: &str, url: Url) -> RequestBuilder {
-        let request = self.client.request(Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET), url);
+        let client = if matches!(method, "PUT" | "MOVE") { &self.patient } else { &self.client };
+        let request = client.request(Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET), url);
         match &self.user {
             Some((user, password)) => request.basic_auth(user, password.as_ref()),
             None => request,
@@ -332,7 +338,10 @@ fn failed(place: &str, error: &reqwest::Error) -> StoreError {
 }
 
 fn refused(place: &str, status: StatusCode) -> StoreError {
-    let (place, source) = (place.to_owned(), io::Error::other(format!("the server answered {status}")));
+    let is_final = status.is_client_error() && !matches!(status.as_u16(), 408 | 409 | 425 | 429);
+    // What is wrong with a request is not tried again.
+    let kind = if is_final { io::ErrorKind::InvalidInput } else { io::ErrorKind::Other };
+    let (place, source) = (place.to_owned(), io::Error::new(kind, format!("the server answered {status}")));
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::LOCKED => StoreError::Denied { place, source },
         _ => StoreError::Failed { place, source },
@@ -424,6 +433,29 @@ mod tests {
         let time = Timestamp::new(1_795_233_600, 0);
         assert_eq!(lines[0], Line { path: "/dav/pack/".into(), is_collection: true, size: None, modified: None });
         assert_eq!(lines[1], Line { path: "/dav/a&b".into(), is_collection: false, size: Some(42), modified: time });
+    }
+
+    /// What a call does with a server that accepts and says nothing, on a clock that jumps to the next timer.
+    fn silent_for<T>(call: impl AsyncFnOnce(WebDavStore) -> T) -> std::time::Duration {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let store = WebDavStore::new(&url, &RemoteOptions::default(), url.to_string()).unwrap();
+        crate::storage::retry::without_waiting(async {
+            let begun = tokio::time::Instant::now();
+            call(store).await;
+            begun.elapsed()
+        })
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_given_up_unless_it_is_being_sent_something() {
+        let name = ObjectName::new("a");
+        let read = silent_for(async |store| store.get(&name).await.unwrap_err());
+        assert!((SILENCE_MAX..SILENCE_MAX * 2).contains(&read), "{read:?}");
+        let bytes = Bytes::from_static(b"x");
+        let hash = crate::testing::contract::checksum(&bytes);
+        let put = silent_for(async |store| tokio::time::timeout(SILENCE_MAX * 9, store.put_new(&name, bytes, &hash)).await.unwrap_err());
+        assert!(put >= SILENCE_MAX * 9, "{put:?}");
     }
 
     #[test]

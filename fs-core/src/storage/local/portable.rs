@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Children, Disk, FoundFile, is_ours, split, with_temporary_name};
+use crate::time::Timestamp;
 
 /// The root of a store.
 #[derive(Debug)]
@@ -150,6 +151,15 @@ impl Disk for PortableDisk {
             }
         }
         Ok(children)
+    }
+
+    fn time(&self) -> io::Result<Option<Timestamp>> {
+        let create = |name: &str| OpenOptions::new().write(true).create_new(true).open(self.root.join(name));
+        let (name, mut file) = with_temporary_name(create)?;
+        let time = file.write_all(b"clock").and_then(|()| file.sync_all()).and_then(|()| file.metadata()?.modified());
+        drop(file);
+        let _ = fs::remove_file(self.root.join(name));
+        Ok(Some(time?.into()))
     }
 
     fn confirm(&self) -> io::Result<()> {

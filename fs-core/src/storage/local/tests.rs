@@ -222,6 +222,9 @@ fn errors_are_told_apart() {
         fn children(&self, _: &str) -> io::Result<Children> {
             Err(self.0.into())
         }
+        fn time(&self) -> io::Result<Option<Timestamp>> {
+            Err(self.0.into())
+        }
         fn confirm(&self) -> io::Result<()> {
             Ok(())
         }

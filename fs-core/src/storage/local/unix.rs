@@ -219,6 +219,14 @@ impl Disk for UnixDisk {
         Ok(children)
     }
 
+    fn time(&self) -> io::Result<Option<Timestamp>> {
+        let mut temporary = Temporary::create(self.root.as_fd())?;
+        // Some file systems give a file the client's time when it is made, and the server's when it is written.
+        temporary.file.write_all(b"clock")?;
+        temporary.file.sync_all()?;
+        Ok(found_file(&temporary.name, &rustix::fs::fstat(&temporary.file)?).and_then(|file| file.modified))
+    }
+
     fn confirm(&self) -> io::Result<()> {
         let (held, found) = (rustix::fs::fstat(&self.root)?, rustix::fs::stat(&self.path)?);
         if (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino) {

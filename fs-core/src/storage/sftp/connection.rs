@@ -15,8 +15,8 @@ use crate::storage::{RemoteOptions, StoreError};
 
 /// Seconds after which a single request has failed.
 const REQUEST_TIMEOUT: u64 = 25;
-/// A silent server is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A silent server is asked whether it is there: twice in vain, and the next attempt of a call makes a new connection.
+const KEEPALIVE: Duration = Duration::from_secs(4);
 /// Key files of OpenSSH, the better ones first.
 const KEY_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
