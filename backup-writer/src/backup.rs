@@ -16,7 +16,7 @@ use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::Observer;
 use fs_core::path::display;
 use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Stats};
+use fs_core::report::{Finding, Place, Severity, Stats};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::snapshot::codec::Seal;
 use fs_core::snapshot::{Head, Manifest, Snapshot, SourcePath};
@@ -154,7 +154,7 @@ pub fn backup(
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let Collector { mut packer, mut stats, findings, attribute_names, .. } = collector;
+    let Collector { mut packer, mut stats, mut findings, attribute_names, .. } = collector;
     let link_table = write_links(&mut packer, &root.links)?;
     let finding_list = write_findings(&mut packer, &findings)?;
     let written = packer.finish()?;
@@ -186,7 +186,24 @@ pub fn backup(
     if let Some(Err(error)) = states.map(FileStates::commit) {
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
+    if let Err(error) = roll_up(repository, &**store, &signer) {
+        let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
+        findings.push(Finding { severity: Severity::Note, place: Place::Operation, message });
+    }
     Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings })
+}
+
+/// From time to time a backup writes a catalogue, so that whoever opens the repository need not read every manifest.
+fn roll_up(repository: &Repository, store: &dyn WriteStore, signer: &Signer) -> Result<(), BackupError> {
+    if !repository.is_roll_up_due(1) {
+        return Ok(());
+    }
+    if let Some(catalogue) = repository.roll_up()? {
+        let object = catalogue.encode_object(repository.ring(), signer, &**repository.random())?;
+        let hash = put_hashed(store, object, |hash| object::hashed_name(ObjectKind::Catalogue, hash))?;
+        repository.rolled_up(hash, &catalogue);
+    }
+    Ok(())
 }
 
 /// Without what this machine knew, unchanged files are recognised by the parent snapshot.

@@ -84,11 +84,11 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Sessions and manifests are as many as runs: they count as data.
+    /// Sessions, manifests and seals are as many as runs: they count as data.
     fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
         let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
         if read_data != ReadData::None {
-            kinds.extend([ObjectKind::Session, ObjectKind::Manifest]);
+            kinds.extend([ObjectKind::Session, ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue]);
         }
         let findings = objects::check_objects(self.repository, &kinds)?;
         self.note(findings);

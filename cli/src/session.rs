@@ -53,7 +53,8 @@ pub(crate) fn store(global: &Global) -> Result<Arc<dyn WriteStore>, Failure> {
 pub(crate) fn open(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let store = store(global)?;
     let credential = secret::credential(global)?;
-    let repository = Repository::open(Arc::clone(&store).as_read(), &credential, &OpenOptions::default())?;
+    let options = OpenOptions { state: global.cache_dir.clone(), list_ahead: true, ..OpenOptions::default() };
+    let repository = Repository::open(Arc::clone(&store).as_read(), &credential, &options)?;
     Ok((Arc::new(repository), store))
 }
 

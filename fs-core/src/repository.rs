@@ -4,6 +4,7 @@
 //! names are compared with hashes, signatures with certificates, records with their ids.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,10 +31,13 @@ use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 mod catalogue;
 mod fetch;
 mod flights;
+mod listing;
 mod open;
 mod opened;
 mod plan;
+mod roll_up;
 mod sealed;
+mod verified;
 mod worker;
 
 use fetch::Fetcher;
@@ -42,7 +46,7 @@ pub use flights::{Urgency, Waiter};
 pub use opened::{Held, Opened, Pause, Want};
 use sealed::{Extents, Neighbourhoods};
 
-use open::{get_small, list_configs, open_slots, read_config, repository_id};
+use open::Opening;
 
 /// Why a repository could not be opened or listed.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +153,12 @@ pub struct OpenOptions {
     pub memory_max: usize,
     /// Sealed bytes that were read before; `None` where reading again costs nothing.
     pub disk: Option<Arc<DiskCache>>,
+    /// The folder of this machine in which every repository has a folder of its own, named by its id. What was checked once is kept there; `None` to keep
+    /// nothing.
+    pub state: Option<PathBuf>,
+    /// Whether the snapshots are listed while the keys are fetched, which spares a round trip. The first [`Repository::snapshots`] then shows those that
+    /// there were before the keys were opened.
+    pub list_ahead: bool,
     /// Clock.
     pub clock: SharedClock,
     /// Randomness.
@@ -157,7 +167,8 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { memory_max: MEMORY_DEFAULT, disk: None, clock: SystemClock::shared(), random: SystemRandom::shared() }
+        let (clock, random) = (SystemClock::shared(), SystemRandom::shared());
+        Self { memory_max: MEMORY_DEFAULT, disk: None, state: None, list_ahead: false, clock, random }
     }
 }
 
@@ -165,6 +176,7 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct Repository {
     store: Arc<dyn ReadStore>,
+    state: Option<PathBuf>,
     ring: KeyRing,
     config: Config,
     clock: SharedClock,
@@ -186,12 +198,12 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`].
     pub fn open(store: Arc<dyn ReadStore>, credential: &Credential, options: &OpenOptions) -> Result<Self, RepositoryError> {
-        let configs = list_configs(&*store)?;
-        let repository = repository_id(&*store, &configs)?;
-        let ring = open_slots(&*store, repository, credential)?;
-        let config = read_config(&*store, &configs, &ring)?;
+        let mut opening = Opening::read(&*store, options)?;
+        let (ring, config) = opening.unlock(credential)?;
+        let Opening { devices, listing, mut ahead, .. } = opening;
         let opened = Self {
             store,
+            state: options.state.clone(),
             ring,
             config,
             clock: Arc::clone(&options.clock),
@@ -206,7 +218,8 @@ impl Repository {
             disk: options.disk.clone(),
             fetcher: Fetcher::new(options.memory_max / 8),
         };
-        opened.load_certificates()?;
+        opened.read_certificates(devices, &mut ahead)?;
+        *lock(&opened.catalogue) = catalogue::Known { opening: listing.map(|listing| (listing, ahead)), ..verified::load(&opened) };
         Ok(opened)
     }
 
@@ -508,28 +521,6 @@ impl Repository {
         let (header, shard, signed) = Shard::decode_object(&object, self.id(), |epoch| self.ring.index(epoch)).map_err(wrong)?;
         self.check_signature(name, &header, &signed)?;
         Ok(Arc::new(shard))
-    }
-
-    fn load_certificates(&self) -> Result<(), RepositoryError> {
-        let prefix = ObjectKind::Device.prefix();
-        for meta in wait(prefix, self.store.list(prefix, None))? {
-            let parts = meta.name.as_str().strip_prefix(prefix).and_then(|rest| rest.split_once('-'));
-            let Some((Ok(device), Ok(hash))) = parts.map(|(device, hash)| (device.parse::<DeviceId>(), hash.parse::<ObjectHash>())) else {
-                continue;
-            };
-            if lock(&self.certificates).contains_key(&device) {
-                continue;
-            }
-            let object = get_small(&*self.store, &meta.name)?;
-            let read = check_hash(&object, &hash)
-                .and_then(|()| Certificate::decode_object(&object, self.id(), &self.ring.root_public, |epoch| self.ring.structure(epoch)));
-            match read {
-                Ok(certificate) if certificate.device == device => drop(lock(&self.certificates).insert(device, certificate)),
-                Ok(_) => tracing::warn!(name = %meta.name, "a certificate stands under another device's name"),
-                Err(error) => tracing::warn!(name = %meta.name, %error, "a device certificate is not valid"),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use address::Address;
@@ -64,6 +65,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for one store call before it becomes [`StoreError::Timeout`].
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Calls that [`list_all`] and [`get_all`] have under way at once.
+pub const CALLS_AT_ONCE: usize = 32;
 
 /// The name of an object: lower-case letters, digits, `-` and `/`, no empty part.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -310,7 +314,7 @@ pub fn create(address: &Address, options: &RemoteOptions) -> Result<Arc<dyn Writ
     open(address, options)
 }
 
-/// Longest wait for a put of so many bytes: a slow line is no silent one.
+/// Longest wait for a call that moves so many bytes: a slow line is no silent one.
 pub fn put_deadline(length: u64) -> Duration {
     /// Bytes per second below which a line counts as broken.
     const SLOWEST: u64 = 32 << 10;
@@ -365,6 +369,20 @@ pub fn wait<T>(place: &str, call: impl Future<Output = Result<T, StoreError>>) -
 /// The call's own error, or [`StoreError::Timeout`].
 pub fn wait_for_put(name: &ObjectName, length: usize, call: impl Future<Output = Result<(), StoreError>>) -> Result<(), StoreError> {
     wait_until(name.as_str(), put_deadline(length as u64), call)
+}
+
+/// Lists several prefixes at once. Results come in the order of the prefixes.
+pub fn list_all(store: &dyn ReadStore, prefixes: &[&str]) -> Vec<Result<Vec<ObjectMeta>, StoreError>> {
+    wait_for_all(prefixes.iter().map(|prefix| within(prefix, CALL_DEADLINE, store.list(prefix, None))))
+}
+
+/// Gets whole objects, [`CALLS_AT_ONCE`] at a time. Results come in the order of the objects, which are named with their sizes: a large one may take longer.
+pub fn get_all<'a>(store: &dyn ReadStore, objects: impl IntoIterator<Item = (&'a ObjectName, u64)>) -> Vec<Result<Bytes, StoreError>> {
+    wait_for_all(objects.into_iter().map(|(name, size)| within(name.as_str(), put_deadline(size), store.get(name))))
+}
+
+fn wait_for_all<T>(calls: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
 }
 
 /// What has become of a call that was begun.

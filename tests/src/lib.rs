@@ -7,14 +7,20 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
-use backup_writer::create::{NewKey, create};
+use backup_writer::create::{NewKey, create, put_hashed};
+use backup_writer::device;
 use fs_core::crypto::{Key, SharedRandom};
+use fs_core::id::{ObjectHash, SnapshotId};
 use fs_core::key::slot::{Credential, PasswordCost};
+use fs_core::object::{self, ObjectKind};
 use fs_core::observer::Silent;
 use fs_core::repository::{OpenOptions, Repository};
+use fs_core::snapshot::Manifest;
+use fs_core::snapshot::codec::Seal;
 use fs_core::storage::WriteStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
@@ -53,14 +59,55 @@ impl Bench {
         Ok(Arc::new(Repository::open(Arc::clone(&self.store).as_read(), &self.credential, &options)?))
     }
 
+    /// Opens it anew as the program does: with what this machine remembers in `state`, and with the snapshots listed on the way.
+    ///
+    /// # Errors
+    /// If it does not open.
+    pub fn open_like_the_program(&self, state: Option<&Path>) -> Result<Arc<Repository>> {
+        let (clock, random, state) = (Arc::clone(&self.clock) as _, Arc::clone(&self.random), state.map(Into::into));
+        let options = OpenOptions { clock, random, state, list_ahead: true, ..OpenOptions::default() };
+        Ok(Arc::new(Repository::open(Arc::clone(&self.store).as_read(), &self.credential, &options)?))
+    }
+
     /// Backs up one folder as host `host`.
     ///
     /// # Errors
     /// If the backup fails.
     pub fn backup(&self, folder: &Path, state: Option<&Path>) -> Result<BackupReport> {
-        self.clock.advance(std::time::Duration::from_secs(60));
+        self.clock.advance(Duration::from_secs(60));
         Ok(backup(&self.open()?, &self.store, &options(folder, state), &Silent)?)
     }
+}
+
+/// Adds `count` snapshots that show what the newest one shows, one a minute, as a device of its own, and rolls them up `roll_up_every` so many.
+///
+/// # Errors
+/// If the store cannot be read or written.
+pub fn add_snapshots(bench: &Bench, count: u64, roll_up_every: u64) -> Result<()> {
+    let repository = bench.open()?;
+    let snapshots = repository.snapshots()?;
+    let model = snapshots.last().context("there is no snapshot yet")?;
+    let (signer, random) = (device::open(&repository, &*bench.store, None, "many")?, &*bench.random);
+    let mut manifest = Manifest { device: signer.device, sequence: 0, previous: None, ..(*model.manifest).clone() };
+    for n in 1..=count {
+        manifest.sequence = n;
+        manifest.started = manifest.started.saturating_add(Duration::from_secs(60));
+        manifest.ended = manifest.started;
+        let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, n, hash);
+        let manifest_object = manifest.encode_object(repository.ring(), &signer, random)?;
+        let id = SnapshotId::from(put_hashed(&*bench.store, manifest_object, name(ObjectKind::Manifest))?);
+        let seal = Seal { device: signer.device, sequence: n, manifest: id, time: manifest.ended };
+        put_hashed(&*bench.store, seal.encode_object(repository.ring(), &signer, random), name(ObjectKind::Seal))?;
+        manifest.previous = Some(id);
+        if n % roll_up_every == 0
+            && let Some(catalogue) = repository.roll_up()?
+        {
+            let object = catalogue.encode_object(repository.ring(), &signer, random)?;
+            let hash = put_hashed(&*bench.store, object, |hash| object::hashed_name(ObjectKind::Catalogue, hash))?;
+            repository.rolled_up(hash, &catalogue);
+        }
+    }
+    Ok(())
 }
 
 /// Options for a backup of one folder.
@@ -82,7 +129,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
 /// Tomorrow by the system's clock: files that a test has just made are old enough to be trusted.
 #[expect(clippy::disallowed_methods, reason = "compared with times that the file system gives")]
 fn later_than_any_file() -> fs_core::time::Timestamp {
-    fs_core::time::Timestamp::from(std::time::SystemTime::now()).saturating_add(std::time::Duration::from_secs(86_400))
+    fs_core::time::Timestamp::from(std::time::SystemTime::now()).saturating_add(Duration::from_secs(86_400))
 }
 
 /// A file or directory, as `stat` and reading tell.

@@ -121,7 +121,9 @@ fn one_of_each(source: &Path, state: &Path) -> (MemoryStore, Bench) {
     let repository = bench.open().unwrap();
     let manifest_object = memory.contents().into_iter().find(|(name, _)| name.as_str().starts_with("snap/")).unwrap().1;
     let (_, header, signed) = Manifest::decode_object(&manifest_object, repository.ring()).unwrap();
-    let row = CatalogueRow { manifest: object::object_hash(&manifest_object).into(), header: header.encode(), signed, seal: None };
+    let seal = memory.contents().into_iter().find(|(name, _)| name.as_str().starts_with("seal/")).unwrap().1;
+    let (manifest, seal) = (object::object_hash(&manifest_object).into(), Some(object::object_hash(&seal)));
+    let row = CatalogueRow { manifest, header: header.encode(), signed, seal };
     let catalogue = Catalogue { rows: vec![row], superseded: Vec::new() };
     let signer = device::open(&repository, &*bench.store, Some(state), "host").unwrap();
     let object = catalogue.encode_object(repository.ring(), &signer, random).unwrap();

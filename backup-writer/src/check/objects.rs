@@ -1,4 +1,4 @@
-//! The small objects that nobody reads every day: configurations, key slots, certificates, sessions, and manifests that stand in a catalogue too.
+//! The objects that nobody reads every day: configurations, key slots, certificates, sessions, catalogues, and manifests and seals that stand in one.
 //! One that rots is missed only when it is needed.
 
 use fs_core::config::{Certificate, Session, decode_config};
@@ -7,6 +7,7 @@ use fs_core::object::{self, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX};
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{Repository, RepositoryError};
 use fs_core::snapshot::Manifest;
+use fs_core::snapshot::codec::{CATALOGUE_SIZE_MAX, Catalogue, Seal};
 use fs_core::storage::{ObjectName, StoreError, wait};
 
 /// Opens every object of these kinds, and says what is wrong with which.
@@ -17,7 +18,8 @@ pub(super) fn check_objects(repository: &Repository, kinds: &[ObjectKind]) -> Re
     let mut findings = Vec::new();
     for kind in kinds {
         for meta in wait(kind.prefix(), repository.store().list(kind.prefix(), None))? {
-            let problem = if meta.size > SMALL_OBJECT_SIZE_MAX {
+            let size_max = if *kind == ObjectKind::Catalogue { CATALOGUE_SIZE_MAX } else { SMALL_OBJECT_SIZE_MAX };
+            let problem = if meta.size > size_max {
                 Some("it is larger than any object of its kind".into())
             } else {
                 open(repository, *kind, &meta.name).err().map(|error| error.to_string())
@@ -59,8 +61,18 @@ fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<
             repository.check_signature(name, &header, &signed)?;
             object::sequence_name(kind, &manifest.device, manifest.sequence, &hash)
         }
-        // These are opened by whoever opens the repository, or by the check of packs.
-        ObjectKind::DataPack | ObjectKind::MetaPack | ObjectKind::Shard | ObjectKind::Seal | ObjectKind::Catalogue => return Ok(()),
+        ObjectKind::Seal => {
+            let (seal, header, signed) = Seal::decode_object(&object, id, structure).map_err(wrong)?;
+            repository.check_signature(name, &header, &signed)?;
+            object::sequence_name(kind, &seal.device, seal.sequence, &hash)
+        }
+        ObjectKind::Catalogue => {
+            let (_, header, signed) = Catalogue::decode_object(&object, ring).map_err(wrong)?;
+            repository.check_signature(name, &header, &signed)?;
+            object::hashed_name(kind, &hash)
+        }
+        // These are opened by the check of packs and of the index.
+        ObjectKind::DataPack | ObjectKind::MetaPack | ObjectKind::Shard => return Ok(()),
     };
     if belongs_under == *name { Ok(()) } else { Err(wrong(ObjectError::Misplaced)) }
 }

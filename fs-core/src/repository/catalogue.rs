@@ -2,145 +2,369 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::thread;
 
-use super::{Repository, RepositoryError, get_small};
+use bytes::Bytes;
+
+use super::listing::{Listing, Named, NamedCatalogue};
+use super::open::{Ahead, small};
+use super::{Repository, RepositoryError, lock, verified};
+use crate::config::Certificate;
 use crate::id::{DeviceId, ObjectHash, SnapshotId};
-use crate::object::{Header, ObjectError, ObjectKind, parse_sequence_name};
+use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::report::{Finding, Severity};
 use crate::snapshot::codec::{Catalogue, CatalogueRow, Seal, check_hash};
 use crate::snapshot::{Manifest, Snapshot};
-use crate::storage::{ObjectName, wait};
+use crate::storage::{ObjectName, StoreError, get_all, wait};
 
-/// What was read before. Objects never change, so nothing here goes out of date; what the store no longer lists is only not shown.
+/// Objects that are read and checked together; bounds what is in memory on the way.
+const BATCH: usize = 256;
+/// Threads that check signatures.
+const CHECKERS_MAX: usize = 8;
+/// Fewer signatures than this are not worth a thread.
+const CHECKS_PER_THREAD_MIN: usize = 32;
+
+/// What was read and checked before. Objects never change, so nothing here goes out of date; what the store no longer lists is only not shown.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    manifests: HashMap<SnapshotId, Arc<Manifest>>,
-    /// Seals that were checked, by the hash of the seal object.
-    seals: HashMap<ObjectHash, Seal>,
-    catalogues: HashSet<ObjectHash>,
-    rows: HashMap<SnapshotId, CatalogueRow>,
+    pub(super) manifests: HashMap<SnapshotId, Arc<Manifest>>,
+    /// Seals that were checked, by the hash of the seal object: what they seal.
+    pub(super) seals: HashMap<ObjectHash, SnapshotId>,
+    /// Catalogues that need not be read again: they were, or are useless.
+    pub(super) done: HashSet<ObjectHash>,
+    /// Those of them that are useless: damaged, or others replace them.
+    pub(super) useless: HashSet<ObjectHash>,
+    /// Manifests that stand in a catalogue.
+    pub(super) covered: HashSet<SnapshotId>,
+    /// What opening the repository has listed and fetched already.
+    pub(super) opening: Option<(Listing, Ahead)>,
 }
 
-type Named = (DeviceId, u64, ObjectHash, ObjectName);
+/// Who may have signed what: the certificates as they were when a look began.
+pub(super) type Certificates = HashMap<DeviceId, Certificate>;
 
 pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
-    let mut findings = Vec::new();
-    let manifests = list(repository, ObjectKind::Manifest)?;
-    if manifests.iter().any(|(_, _, hash, _)| !known.manifests.contains_key(&SnapshotId::from(*hash))) {
-        read_catalogues(repository, known, &mut findings)?;
-    }
-    let seals = list(repository, ObjectKind::Seal)?;
-    let mut present = Vec::new();
-    for (device, sequence, hash, name) in manifests {
-        let id = SnapshotId::from(hash);
-        match read_manifest(repository, known, (device, sequence, id), &name) {
-            Ok(manifest) => present.push((id, manifest)),
-            Err(RepositoryError::Object { name, source }) => findings.push(damaged(&name, &source)),
-            Err(error) => return Err(error),
-        }
-    }
-    let ids: HashSet<_> = present.iter().map(|(id, _)| *id).collect();
-    let mut sealed = HashSet::new();
-    for (device, sequence, hash, name) in seals {
-        match read_seal(repository, known, (device, sequence, hash), &name) {
-            Ok(seal) if ids.contains(&seal.manifest) => drop(sealed.insert(seal.manifest)),
-            Ok(seal) => findings.push(Finding::object(
-                Severity::Error,
-                name.as_str(),
-                format!("it seals snapshot {}, which is missing", seal.manifest),
-            )),
-            Err(RepositoryError::Object { name, source }) => findings.push(damaged(&name, &source)),
-            Err(error) => return Err(error),
-        }
-    }
-    let snapshot = |(id, manifest)| Snapshot { id, manifest, sealed: sealed.contains(&id) };
-    let mut snapshots: Vec<_> = present.into_iter().map(snapshot).collect();
+    let (listing, mut findings) = look(repository, known, Thoroughness::WhatIsWorthIt)?;
+    let sealed = sealed(repository, known, &listing, &mut findings)?;
+    let snapshot = |named: &Named| {
+        let id = SnapshotId::from(named.hash);
+        Some(Snapshot { id, manifest: Arc::clone(known.manifests.get(&id)?), sealed: sealed.contains(&id) })
+    };
+    let mut snapshots: Vec<_> = listing.manifests.iter().filter_map(snapshot).collect();
     snapshots.sort_by_key(|snapshot| (snapshot.manifest.started, snapshot.id));
     Ok((snapshots, findings))
 }
 
-fn damaged(name: &ObjectName, error: &ObjectError) -> Finding {
+/// Which catalogues are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Thoroughness {
+    /// Those that spare reading manifests.
+    WhatIsWorthIt,
+    /// All that are of use, so that it is known which manifests stand in none.
+    Everything,
+}
+
+/// Lists the store and reads what is new.
+pub(super) fn look(
+    repository: &Repository,
+    known: &mut Known,
+    thoroughness: Thoroughness,
+) -> Result<(Listing, Vec<Finding>), RepositoryError> {
+    let (listing, mut ahead) = match known.opening.take() {
+        Some(opening) => opening,
+        None => (Listing::read(&*repository.store)?, Ahead::default()),
+    };
+    let mut findings = Vec::new();
+    let before = (known.manifests.len(), known.seals.len(), known.done.len());
+    read_catalogues(repository, known, &listing, thoroughness, &mut ahead, &mut findings);
+    read_manifests(repository, known, &listing, &mut ahead, &mut findings)?;
+    read_seals(repository, known, &listing, &mut ahead, &mut findings)?;
+    if before != (known.manifests.len(), known.seals.len(), known.done.len()) {
+        forget_lost_manifests(known, &listing);
+        verified::save(repository, known);
+    }
+    Ok((listing, findings))
+}
+
+fn damaged(name: &ObjectName, error: impl ToString) -> Finding {
     Finding::object(Severity::Error, name.as_str(), error.to_string())
 }
 
-fn list(repository: &Repository, kind: ObjectKind) -> Result<Vec<Named>, RepositoryError> {
-    let listed = wait(kind.prefix(), repository.store.list(kind.prefix(), None))?;
-    let named = |name: ObjectName| parse_sequence_name(kind, &name).map(|(device, sequence, hash)| (device, sequence, hash, name));
-    Ok(listed.into_iter().filter_map(|meta| named(meta.name)).collect())
-}
-
-fn read_manifest(
+fn sealed(
     repository: &Repository,
-    known: &mut Known,
-    (device, sequence, id): (DeviceId, u64, SnapshotId),
-    name: &ObjectName,
-) -> Result<Arc<Manifest>, RepositoryError> {
-    if let Some(manifest) = known.manifests.get(&id) {
-        return Ok(Arc::clone(manifest));
-    }
-    let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-    let (manifest, header, signed) = match known.rows.remove(&id) {
-        Some(row) => {
-            let (header, _, _) = Header::expect(&row.header, ObjectKind::Manifest, repository.id()).map_err(wrong)?;
-            (Manifest::decode(&row.signed.payload).map_err(wrong)?, header, row.signed)
+    known: &Known,
+    listing: &Listing,
+    findings: &mut Vec<Finding>,
+) -> Result<HashSet<SnapshotId>, RepositoryError> {
+    let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
+    let mut sealed = HashSet::with_capacity(listing.seals.len());
+    for seal in &listing.seals {
+        let Some(manifest) = known.seals.get(&seal.hash) else { continue };
+        if known.manifests.contains_key(manifest) && listed.contains(manifest) {
+            sealed.insert(*manifest);
+            continue;
         }
-        None => {
-            let object = get_small(&*repository.store, name)?;
-            check_hash(&object, &id.into()).map_err(wrong)?;
-            Manifest::decode_object(&object, &repository.ring).map_err(wrong)?
+        // Both were listed at once: the manifest may have been written and sealed in between. Of a damaged one, that is the finding.
+        let name = object::sequence_name(ObjectKind::Manifest, &seal.device, seal.sequence, &(*manifest).into());
+        if let Err(StoreError::NotFound { .. }) = wait(name.as_str(), repository.store.stat(&name)) {
+            findings.push(damaged(&seal.name, format!("it seals snapshot {manifest}, which is missing")));
         }
-    };
-    repository.check_signature(name, &header, &signed)?;
-    if (manifest.device, manifest.sequence) != (device, sequence) || signed.signer != device {
-        return Err(wrong(ObjectError::Misplaced));
     }
-    let manifest = Arc::new(manifest);
-    known.manifests.insert(id, Arc::clone(&manifest));
-    Ok(manifest)
-}
-
-fn read_seal(
-    repository: &Repository,
-    known: &mut Known,
-    (device, sequence, hash): (DeviceId, u64, ObjectHash),
-    name: &ObjectName,
-) -> Result<Seal, RepositoryError> {
-    if let Some(seal) = known.seals.get(&hash) {
-        return Ok(seal.clone());
-    }
-    let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-    let object = get_small(&*repository.store, name)?;
-    check_hash(&object, &hash).map_err(wrong)?;
-    let (seal, header, signed) = Seal::decode_object(&object, repository.id(), |epoch| repository.ring.structure(epoch)).map_err(wrong)?;
-    repository.check_signature(name, &header, &signed)?;
-    if (seal.device, seal.sequence) != (device, sequence) {
-        return Err(wrong(ObjectError::Misplaced));
-    }
-    known.seals.insert(hash, seal.clone());
-    Ok(seal)
+    Ok(sealed)
 }
 
 /// A damaged catalogue costs time only: the manifests are read one by one.
-fn read_catalogues(repository: &Repository, known: &mut Known, findings: &mut Vec<Finding>) -> Result<(), RepositoryError> {
-    let prefix = ObjectKind::Catalogue.prefix();
-    for meta in wait(prefix, repository.store.list(prefix, None))? {
-        let Some(hash) = meta.name.as_str().strip_prefix(prefix).and_then(|hash| hash.parse::<ObjectHash>().ok()) else { continue };
-        if known.catalogues.contains(&hash) {
-            continue;
+fn read_catalogues(
+    repository: &Repository,
+    known: &mut Known,
+    listing: &Listing,
+    thoroughness: Thoroughness,
+    ahead: &mut Ahead,
+    findings: &mut Vec<Finding>,
+) {
+    forget_lost_catalogues(known, listing);
+    loop {
+        let missing: HashMap<_, _> = listing
+            .manifests
+            .iter()
+            .map(|named| (SnapshotId::from(named.hash), named))
+            .filter(|(id, _)| !known.manifests.contains_key(id))
+            .collect();
+        let manifest_count = if thoroughness == Thoroughness::Everything { usize::MAX } else { missing.len() };
+        let best: Vec<_> = listing.best_catalogues(manifest_count, &known.done).into_iter().cloned().collect();
+        if best.is_empty() {
+            return;
         }
-        let object = wait(meta.name.as_str(), repository.store.get(&meta.name))?;
-        let read = check_hash(&object, &hash).and_then(|()| Catalogue::decode_object(&object, &repository.ring));
-        let checked =
-            read.map_err(|source| RepositoryError::Object { name: meta.name.clone(), source }).and_then(|(catalogue, header, signed)| {
-                repository.check_signature(&meta.name, &header, &signed)?;
-                Ok(catalogue)
-            });
-        match checked {
-            Ok(catalogue) => known.rows.extend(catalogue.rows.into_iter().map(|row| (row.manifest, row))),
-            Err(RepositoryError::Object { name, source }) => findings.push(damaged(&name, &source)),
-            Err(error) => return Err(error),
+        let seals: HashMap<_, _> = listing.seals.iter().map(|named| (named.hash, named)).collect();
+        for (named, object) in best.iter().zip(fetch(repository, ahead, best.iter().map(|named| (&named.name, named.size)))) {
+            let opened = open_catalogue(repository, named, object);
+            match opened.and_then(|catalogue| take_rows(repository, known, catalogue, (&missing, &seals))) {
+                Ok(()) => {}
+                Err(RepositoryError::Object { name, source }) => {
+                    known.useless.insert(named.hash);
+                    findings.push(damaged(&name, &source));
+                }
+                Err(error) => tracing::warn!(name = %named.name, %error, "a catalogue cannot be read"),
+            }
+            known.done.insert(named.hash);
         }
-        known.catalogues.insert(hash);
+    }
+}
+
+/// What was forgotten by the store is not kept by us.
+fn forget_lost_manifests(known: &mut Known, listing: &Listing) {
+    if known.manifests.len() > listing.manifests.len() {
+        let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
+        known.manifests.retain(|id, _| listed.contains(id));
+        known.covered.retain(|id| listed.contains(id));
+        known.seals.retain(|_, id| listed.contains(id));
+    }
+}
+
+/// If a catalogue that was read is gone, nobody knows which manifests stand in one.
+fn forget_lost_catalogues(known: &mut Known, listing: &Listing) {
+    let listed: HashSet<_> = listing.catalogues.iter().map(|named| named.hash).collect();
+    if known.done.iter().any(|hash| !known.useless.contains(hash) && !listed.contains(hash)) {
+        known.covered.clear();
+        known.done.clear();
+        known.useless.clear();
+    }
+}
+
+/// Opens a catalogue with all checks.
+pub(super) fn open_catalogue(
+    repository: &Repository,
+    named: &NamedCatalogue,
+    object: Result<Bytes, StoreError>,
+) -> Result<Catalogue, RepositoryError> {
+    let wrong = |source| RepositoryError::Object { name: named.name.clone(), source };
+    let object = object?;
+    check_hash(&object, &named.hash).map_err(wrong)?;
+    let (catalogue, header, signed) = Catalogue::decode_object(&object, &repository.ring).map_err(wrong)?;
+    drop(object);
+    repository.check_signature(&named.name, &header, &signed)?;
+    Ok(catalogue)
+}
+
+/// Takes over the rows of a checked catalogue, each checked as if it had been read itself. One that is not sound counts as absent.
+fn take_rows(
+    repository: &Repository,
+    known: &mut Known,
+    catalogue: Catalogue,
+    (missing, seals): (&HashMap<SnapshotId, &Named>, &HashMap<ObjectHash, &Named>),
+) -> Result<(), RepositoryError> {
+    let certificates = certificates(repository, catalogue.rows.iter().map(|row| row.signed.signer))?;
+    known.done.extend(&catalogue.superseded);
+    known.useless.extend(&catalogue.superseded);
+    let mut wanted = Vec::new();
+    for row in catalogue.rows {
+        match missing.get(&row.manifest).filter(|_| !known.manifests.contains_key(&row.manifest)) {
+            Some(named) => wanted.push((*named, row)),
+            None => take_row(known, &row, seals),
+        }
+    }
+    let check = |(named, row): (&Named, CatalogueRow)| {
+        let read = || {
+            let (header, _, _) = Header::expect(&row.header, ObjectKind::Manifest, repository.id())?;
+            checked(&certificates, named, Manifest::decode(&row.signed.payload)?, &header, &row.signed)
+        };
+        (read().ok(), CatalogueRow { signed: Signed { payload: Vec::new(), ..row.signed }, ..row })
+    };
+    for (manifest, row) in in_parallel(wanted, CHECKS_PER_THREAD_MIN, check) {
+        if let Some(manifest) = manifest {
+            known.manifests.insert(row.manifest, Arc::new(manifest));
+            take_row(known, &row, seals);
+        }
     }
     Ok(())
+}
+
+/// A seal that is listed and named by the row of a manifest need not be read: whoever signed the catalogue has.
+fn take_row(known: &mut Known, row: &CatalogueRow, seals: &HashMap<ObjectHash, &Named>) {
+    let Some(manifest) = known.manifests.get(&row.manifest) else { return };
+    known.covered.insert(row.manifest);
+    if let Some((hash, named)) = row.seal.and_then(|hash| Some((hash, seals.get(&hash)?)))
+        && (named.device, named.sequence) == (manifest.device, manifest.sequence)
+    {
+        known.seals.insert(hash, row.manifest);
+    }
+}
+
+fn read_manifests(
+    repository: &Repository,
+    known: &mut Known,
+    listing: &Listing,
+    ahead: &mut Ahead,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RepositoryError> {
+    let missing: Vec<_> = listing.manifests.iter().filter(|named| !known.manifests.contains_key(&named.hash.into())).collect();
+    let certificates = certificates(repository, missing.iter().map(|named| named.device))?;
+    let check = |named: &Named, object: &[u8]| Ok(open_manifest(repository, &certificates, named, object)?.0);
+    let mut found = |named: &Named, manifest| drop(known.manifests.insert(named.hash.into(), Arc::new(manifest)));
+    read_each(repository, &missing, ahead, findings, check, &mut found)
+}
+
+/// Opens a manifest with all checks.
+pub(super) fn open_manifest(
+    repository: &Repository,
+    certificates: &Certificates,
+    named: &Named,
+    object: &[u8],
+) -> Result<(Manifest, Header, Signed), ObjectError> {
+    check_hash(object, &named.hash)?;
+    let (manifest, header, signed) = Manifest::decode_object(object, &repository.ring)?;
+    Ok((checked(certificates, named, manifest, &header, &signed)?, header, signed))
+}
+
+/// The checks that are the same for a manifest by itself and in a catalogue.
+fn checked(
+    certificates: &Certificates,
+    named: &Named,
+    manifest: Manifest,
+    header: &Header,
+    signed: &Signed,
+) -> Result<Manifest, ObjectError> {
+    check_signed(certificates, header, signed)?;
+    let is_at_its_place = (manifest.device, manifest.sequence) == (named.device, named.sequence) && signed.signer == named.device;
+    if is_at_its_place { Ok(manifest) } else { Err(ObjectError::Misplaced) }
+}
+
+fn read_seals(
+    repository: &Repository,
+    known: &mut Known,
+    listing: &Listing,
+    ahead: &mut Ahead,
+    findings: &mut Vec<Finding>,
+) -> Result<(), RepositoryError> {
+    let missing: Vec<_> = listing.seals.iter().filter(|named| !known.seals.contains_key(&named.hash)).collect();
+    let certificates = certificates(repository, missing.iter().map(|named| named.device))?;
+    let check = |named: &Named, object: &[u8]| {
+        check_hash(object, &named.hash)?;
+        let (seal, header, signed) = Seal::decode_object(object, repository.id(), |epoch| repository.ring.structure(epoch))?;
+        check_signed(&certificates, &header, &signed)?;
+        if (seal.device, seal.sequence) == (named.device, named.sequence) { Ok(seal.manifest) } else { Err(ObjectError::Misplaced) }
+    };
+    let mut found = |named: &Named, manifest| {
+        known.seals.insert(named.hash, manifest);
+    };
+    read_each(repository, &missing, ahead, findings, check, &mut found)
+}
+
+/// Reads small objects, many at a time. What is wrong with one of them is a finding.
+pub(super) fn read_each<T: Send>(
+    repository: &Repository,
+    wanted: &[&Named],
+    ahead: &mut Ahead,
+    findings: &mut Vec<Finding>,
+    check: impl Fn(&Named, &[u8]) -> Result<T, ObjectError> + Sync,
+    found: &mut dyn FnMut(&Named, T),
+) -> Result<(), RepositoryError> {
+    for batch in wanted.chunks(BATCH) {
+        let objects = fetch(repository, ahead, batch.iter().map(|named| (&named.name, 0)));
+        let objects = batch.iter().zip(objects).map(|(named, object)| Ok((*named, small(&named.name, object)?)));
+        let objects = objects.collect::<Result<Vec<_>, StoreError>>()?;
+        for (named, result) in in_parallel(objects, CHECKS_PER_THREAD_MIN, |(named, object)| (named, check(named, &object))) {
+            match result {
+                Ok(value) => found(named, value),
+                Err(error) => findings.push(damaged(&named.name, &error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gets objects, except those that were fetched ahead, in their order.
+pub(super) fn fetch<'a>(
+    repository: &Repository,
+    ahead: &mut Ahead,
+    objects: impl Iterator<Item = (&'a ObjectName, u64)>,
+) -> Vec<Result<Bytes, StoreError>> {
+    let (mut results, mut late) = (Vec::new(), Vec::new());
+    for (place, (name, size)) in objects.enumerate() {
+        let there = ahead.take(name);
+        if there.is_none() {
+            late.push((place, name, size));
+        }
+        results.push(there);
+    }
+    let got = get_all(&*repository.store, late.iter().map(|(_, name, size)| (*name, *size)));
+    let mut got = got.into_iter();
+    results.into_iter().filter_map(|there| there.or_else(|| got.next())).collect()
+}
+
+/// The certificates of all devices, among them those of `signers` if they have any.
+pub(super) fn certificates(repository: &Repository, signers: impl Iterator<Item = DeviceId>) -> Result<Certificates, RepositoryError> {
+    let signers: HashSet<_> = signers.collect();
+    let is_known = {
+        let known = lock(&repository.certificates);
+        signers.iter().all(|signer| known.contains_key(signer))
+    };
+    if !is_known {
+        repository.load_certificates()?;
+    }
+    Ok(lock(&repository.certificates).clone())
+}
+
+fn check_signed(certificates: &Certificates, header: &Header, signed: &Signed) -> Result<(), ObjectError> {
+    let certificate = certificates.get(&signed.signer).filter(|certificate| certificate.role.may_write());
+    let certificate = certificate.ok_or(ObjectError::Broken("nobody who may write signed it"))?;
+    signed.verify(&header.encode(), &certificate.public)
+}
+
+/// Works on all items, in their order, with a thread for each `share_min` of them. Checking a signature takes 50 µs: ten thousand are worth all processors.
+pub(super) fn in_parallel<T: Send, R: Send>(items: Vec<T>, share_min: usize, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(CHECKERS_MAX).min(items.len() / share_min);
+    if threads < 2 {
+        return items.into_iter().map(work).collect();
+    }
+    let share = items.len().div_ceil(threads);
+    let mut items = items.into_iter();
+    let work = &work;
+    thread::scope(|scope| {
+        let shares: Vec<Vec<_>> = (0..threads).map(|_| items.by_ref().take(share).collect()).collect();
+        let running: Vec<_> =
+            shares.into_iter().map(|share| scope.spawn(move || share.into_iter().map(work).collect::<Vec<_>>())).collect();
+        let results = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        results.flatten().collect()
+    })
 }

@@ -1,7 +1,7 @@
 //! What an operation costs in requests and bytes.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,12 +46,28 @@ impl Counts {
 pub struct CountingStore {
     inner: Arc<dyn WriteStore>,
     counts: Mutex<Counts>,
+    trips: Mutex<Trips>,
+}
+
+#[derive(Default, Debug)]
+struct Trips {
+    under_way: u64,
+    count: u64,
+}
+
+/// A call under way; it has ended when this is dropped.
+struct UnderWay<'a>(&'a CountingStore);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.trips().under_way -= 1;
+    }
 }
 
 impl CountingStore {
     /// Counts from zero.
     pub fn new(inner: Arc<dyn WriteStore>) -> Arc<Self> {
-        Arc::new(Self { inner, counts: Mutex::default() })
+        Arc::new(Self { inner, counts: Mutex::default(), trips: Mutex::default() })
     }
 
     /// The counts so far.
@@ -64,6 +80,27 @@ impl CountingStore {
         std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// How often a reading call began while none was under way, since this was asked last: the round trips that somebody far away has to wait for.
+    pub fn round_trips(&self) -> u64 {
+        std::mem::take(&mut self.trips().count)
+    }
+
+    fn trips(&self) -> MutexGuard<'_, Trips> {
+        self.trips.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those who are waited for together all begin before the first of them goes on.
+    async fn travel(&self) -> UnderWay<'_> {
+        {
+            let mut trips = self.trips();
+            trips.count += u64::from(trips.under_way == 0);
+            trips.under_way += 1;
+        }
+        let under_way = UnderWay(self);
+        tokio::task::yield_now().await;
+        under_way
+    }
+
     fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -73,6 +110,7 @@ impl CountingStore {
 impl ReadStore for CountingStore {
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
         self.count(|counts| counts.get += 1);
+        let _under_way = self.travel().await;
         let bytes = self.inner.get(name).await?;
         self.count(|counts| counts.bytes_down += length(&bytes));
         Ok(bytes)
@@ -80,6 +118,7 @@ impl ReadStore for CountingStore {
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.count(|counts| counts.get_range += 1);
+        let _under_way = self.travel().await;
         let bytes = self.inner.get_range(name, range).await?;
         self.count(|counts| counts.bytes_down += length(&bytes));
         Ok(bytes)
@@ -87,16 +126,19 @@ impl ReadStore for CountingStore {
 
     async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
         self.count(|counts| counts.stat += 1);
+        let _under_way = self.travel().await;
         self.inner.stat(name).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
         self.count(|counts| counts.list += 1);
+        let _under_way = self.travel().await;
         self.inner.list(prefix, after).await
     }
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         self.count(|counts| counts.server_time += 1);
+        let _under_way = self.travel().await;
         self.inner.server_time().await
     }
 
@@ -157,5 +199,17 @@ mod tests {
         let expected = Counts { get: 2, get_range: 1, stat: 1, list: 1, server_time: 1, put: 2, delete: 1, bytes_up: 8, bytes_down: 7 };
         assert_eq!(store.reset(), expected);
         assert_eq!((store.counts(), expected.requests()), (Counts::default(), 9));
+    }
+
+    #[test]
+    fn what_is_asked_together_is_one_round_trip() {
+        let store = CountingStore::new(Arc::new(MemoryStore::new()));
+        let names: Vec<_> = (0..20).map(|n| ObjectName::new(format!("a/{n}"))).collect();
+        let _ = crate::storage::get_all(&*store, names.iter().map(|name| (name, 0)));
+        assert_eq!((store.round_trips(), store.counts().get), (1, 20));
+        for name in &names {
+            assert!(wait("", store.get(name)).is_err());
+        }
+        assert_eq!(store.round_trips(), 20);
     }
 }

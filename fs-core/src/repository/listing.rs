@@ -1,0 +1,129 @@
+//! What the store lists of snapshots, and which catalogues are worth reading. Sizes and times are hints: they decide what is fetched first, never what counts.
+
+use std::collections::HashSet;
+
+use super::RepositoryError;
+use crate::id::{DeviceId, ObjectHash};
+use crate::object::{ObjectKind, parse_sequence_name};
+use crate::storage::{ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
+use crate::time::Timestamp;
+
+/// Catalogues that are fetched at once. Those of a repository with a million snapshots are no more.
+const CATALOGUES_AT_ONCE: usize = 8;
+/// Manifests and seals beside the catalogues that are fetched before it is known that they are needed.
+const LOOSE_AT_ONCE: usize = 64;
+/// Bytes of a catalogue that are read as fast as a manifest and its seal by themselves: two requests, 64 KiB each on an ordinary line.
+const CATALOGUE_BYTES_PER_MANIFEST: u64 = 128 << 10;
+
+/// A manifest or a seal by its name.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    pub(super) device: DeviceId,
+    pub(super) sequence: u64,
+    pub(super) hash: ObjectHash,
+    pub(super) name: ObjectName,
+    modified: Option<Timestamp>,
+}
+
+/// A catalogue by its name.
+#[derive(Clone, Debug)]
+pub(super) struct NamedCatalogue {
+    pub(super) hash: ObjectHash,
+    pub(super) name: ObjectName,
+    pub(super) size: u64,
+    modified: Option<Timestamp>,
+}
+
+/// All names.
+#[derive(Clone, Debug)]
+pub(super) struct Listing {
+    pub(super) manifests: Vec<Named>,
+    pub(super) seals: Vec<Named>,
+    pub(super) catalogues: Vec<NamedCatalogue>,
+}
+
+impl Listing {
+    /// What is listed, in the order in which [`Self::new`] takes it.
+    pub(super) const KINDS: [ObjectKind; 3] = [ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue];
+
+    pub(super) fn read(store: &dyn ReadStore) -> Result<Self, RepositoryError> {
+        let mut listed = list_all(store, &Self::KINDS.map(ObjectKind::prefix)).into_iter();
+        let mut next = || listed.next().transpose().map(Option::unwrap_or_default);
+        Ok::<_, StoreError>(Self::new([next()?, next()?, next()?])).map_err(RepositoryError::from)
+    }
+
+    pub(super) fn new([manifests, seals, catalogues]: [Vec<ObjectMeta>; 3]) -> Self {
+        let named = |kind| {
+            move |meta: ObjectMeta| {
+                let (device, sequence, hash) = parse_sequence_name(kind, &meta.name)?;
+                Some(Named { device, sequence, hash, name: meta.name, modified: meta.modified })
+            }
+        };
+        let catalogue = |meta: ObjectMeta| {
+            let hash = meta.name.as_str().strip_prefix(ObjectKind::Catalogue.prefix())?.parse().ok()?;
+            Some(NamedCatalogue { hash, name: meta.name, size: meta.size, modified: meta.modified })
+        };
+        Self {
+            manifests: manifests.into_iter().filter_map(named(ObjectKind::Manifest)).collect(),
+            seals: seals.into_iter().filter_map(named(ObjectKind::Seal)).collect(),
+            catalogues: catalogues.into_iter().filter_map(catalogue).collect(),
+        }
+    }
+
+    /// The catalogues that most likely hold what `manifest_count` manifests are read for, without those that are known to be of no use.
+    ///
+    /// A catalogue that replaces others is newer and larger than they are. So those count that are larger than everything newer; should that be wrong,
+    /// the others are looked at when these have been read.
+    pub(super) fn best_catalogues(&self, manifest_count: usize, useless: &HashSet<ObjectHash>) -> Vec<&NamedCatalogue> {
+        let worth = CATALOGUE_BYTES_PER_MANIFEST.saturating_mul(manifest_count as u64);
+        let mut left: Vec<_> = self.catalogues.iter().filter(|catalogue| !useless.contains(&catalogue.hash)).collect();
+        left.sort_by_key(|catalogue| std::cmp::Reverse((catalogue.modified, std::cmp::Reverse(catalogue.size))));
+        let mut largest = 0;
+        left.retain(|catalogue| {
+            let is_larger = catalogue.size > largest;
+            largest = largest.max(catalogue.size);
+            is_larger
+        });
+        left.retain(|catalogue| catalogue.size <= worth);
+        left.reverse();
+        left.truncate(CATALOGUES_AT_ONCE);
+        left
+    }
+
+    /// What somebody who knows nothing yet will want: the best catalogues, and what came after them. Names and sizes.
+    pub(super) fn worth_fetching(&self) -> Vec<(ObjectName, u64)> {
+        let newest = self.catalogues.iter().filter_map(|catalogue| catalogue.modified).max();
+        let is_loose = |named: &&Named| self.catalogues.is_empty() || newest.is_some() && named.modified > newest;
+        let loose: Vec<_> = self.manifests.iter().chain(&self.seals).filter(is_loose).take(LOOSE_AT_ONCE + 1).collect();
+        let best = self.best_catalogues(self.manifests.len(), &HashSet::new());
+        let mut wanted: Vec<_> = best.into_iter().map(|catalogue| (catalogue.name.clone(), catalogue.size)).collect();
+        if loose.len() <= LOOSE_AT_ONCE {
+            wanted.extend(loose.into_iter().map(|named| (named.name.clone(), 0)));
+        }
+        wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(n: u8, size: u64, second: i64) -> NamedCatalogue {
+        let hash = ObjectHash::from_bytes([n; 32]);
+        let name = crate::object::hashed_name(ObjectKind::Catalogue, &hash);
+        NamedCatalogue { hash, name, size, modified: Timestamp::new(second, 0) }
+    }
+
+    #[test]
+    fn catalogues_larger_than_everything_newer_are_read_first() {
+        let catalogues = vec![catalogue(1, 10, 1), catalogue(2, 100, 2), catalogue(3, 10, 3), catalogue(4, 20, 4), catalogue(5, 10, 5)];
+        let listing = Listing { manifests: Vec::new(), seals: Vec::new(), catalogues };
+        let best = |count, useless: &[u8]| {
+            let useless = useless.iter().map(|n| ObjectHash::from_bytes([*n; 32])).collect();
+            listing.best_catalogues(count, &useless).iter().map(|catalogue| catalogue.hash.as_bytes()[0]).collect::<Vec<_>>()
+        };
+        assert_eq!(best(1, &[]), [2, 4, 5]);
+        assert_eq!(best(1, &[2, 4, 5]), [1, 3], "of the others, what is not named as replaced");
+        assert_eq!(best(0, &[]), [0; 0]);
+    }
+}
