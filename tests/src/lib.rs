@@ -18,6 +18,11 @@ use fs_core::repository::{OpenOptions, Repository};
 use fs_core::storage::WriteStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
+pub mod dav;
+pub mod http;
+pub mod line;
+pub mod proxy;
+
 /// A repository with the key file that opens it.
 #[derive(Debug, Clone)]
 pub struct Bench {
