@@ -7,6 +7,7 @@ mod fidelity;
 mod format;
 mod faults;
 mod mount;
+mod mount_load;
 mod tidy;
 mod stores;
 mod mount_program;
