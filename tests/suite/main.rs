@@ -6,6 +6,7 @@ mod cli;
 mod fidelity;
 mod format;
 mod faults;
+mod faults_line;
 mod mount;
 mod mount_load;
 mod tidy;
