@@ -40,7 +40,8 @@ impl Remote {
         for (number, (name, length)) in files.iter().enumerate() {
             let path = self.driven.source().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, noise(number as u64, *length)).unwrap();
+            // The length is in the seed, so that no file begins as another does and is saved already.
+            std::fs::write(path, noise((number + length) as u64, *length)).unwrap();
         }
     }
 
@@ -110,7 +111,7 @@ fn read_to_end(path: &Path) -> std::io::Result<usize> {
 #[test]
 fn a_silent_line_ends_every_call_and_everything_reads_when_it_speaks_again() {
     let remote = Remote::new();
-    remote.write(&[("known/read", 700_000), ("known/unread", 700_000), ("unlisted/file", 300_000), ("unknown/deep/file", 9)]);
+    remote.write(&[("known/read", 700_000), ("known/unread", 700_001), ("unlisted/file", 300_000), ("unknown/deep/file", 9)]);
     remote.driven.save().unwrap();
     let drive = remote.driven.mount("drive", &[]).unwrap();
     let other = remote.driven.mount("other", &[]).unwrap();
@@ -128,7 +129,7 @@ fn a_silent_line_ends_every_call_and_everything_reads_when_it_speaks_again() {
         ("statfs", apart(move || Ok(rustix::fs::statvfs(&top).map(|told| told.f_blocks as usize)?))),
     ];
     // What was read before is there, whether the kernel has it or must ask.
-    let (read, expected) = (shown("known/read"), noise(0, 700_000));
+    let (read, expected) = (shown("known/read"), std::fs::read(remote.driven.source().join("known/read")).unwrap());
     forget(&read).unwrap();
     let before = apart(move || std::fs::read(read).map(|bytes| bytes == expected));
     assert!(before.within(CALL_WITHIN, "reading again").unwrap());
@@ -236,4 +237,39 @@ fn reading_succeeds_while_a_busy_server_answers_503() {
 #[test]
 fn reading_succeeds_while_a_server_asks_for_patience_with_429() {
     reads_through_refusals(429, 1, 0.3);
+}
+
+#[test]
+fn a_backup_over_a_bad_line_says_the_truth() {
+    let remote = Remote::new();
+    remote.write(&[("first", 400_000)]);
+    remote.driven.save().unwrap();
+    let faults: [(&str, &dyn Fn(&Proxy)); 5] = [
+        ("few answers lost", &|line| line.lose_replies(0.03)),
+        ("many answers lost", &|line| line.lose_replies(0.4)),
+        ("refusals", &|line| line.refuse(Some(Refusal { status: 503, retry_after_s: 0, share: 0.1 }))),
+        ("cuts", &|line| line.cut_every(1..4_000, 21, 10)),
+        ("one cut", &|line| line.cut_every(6_000..6_001, 22, 1)),
+    ];
+    let check = || remote.driven.run(&["--key-file", "key", "check", "--read-data"]).unwrap();
+    for (number, (fault, begin)) in faults.iter().enumerate() {
+        let name = format!("new-{number}");
+        remote.write(&[(&name, 300_000 + number), (&format!("folder/{name}"), 1_000)]);
+        begin(&remote.line);
+        let saved = remote.driven.run(&["--key-file", "key", "backup", "source"]);
+        remote.line.lose_replies(0.0);
+        remote.line.refuse(None);
+        remote.line.cut_every(0..1, 0, 0);
+        check();
+        if saved.is_err() {
+            // It says so, harms nothing, and the next run completes it.
+            remote.driven.run(&["--key-file", "key", "backup", "source"]).unwrap();
+            check();
+        }
+        let drive = remote.driven.mount("drive", &[]).unwrap();
+        assert_eq!(remote.read_all(&drive).failed, 0, "{fault}");
+        assert!(drive.shown.join(&name).exists(), "{fault}: a backup that says it succeeded has saved what was there");
+    }
+    let counts = remote.line.counts();
+    assert!(counts.lost > 0 && counts.refused > 0 && counts.cuts > 0, "{counts:?}");
 }

@@ -83,9 +83,21 @@ impl Loaded {
         all.filter(|(_, seen)| seen.mode & 0o170_000 == 0o100_000 && seen.size > 0).map(|(path, seen)| (path, seen.bytes)).collect()
     }
 
+    /// How often the program has read something: the kernel's questions, mostly.
+    fn calls(&self) -> u64 {
+        let told = std::fs::read_to_string(format!("/proc/{}/io", self.drive.process())).unwrap();
+        told.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok()).unwrap()
+    }
+
     /// Does the work while the kernel is made to forget.
     fn forgetting<T>(&self, work: impl FnOnce() -> T) -> T {
         let files: Vec<_> = self.files().into_keys().map(|path| self.drive.shown.join(path)).collect();
+        let large = self.drive.shown.join("noise");
+        std::fs::read(&large).unwrap();
+        let before = self.calls();
+        forget(&large).unwrap();
+        std::fs::read(&large).unwrap();
+        assert!(self.calls() >= before + 5, "12 MB take a few questions, unless the kernel has forgotten nothing");
         let (stop, stopped) = channel::<()>();
         std::thread::scope(|scope| {
             let forgetting = scope.spawn(move || {
@@ -134,7 +146,7 @@ fn random_and_mapped_reads_by_many_are_right() {
     let loaded = Loaded::new();
     let files = loaded.files();
     let names: Vec<_> = files.keys().map(|path| path.to_str().unwrap()).collect();
-    let (reads, maps) = if is_long() { (40_000, 1_000) } else { (1_500, 40) };
+    let (reads, maps) = if is_long() { (200_000, 5_000) } else { (1_500, 40) };
     let (shown, source) = (&loaded.drive.shown, loaded.driven.source());
     loaded.forgetting(|| {
         std::thread::scope(|scope| {
