@@ -244,7 +244,8 @@ fn a_backup_over_a_bad_line_says_the_truth() {
     let remote = Remote::new();
     remote.write(&[("first", 400_000)]);
     remote.driven.save().unwrap();
-    let faults: [(&str, &dyn Fn(&Proxy)); 5] = [
+    type Fault<'a> = (&'a str, &'a dyn Fn(&Proxy));
+    let faults: [Fault<'_>; 5] = [
         ("few answers lost", &|line| line.lose_replies(0.03)),
         ("many answers lost", &|line| line.lose_replies(0.4)),
         ("refusals", &|line| line.refuse(Some(Refusal { status: 503, retry_after_s: 0, share: 0.1 }))),
