@@ -24,6 +24,12 @@ use fs_core::snapshot::codec::Seal;
 use fs_core::storage::WriteStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
+pub mod dav;
+pub mod driven;
+pub mod http;
+pub mod line;
+pub mod proxy;
+
 /// A repository with the key file that opens it.
 #[derive(Debug, Clone)]
 pub struct Bench {

@@ -166,7 +166,14 @@ fn a_walk_over_many_folders_is_few_requests() {
     let mut count = 0;
     while let Some(folder) = open.pop() {
         let mut lines = Vec::new();
-        shown.wait(|view, held| view.readdir(held, folder, 2, &mut |line| { lines.push(line); true })).unwrap();
+        shown
+            .wait(|view, held| {
+                view.readdir(held, folder, 2, &mut |line| {
+                    lines.push(line);
+                    true
+                })
+            })
+            .unwrap();
         count += lines.len();
         open.extend(lines.into_iter().filter(|line| line.attr.kind == fs_core::tree::EntryKind::Directory).map(|line| line.attr.inode));
     }

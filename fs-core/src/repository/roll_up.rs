@@ -53,8 +53,7 @@ impl Repository {
             rows.extend(catalogue.rows.into_iter().map(|row| (row.manifest, row)));
             superseded.push(named.hash);
         }
-        let seals: HashMap<_, _> =
-            listing.seals.iter().filter_map(|named| Some((*known.seals.get(&named.hash)?, named.hash))).collect();
+        let seals: HashMap<_, _> = listing.seals.iter().filter_map(|named| Some((*known.seals.get(&named.hash)?, named.hash))).collect();
         let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
         let rows = rows.into_values().filter(|row| listed.contains(&row.manifest) && known.manifests.contains_key(&row.manifest));
         let mut rows: Vec<_> = rows.map(|row| CatalogueRow { seal: seals.get(&row.manifest).copied(), ..row }).collect();
