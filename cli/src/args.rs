@@ -46,6 +46,8 @@ pub(crate) struct Global {
     ca_file: Option<PathBuf>,
     #[command(flatten)]
     limits: LimitFlags,
+    #[command(flatten)]
+    caches: CacheFlags,
     /// One JSON record per line on standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -65,6 +67,12 @@ pub(crate) struct Global {
     /// How to reach a store over a network.
     #[arg(skip)]
     pub(crate) remote: RemoteOptions,
+    /// Memory for reading, in bytes.
+    #[arg(skip)]
+    pub(crate) memory: Option<u64>,
+    /// Disk space for what was fetched, in bytes.
+    #[arg(skip)]
+    pub(crate) cache_size: Option<u64>,
     /// The user's home folder.
     #[arg(skip)]
     pub(crate) home: Option<PathBuf>,
@@ -116,6 +124,17 @@ impl LimitFlags {
             connections: self.connections.or(profile.connections).map(usize::from),
         })
     }
+}
+
+/// What reading may take of this machine.
+#[derive(Debug, Clone, Default, clap::Args)]
+struct CacheFlags {
+    /// Memory for reading (default: 256M)
+    #[arg(long, global = true, env = "YESTERDRIVE_MEMORY", hide_env_values = true, value_name = "SIZE", value_parser = memory)]
+    memory: Option<u64>,
+    /// Disk space for what was fetched from a store over a network, sealed as it is there; 0 for none (default: 10G, and none for folders)
+    #[arg(long, global = true, env = "YESTERDRIVE_CACHE_SIZE", hide_env_values = true, value_name = "SIZE", value_parser = size)]
+    cache_size: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -407,6 +426,12 @@ impl Args {
         global.flags = Credentials { password: None, password_file, password_command, key_file, recovery_file };
         global.from_profile = profile.credentials();
         let limits = global.limits.or(&profile)?;
+        let sized = |flag: Option<u64>, key: &str, text: &Option<String>, parse: fn(&str) -> Result<u64, String>| {
+            let of_profile = text.as_deref().map(parse).transpose();
+            of_profile.map(|value| flag.or(value)).map_err(|reason| Failure::new(Exit::Usage, format!("the profile's {key}: {reason}")))
+        };
+        global.memory = sized(global.caches.memory, "memory", &profile.memory, memory)?;
+        global.cache_size = sized(global.caches.cache_size, "cache-size", &profile.cache_size, size)?;
         global.repository = global.repository.take().or(profile.repository);
         global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
         global.remote = RemoteOptions {
@@ -472,6 +497,19 @@ fn label(text: &str) -> Result<String, String> {
         _ if text.chars().any(char::is_control) => Err("it holds control characters".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+/// Less would fetch the same bytes again and again.
+fn memory(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 << 20;
+    let bytes = size(text)?;
+    if bytes < LEAST { Err("give at least 16M".into()) } else { Ok(bytes) }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let bytes = if text == "0" { Some(0) } else { Rate::parse(text).map(Rate::bytes_per_second) };
+    bytes.ok_or_else(|| "give bytes, with k, M or G for powers of 1024: 500M, 10G".into())
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

@@ -30,6 +30,8 @@ pub(crate) struct Profile {
     pub(crate) limit_download: Option<String>,
     pub(crate) limit_upload: Option<String>,
     pub(crate) connections: Option<u16>,
+    pub(crate) memory: Option<String>,
+    pub(crate) cache_size: Option<String>,
 }
 
 impl Profile {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_core::path::TreePath;
-use fs_core::repository::{OpenOptions, Repository};
+use fs_core::repository::{MEMORY_DEFAULT, OpenOptions, Repository};
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::select::{Filter, select};
 use fs_core::storage::address::Address;
@@ -49,11 +49,28 @@ pub(crate) fn store(global: &Global) -> Result<Arc<dyn WriteStore>, Failure> {
     }
 }
 
-/// The open repository with its store.
+/// Disk space for what was fetched over a network, unless somebody says otherwise.
+const CACHE_DEFAULT: u64 = 10 << 30;
+
+/// Memory for reading beside writing: the trees of the snapshot before.
+const MEMORY_FOR_WRITING: usize = 64 << 20;
+
+/// The open repository with its store, for those who want to know what the store holds.
 pub(crate) fn open(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
+    open_with(global, 0, MEMORY_FOR_WRITING)
+}
+
+/// The same for those who want to read what is saved, with the cache on the local disk.
+pub(crate) fn open_cached(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
+    let default = if address(global)?.is_local() { 0 } else { CACHE_DEFAULT };
+    open_with(global, global.cache_size.unwrap_or(default), MEMORY_DEFAULT)
+}
+
+fn open_with(global: &Global, cache_size: u64, memory: usize) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let store = store(global)?;
     let credential = secret::credential(global)?;
-    let options = OpenOptions { state: global.cache_dir.clone(), list_ahead: true, ..OpenOptions::default() };
+    let memory_max = global.memory.map_or(memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let options = OpenOptions { memory_max, cache_size, state: global.cache_dir.clone(), list_ahead: true, ..OpenOptions::default() };
     let repository = Repository::open(Arc::clone(&store).as_read(), &credential, &options)?;
     Ok((Arc::new(repository), store))
 }

@@ -22,6 +22,7 @@ use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef
 use crate::report::{Finding, Severity};
 use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
+use crate::state::private_folder;
 use crate::storage::{ObjectName, ReadStore, StoreError, wait};
 use crate::time::{SharedClock, SystemClock};
 use crate::tree::codec::decode_findings;
@@ -151,8 +152,8 @@ pub const MEMORY_DEFAULT: usize = 256 << 20;
 pub struct OpenOptions {
     /// Memory for opened records, for what is on its way and for sealed trees, in bytes.
     pub memory_max: usize,
-    /// Sealed bytes that were read before; `None` where reading again costs nothing.
-    pub disk: Option<Arc<DiskCache>>,
+    /// Bytes on the local disk for sealed records that were read before, in the state folder; 0 where reading again costs nothing.
+    pub cache_size: u64,
     /// The folder of this machine in which every repository has a folder of its own, named by its id. What was checked once is kept there; `None` to keep
     /// nothing.
     pub state: Option<PathBuf>,
@@ -168,7 +169,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let (clock, random) = (SystemClock::shared(), SystemRandom::shared());
-        Self { memory_max: MEMORY_DEFAULT, disk: None, state: None, list_ahead: false, clock, random }
+        Self { memory_max: MEMORY_DEFAULT, cache_size: 0, state: None, list_ahead: false, clock, random }
     }
 }
 
@@ -185,10 +186,11 @@ pub struct Repository {
     record_keys: Mutex<HashMap<(SessionKeyRef, RecordKind), RecordKey>>,
     catalogue: Mutex<catalogue::Known>,
     shards: Mutex<HashMap<ObjectHash, Arc<Shard>>>,
+    memory_max: usize,
     memory: MemoryCache<Opened>,
     extents: Mutex<Extents>,
     neighbourhoods: Mutex<Neighbourhoods>,
-    disk: Option<Arc<DiskCache>>,
+    disk: Option<DiskCache>,
     fetcher: Fetcher,
 }
 
@@ -201,6 +203,7 @@ impl Repository {
         let mut opening = Opening::read(&*store, options)?;
         let (ring, config) = opening.unlock(credential)?;
         let Opening { devices, listing, mut ahead, .. } = opening;
+        let disk = open_disk(&ring.repository, options);
         let opened = Self {
             store,
             state: options.state.clone(),
@@ -212,10 +215,11 @@ impl Repository {
             record_keys: Mutex::default(),
             catalogue: Mutex::default(),
             shards: Mutex::default(),
+            memory_max: options.memory_max,
             memory: MemoryCache::new(options.memory_max / 4 * 3),
             extents: Mutex::new(Extents::new(options.memory_max / 16)),
             neighbourhoods: Mutex::default(),
-            disk: options.disk.clone(),
+            disk,
             fetcher: Fetcher::new(options.memory_max / 8),
         };
         opened.read_certificates(devices, &mut ahead)?;
@@ -396,6 +400,11 @@ impl Repository {
         Ok(shards.iter().flat_map(|shard| shard.find(id)).collect())
     }
 
+    /// The cache on the local disk, if there is one.
+    pub fn disk(&self) -> Option<&DiskCache> {
+        self.disk.as_ref()
+    }
+
     /// Asks a question until it is answered, and brings the records that it misses meanwhile. Waits for the store.
     ///
     /// # Errors
@@ -525,6 +534,17 @@ impl Repository {
 }
 
 const OTHER_KIND: TreeError = TreeError::Broken("a record is of another kind than its reference says");
+
+/// The folder of a repository's state folder that holds sealed records.
+pub const CACHE_FOLDER: &str = "records";
+
+/// The cache on the local disk. Without it everything works, and is fetched again.
+fn open_disk(repository: &RepositoryId, options: &OpenOptions) -> Option<DiskCache> {
+    let folder = options.state.as_ref().filter(|_| options.cache_size > 0)?.join(repository.to_string());
+    let opened = private_folder(&folder).map_err(|error| error.to_string());
+    let opened = opened.and_then(|()| DiskCache::open(&folder.join(CACHE_FOLDER), options.cache_size).map_err(|error| error.to_string()));
+    opened.inspect_err(|error| tracing::warn!(%error, "nothing is cached on the disk")).ok()
+}
 
 fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {
     let id = reference.id;

@@ -10,6 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use bytes::Bytes;
 use lru::LruCache;
 
 use crate::id::SnapshotId;
@@ -31,6 +32,7 @@ pub mod handle;
 pub mod inode;
 pub mod layout;
 pub mod link;
+mod status;
 
 pub use ahead::PageCache;
 pub use answer::{Answer, Listed, Stop};
@@ -38,7 +40,7 @@ use attr::Attr;
 use error::ViewError;
 use handle::Handle;
 use inode::{Inode, SlotTable};
-use layout::{Children, DOTS, Folder, Virtual, VirtualKind};
+use layout::{Children, DOTS, Folder, STATUS_NAME, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
 const NODES_KEPT: usize = 1 << 14;
@@ -128,6 +130,7 @@ pub struct View {
     recent: Mutex<VecDeque<Node>>,
     handles: Mutex<LruCache<u64, Arc<Handle>>>,
     runs: Mutex<Runs>,
+    statuses: Mutex<LruCache<u64, Bytes>>,
     page_cache: OnceLock<Arc<dyn PageCache>>,
 }
 
@@ -149,6 +152,7 @@ impl View {
             recent: Mutex::default(),
             handles: Mutex::new(LruCache::new(kept(HANDLES_KEPT))),
             runs: Mutex::default(),
+            statuses: Mutex::new(LruCache::new(kept(status::KEPT))),
             page_cache: OnceLock::new(),
         };
         view.refresh()?;
@@ -229,7 +233,8 @@ impl View {
     /// [`ViewError::Stale`].
     pub fn check(&self, inode: u64) -> Result<(), ViewError> {
         let tree = self.tree();
-        let known = tree.get(inode).is_some() || tree.snapshot(Inode::from_number(inode).slot).is_some();
+        let known =
+            tree.get(inode).is_some() || self.status_text(inode).is_some() || tree.snapshot(Inode::from_number(inode).slot).is_some();
         known.then_some(()).ok_or(ViewError::Stale)
     }
 
@@ -245,7 +250,11 @@ impl View {
         }
         if let Some(made_up) = tree.get(parent) {
             let VirtualKind::Folder(folder) = &made_up.kind else { return Err(ViewError::NotDirectory.into()) };
-            let child = if name == b".." { Some(made_up.parent) } else { folder.get(name) };
+            let child = match name {
+                b".." => Some(made_up.parent),
+                STATUS_NAME if parent == tree.about.folder => Some(self.new_status(&tree)),
+                name => folder.get(name),
+            };
             // Also the folder of a snapshot moves: when it is sealed or forgotten.
             return Ok((self.attr_in(&tree, held, child.ok_or(ViewError::NotFound)?)?, true));
         }
@@ -355,6 +364,10 @@ impl View {
     fn attr_in(&self, tree: &Virtual, held: &Held, inode: u64) -> Answer<Attr> {
         match tree.get(inode) {
             Some(made_up) => Ok(self.virtual_attr(tree, inode, made_up)),
+            None if let Some(text) = self.status_text(inode) => {
+                let made_up = Folder { parent: tree.about.folder, kind: VirtualKind::File(text), time: self.repository.clock().now() };
+                Ok(self.virtual_attr(tree, inode, &made_up))
+            }
             None => {
                 let node = self.node(tree, held, inode)?;
                 self.attr(held, node.line())

@@ -190,19 +190,45 @@ fn what_was_found_before_a_refresh_is_read_after_it() {
     let place = tempfile::tempdir().unwrap();
     let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
     let shown = view(&bench, None);
-    let status = || step(&shown, step(&shown, ROOT, b".yesterdrive"), b"status.json");
-    let read = |inode| shown.wait(|view, held| view.read(held, inode, 0, 4096));
     let renew = || {
         bench.backup(place.path(), None).unwrap();
         shown.refresh().unwrap();
     };
-    let first = status();
-    let text = read(first).unwrap();
     renew();
-    assert_ne!(status(), first, "what changes is another file");
-    assert_eq!(read(first).unwrap(), text);
-    assert_eq!(at_once(shown.getattr(&Held::default(), first)).unwrap().size, text.len() as u64);
+    let newest = || step(&shown, step(&shown, ROOT, b"Latest"), b"host");
+    let read = |inode| shown.wait(|view, held| view.readlink(held, inode));
+    let first = newest();
+    let target = read(first).unwrap();
+    renew();
+    assert_ne!(newest(), first, "what changes is another link");
+    assert_eq!(read(first).unwrap(), target);
+    assert_eq!(at_once(shown.getattr(&Held::default(), first)).unwrap().size, target.len() as u64);
     renew();
     assert!(matches!(error(read(first)), ViewError::Stale), "one tree before, not all");
     assert!(matches!(shown.check(first), Err(ViewError::Stale)));
+}
+
+#[test]
+fn the_status_is_made_when_somebody_looks() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("file");
+    std::fs::write(&file, noise(1, 500_000)).unwrap();
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(place.path(), None).unwrap();
+    let shown = view(&bench, None);
+    let look = || {
+        let inode = step(&shown, step(&shown, ROOT, b".yesterdrive"), b"status.json");
+        let size = at_once(shown.getattr(&Held::default(), inode)).unwrap().size;
+        let text = at_once(shown.read(&Held::default(), inode, 0, 1 << 20)).unwrap();
+        assert_eq!(text.len() as u64, size);
+        (inode, serde_json::from_slice::<serde_json::Value>(&text).unwrap())
+    };
+    let (before, status) = look();
+    assert_eq!((&status["snapshots"], &status["bytes_fetched"], &status["last_error"]), (&1.into(), &0.into(), &serde_json::Value::Null));
+    let inode = find(&shown, &file);
+    shown.wait(|view, held| view.read(held, inode, 0, 500_000)).unwrap();
+    let (after, status) = look();
+    assert!(status["bytes_fetched"].as_u64() > Some(500_000) && status["memory_used"].as_u64() > Some(500_000), "{status}");
+    assert_ne!(before, after, "another text is another file");
+    assert!(shown.check(before).is_ok(), "who has it open reads on");
 }

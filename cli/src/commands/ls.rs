@@ -13,7 +13,7 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Ls, output: &Output) -> Result<Exit, Failure> {
     let (wanted, path) = session::parse_what(&options.what)?;
-    let (repository, _) = session::open(global)?;
+    let (repository, _) = session::open_cached(global)?;
     let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let not_there = || Failure::new(Exit::Failed, format!("snapshot {} has no {path}", snapshot.id.short()));
     let top = entry_at(&repository, &snapshot, &path)?.ok_or_else(not_there)?;

@@ -12,7 +12,7 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result<Exit, Failure> {
     let (wanted, path) = session::parse_what(&options.what)?;
-    let (repository, _) = session::open(global)?;
+    let (repository, _) = session::open_cached(global)?;
     let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let overwrite = match options.overwrite {
         OverwriteChoice::Never => Overwrite::Never,

@@ -35,6 +35,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 pub struct FetchStatus {
     /// Bytes of opened and sealed records in memory.
     pub memory_used: u64,
+    /// Most bytes that reading may take.
+    pub memory_max: u64,
     /// Records on their way.
     pub in_flight: u64,
     /// Requests that wait for their turn.
@@ -256,6 +258,7 @@ impl Repository {
         let bytes_per_second = line.bandwidth().map(|rate| rate as u64);
         FetchStatus {
             memory_used: (self.memory.used() + lock(&self.extents).used()) as u64,
+            memory_max: self.memory_max as u64,
             in_flight: shared.flights.count() as u64,
             queued: (queues.demand.len() + queues.ahead.len()) as u64,
             requests: shared.requests.load(Ordering::Relaxed),

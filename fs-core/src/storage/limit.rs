@@ -58,6 +58,11 @@ impl Rate {
         Self::new(whole.parse::<u64>().ok()?.checked_mul(scale)?.checked_add(fraction)?)
     }
 
+    /// The number.
+    pub fn bytes_per_second(self) -> u64 {
+        self.0
+    }
+
     fn time_for(self, bytes: u64) -> Duration {
         Duration::from_nanos(u64::try_from(u128::from(bytes) * 1_000_000_000 / u128::from(self.0)).unwrap_or(u64::MAX))
     }

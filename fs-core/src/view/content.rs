@@ -25,8 +25,10 @@ impl View {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
             let VirtualKind::File(bytes) = &made_up.kind else { return Err(ViewError::IsDirectory.into()) };
-            let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-            return Ok(bytes.slice(at(offset)..at(offset.saturating_add(length))));
+            return Ok(part_of(bytes, offset, length));
+        }
+        if let Some(text) = self.status_text(inode) {
+            return Ok(part_of(&text, offset, length));
         }
         let handle = self.handle(held, inode)?;
         Ok(handle.reader.read_in_memory(held, offset, length)?)
@@ -46,7 +48,7 @@ impl View {
     /// [`Stop`].
     pub fn xattr_names(&self, held: &Held, inode: u64) -> Answer<Vec<Vec<u8>>> {
         let tree = self.tree();
-        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
+        if is_made_up(inode) || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
             return Ok(Vec::new());
         }
         let entry = self.node(&tree, held, inode)?.entry;
@@ -63,7 +65,7 @@ impl View {
         if of_system && tree.attribute_names.as_ref().is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::Unsupported.into());
         }
-        if tree.get(inode).is_some() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
+        if is_made_up(inode) || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::NoAttribute.into());
         }
         let entry = self.node(&tree, held, inode)?.entry;
@@ -91,12 +93,11 @@ impl View {
     /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
     pub fn seek(&self, held: &Held, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
         let tree = self.tree();
-        let (size, sparse) = match tree.get(inode) {
-            Some(_) => (self.attr_in(&tree, held, inode)?.size, None),
-            None => {
-                let entry = self.node(&tree, held, inode)?.entry;
-                (entry.size, entry.sparse.clone())
-            }
+        let (size, sparse) = if is_made_up(inode) {
+            (self.attr_in(&tree, held, inode)?.size, None)
+        } else {
+            let entry = self.node(&tree, held, inode)?.entry;
+            (entry.size, entry.sparse.clone())
         };
         if offset >= size {
             return Err(ViewError::NoMoreData.into());
@@ -129,6 +130,15 @@ impl View {
         lock(&self.handles).put(inode, Arc::clone(&handle));
         Ok(handle)
     }
+}
+
+fn is_made_up(inode: u64) -> bool {
+    Inode::from_number(inode).slot == 0
+}
+
+fn part_of(bytes: &Bytes, offset: u64, length: u64) -> Bytes {
+    let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(at(offset)..at(offset.saturating_add(length)))
 }
 
 /// The attributes that occur in the snapshot of an entry, if it says.

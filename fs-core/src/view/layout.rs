@@ -86,6 +86,31 @@ pub struct Virtual {
     pub attribute_names: Option<AttributeNames>,
     /// Bytes and entries of the newest snapshot of every host and set.
     pub totals: (u64, u64),
+    /// What the status file says of the tree itself.
+    pub about: About,
+}
+
+/// What the status file says of the tree itself.
+#[derive(Debug, Default)]
+pub struct About {
+    /// The folder of the status file.
+    pub folder: u64,
+    /// The repository.
+    pub location: String,
+    /// Complete snapshots.
+    pub sealed: usize,
+    /// Others.
+    pub incomplete: usize,
+    /// When the snapshots were found to be these.
+    pub changed: Timestamp,
+}
+
+/// The file that says what the drive is doing.
+pub const STATUS_NAME: &[u8] = b"status.json";
+
+/// The number of something made up: from its path, and for links and files from what they hold too.
+pub fn made_up_number(path: &str, name: &[u8], held: &[u8]) -> u64 {
+    (hash_number(&[path.as_bytes(), b"/", name, b"\0", held]) & POSITION_MAX).max(ROOT + 1)
 }
 
 impl Virtual {
@@ -125,7 +150,7 @@ impl Virtual {
             VirtualKind::Link(target) => target,
             VirtualKind::File(bytes) => bytes,
         };
-        let mut number = (hash_number(&[path.as_bytes(), b"/", name, b"\0", held]) & POSITION_MAX).max(ROOT + 1);
+        let mut number = made_up_number(path, name, held);
         while self.entries.contains_key(&number) {
             number = (number + 1) & POSITION_MAX;
         }
@@ -190,8 +215,10 @@ pub fn build(
         tree.add(latest, "Latest", host, VirtualKind::Link(target.clone()), snapshot.manifest.started);
     }
     tree.add(about, ".yesterdrive", b"README.txt", VirtualKind::File(Bytes::from_static(README.as_bytes())), newest);
-    let status = status(snapshots, location, now);
-    tree.add(about, ".yesterdrive", b"status.json", VirtualKind::File(status.into()), newest);
+    // Its text is made when somebody looks: see `status.rs`.
+    tree.add(about, ".yesterdrive", STATUS_NAME, VirtualKind::File(Bytes::new()), newest);
+    let sealed = snapshots.iter().filter(|snapshot| snapshot.sealed).count();
+    tree.about = About { folder: about, location: location.into(), sealed, incomplete: snapshots.len() - sealed, changed: now };
     tree
 }
 
@@ -237,13 +264,6 @@ fn time_name(local: &LocalTime) -> String {
     }
     let (sign, minutes) = (if local.offset_seconds < 0 { '-' } else { '+' }, local.offset_seconds.abs() / 60);
     format!("{name}{sign}{:02}{:02}", minutes / 60, minutes % 60)
-}
-
-fn status(snapshots: &[Snapshot], location: &str, now: Timestamp) -> String {
-    let quoted: String = location.chars().map(|c| if c == '"' || c == '\\' || c.is_control() { '_' } else { c }).collect();
-    let sealed = snapshots.iter().filter(|snapshot| snapshot.sealed).count();
-    let incomplete = snapshots.len() - sealed;
-    format!("{{\"repository\": \"{quoted}\", \"snapshots\": {sealed}, \"incomplete\": {incomplete}, \"changed\": \"{now}\"}}\n")
 }
 
 const README: &str = "\
@@ -333,7 +353,6 @@ mod tests {
         };
         assert_eq!(number(&first, "Snapshots", "pc"), number(&second, "Snapshots", "pc"));
         assert_ne!(number(&first, "Latest", "pc"), number(&second, "Latest", "pc"));
-        assert_ne!(number(&first, ".yesterdrive", "status.json"), number(&second, ".yesterdrive", "status.json"));
         assert_eq!(number(&first, ".yesterdrive", "README.txt"), number(&second, ".yesterdrive", "README.txt"));
         assert!(second.changed_since(&first).contains(&number(&first, "Snapshots", "pc")));
     }
