@@ -86,6 +86,8 @@ def listing(bucket, objects, query):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Otherwise every answer waits for the client's delayed acknowledgement.
+    disable_nagle_algorithm = True
 
     def answer(self):
         data = self.rfile.read(int(self.headers.get("Content-Length") or 0))

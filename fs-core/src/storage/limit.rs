@@ -1,7 +1,7 @@
 //! Bounds what a store is asked at a time: calls side by side, and bytes per second in each direction. Put around the other wrappers by [`super::open`].
 //!
 //! The rates are kept object by object and range by range: each goes at the speed of the line, and the next one waits until the mean is right.
-//! Waiting for one's own limits does not count against the deadline of a call, see [`super::excused`].
+//! Waiting for one's own limits does not count against the deadline of a call, see `excused` in the module above.
 
 use std::future::Future;
 use std::ops::Range;

@@ -233,6 +233,10 @@ fn errors_are_told_apart() {
         }
     }
     let failing = |kind| with_disk(Path::new("/nowhere"), Broken(kind));
+    for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+        assert_eq!(wait("", failing(kind).server_time()).unwrap(), None, "who may not write has no clock");
+    }
+    assert!(wait("", failing(io::ErrorKind::TimedOut).server_time()).is_err());
     for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
         assert!(matches!(put(&failing(kind), "a", b""), Err(StoreError::Full { .. })));
     }
