@@ -203,7 +203,7 @@ fn random_cuts_are_those_of_the_seed() {
 
 /// Sends a request; the status, or why there is none.
 fn status(client: &mut TcpStream, target: &str) -> io::Result<String> {
-    write!(client, "PUT {target} HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello")?;
+    client.write_all(format!("PUT {target} HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello").as_bytes())?;
     let (mut answer, mut byte) = (Vec::new(), [0]);
     while !answer.ends_with(b"\r\n\r\n") {
         client.read_exact(&mut byte)?;
