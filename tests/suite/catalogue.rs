@@ -14,8 +14,9 @@ use fs_core::reader::ContentReader;
 use fs_core::repository::Repository;
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::codec::{Catalogue, CatalogueRow};
-use fs_core::storage::{ObjectName, WriteStore};
+use fs_core::storage::local::LocalStore;
 use fs_core::storage::memory::MemoryStore;
+use fs_core::storage::{ObjectName, WriteStore};
 use fs_core::testing::{CallKind, CountingStore, RecordingStore};
 use fs_core::tree::page::Wanted;
 use tests::{Bench, add_snapshots};
@@ -70,6 +71,18 @@ fn ten_thousand_snapshots_open_in_two_round_trips() {
     assert!(counts.bytes_down < 20_000, "what was checked once is not read again: {counts:?}");
 }
 
+/// For measurements with the real program: `cargo test -p tests -- --ignored make_many_snapshots`. The key is tests/data/format1.key.
+#[test]
+#[ignore = "writes into /dev/shm and is for measuring"]
+fn make_many_snapshots() {
+    let source = tempfile::tempdir().unwrap();
+    for count in [10, 10_000] {
+        let place = format!("/dev/shm/yesterdrive-many/{count}");
+        let bench = deep(Arc::new(LocalStore::create(place).unwrap()), source.path());
+        add_snapshots(&bench, count - 1, 1000).unwrap();
+    }
+}
+
 #[test]
 fn backups_write_catalogues_that_stay_few() {
     let place = tempfile::tempdir().unwrap();
@@ -99,7 +112,8 @@ fn rolled_up(place: &Path) -> (MemoryStore, Bench, Vec<(String, bool)>) {
     let memory = MemoryStore::new();
     let bench = deep(Arc::new(memory.clone()), place);
     add_snapshots(&bench, 19, 100).unwrap();
-    let last = named(&memory, "seal/").into_iter().map(|(name, _)| name).max_by_key(|name| name.as_str().rsplit('/').next().map(str::to_owned));
+    let last =
+        named(&memory, "seal/").into_iter().map(|(name, _)| name).max_by_key(|name| name.as_str().rsplit('/').next().map(str::to_owned));
     memory.overwrite(&last.unwrap(), None);
     let shown = ids(&bench.open().unwrap());
     assert_eq!((shown.len(), shown.iter().filter(|(_, sealed)| *sealed).count()), (20, 19));
@@ -180,7 +194,9 @@ fn what_was_checked_counts_only_while_its_signer_does() {
     let file = state.path().join(open().id().to_string()).join("snapshots");
     let kept = std::fs::read(&file).unwrap();
     // Damaged, cut and foreign files are as good as none.
-    for damaged in [vec![], kept[..kept.len() / 2].to_vec(), [&kept[..60], &[kept[60] ^ 1], &kept[61..]].concat(), b"something else".repeat(90)] {
+    for damaged in
+        [vec![], kept[..kept.len() / 2].to_vec(), [&kept[..60], &[kept[60] ^ 1], &kept[61..]].concat(), b"something else".repeat(90)]
+    {
         std::fs::write(&file, damaged).unwrap();
         assert_eq!(ids(&open()), shown);
         assert_ne!(std::fs::read(&file).unwrap().len(), 0);
