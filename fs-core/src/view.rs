@@ -177,6 +177,7 @@ impl View {
         }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
+        shown.slots.give(snapshots.iter().map(|snapshot| &snapshot.id));
         let mut fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
         shown.snapshots = Some(listed);
         let before = self.tree();

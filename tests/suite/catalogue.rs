@@ -14,6 +14,7 @@ use fs_core::reader::ContentReader;
 use fs_core::repository::Repository;
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::codec::{Catalogue, CatalogueRow};
+use fs_core::storage::local::LocalStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{ObjectName, WriteStore};
 use fs_core::testing::{CallKind, CountingStore, RecordingStore};
@@ -68,6 +69,18 @@ fn ten_thousand_snapshots_open_in_two_round_trips() {
     let (counts, trips) = (store.reset(), store.round_trips());
     println!("warm: {trips} round trips, {counts:?}");
     assert!(counts.bytes_down < 20_000, "what was checked once is not read again: {counts:?}");
+}
+
+/// For measurements with the real program: `cargo test -p tests -- --ignored make_many_snapshots`. The key is tests/data/format1.key.
+#[test]
+#[ignore = "writes into /dev/shm and is for measuring"]
+fn make_many_snapshots() {
+    let source = tempfile::tempdir().unwrap();
+    for count in [10, 10_000] {
+        let place = format!("/dev/shm/yesterdrive-many/{count}");
+        let bench = deep(Arc::new(LocalStore::create(place).unwrap()), source.path());
+        add_snapshots(&bench, count - 1, 1000).unwrap();
+    }
 }
 
 #[test]

@@ -137,7 +137,7 @@ mod tests {
 
     fn counting(good: &Arc<AtomicU32>, bad: &Arc<AtomicU32>) -> Option<Waiter> {
         let (good, bad) = (Arc::clone(good), Arc::clone(bad));
-        Some(Box::new(move |result| drop(if result.is_ok() { &good } else { &bad }.fetch_add(1, Ordering::Relaxed))))
+        Some(Box::new(move |result| _ = if result.is_ok() { &good } else { &bad }.fetch_add(1, Ordering::Relaxed)))
     }
 
     #[test]

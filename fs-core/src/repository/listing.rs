@@ -123,7 +123,8 @@ mod tests {
             listing.best_catalogues(count, &useless).iter().map(|catalogue| catalogue.hash.as_bytes()[0]).collect::<Vec<_>>()
         };
         assert_eq!(best(1, &[]), [2, 4, 5]);
-        assert_eq!(best(1, &[2, 4, 5]), [1, 3], "of the others, what is not named as replaced");
+        assert_eq!(best(1, &[2, 4, 5]), [3], "of the others, if it is not named as replaced");
+        assert_eq!(best(1, &[2, 3, 4, 5]), [1]);
         assert_eq!(best(0, &[]), [0; 0]);
     }
 }

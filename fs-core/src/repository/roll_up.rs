@@ -50,7 +50,10 @@ impl Repository {
             let object = fetch(self, &mut Ahead::default(), [(&named.name, named.size)].into_iter()).pop();
             // One that cannot be read now stays in use.
             let Some(Ok(catalogue)) = object.map(|object| open_catalogue(self, named, object)) else { continue };
-            rows.extend(catalogue.rows.into_iter().map(|row| (row.manifest, row)));
+            // What was read just now is preferred.
+            for row in catalogue.rows {
+                rows.entry(row.manifest).or_insert(row);
+            }
             superseded.push(named.hash);
         }
         let seals: HashMap<_, _> = listing.seals.iter().filter_map(|named| Some((*known.seals.get(&named.hash)?, named.hash))).collect();

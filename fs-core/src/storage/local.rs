@@ -3,6 +3,7 @@
 //! A new object is written under a temporary name beside its place, made durable, and only then given its name, so a crash leaves at
 //! most a temporary file, which no listing shows and [`LocalStore::sweep_temporary`] removes. The directory is opened once and held:
 //! should the NAS be unmounted under us, the empty mount point left behind must not pass for an empty store.
+//! Files of which parts are read are held open for a while (`opened.rs`): they may be read to the next listing though they are deleted or the NAS is gone.
 //! Symbolic links below the root are never followed. A deletion is not made durable: after a crash a deleted object may be back.
 
 use std::fmt;
@@ -20,11 +21,13 @@ use super::{Capabilities, OBJECT_NAME_LENGTH_MAX, OBJECT_SIZE_MAX, ObjectMeta, O
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
+mod opened;
 #[cfg(any(not(unix), test))]
 mod portable;
 #[cfg(unix)]
 mod unix;
 
+use opened::OpenedFiles;
 #[cfg(not(unix))]
 use portable::PortableDisk as SystemDisk;
 #[cfg(unix)]
@@ -48,6 +51,7 @@ const HOUSEKEEPING: [&str; 8] =
 pub struct LocalStore {
     path: PathBuf,
     disk: Box<dyn Disk>,
+    opened: OpenedFiles,
 }
 
 impl LocalStore {
@@ -63,7 +67,7 @@ impl LocalStore {
             Ok((path, disk))
         };
         let (path, disk) = open().map_err(|error| failure(path.display(), error))?;
-        Ok(Self { path, disk: Box::new(disk) })
+        Ok(Self { path, disk: Box::new(disk), opened: OpenedFiles::new() })
     }
 
     /// Creates a directory for a new store, for its owner only and together with missing parents, or takes one that exists and is empty.
@@ -135,6 +139,13 @@ impl LocalStore {
         self.disk.open_file(name.as_str()).map_err(|error| self.object_failure(name, error))
     }
 
+    fn read_range(&self, name: &ObjectName, file: &File, size: u64, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        match range.end.checked_sub(range.start) {
+            Some(length) if range.end <= size && length <= OBJECT_SIZE_MAX => self.read_exactly(name, file, range.start, length),
+            _ => Err(StoreError::WrongSize { name: name.clone(), size }),
+        }
+    }
+
     fn read_exactly(&self, name: &ObjectName, file: &File, offset: u64, length: u64) -> Result<Bytes, StoreError> {
         let too_long = |_| failure(name, io::ErrorKind::FileTooLarge.into());
         let length = usize::try_from(length).map_err(too_long)?;
@@ -159,12 +170,17 @@ impl ReadStore for LocalStore {
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let (file, size) = self.open_object(name)?;
-        let length = range.end.checked_sub(range.start);
-        match length {
-            Some(length) if range.end <= size && length <= OBJECT_SIZE_MAX => self.read_exactly(name, &file, range.start, length),
-            _ => Err(StoreError::WrongSize { name: name.clone(), size }),
+        if let Some((file, size)) = self.opened.get(name) {
+            match self.read_range(name, &file, size, &range) {
+                Ok(bytes) => return Ok(bytes),
+                Err(_) => self.opened.drop_file(name),
+            }
         }
+        let (file, size) = self.open_object(name)?;
+        let file = Arc::new(file);
+        let bytes = self.read_range(name, &file, size, &range)?;
+        self.opened.put(name, &file, size);
+        Ok(bytes)
     }
 
     async fn stat(&self, name: &ObjectName) -> Result<ObjectMeta, StoreError> {
@@ -176,6 +192,7 @@ impl ReadStore for LocalStore {
         if !is_prefix(prefix) {
             return Err(failure(prefix, io::ErrorKind::InvalidInput.into()));
         }
+        self.opened.drop_all();
         // A directory is left out if `after` is greater than every name in it.
         let enter = |directory: &str| after.is_none_or(|after| after.as_str() < directory || after.as_str().starts_with(directory));
         let mut objects = Vec::new();
@@ -221,6 +238,7 @@ impl WriteStore for LocalStore {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.opened.drop_file(name);
         match self.disk.remove(name.as_str()).map_err(|error| self.object_failure(name, error)) {
             Err(StoreError::NotFound { .. }) => Ok(()),
             result => result,
@@ -243,7 +261,7 @@ trait Disk: Send + Sync + fmt::Debug {
     /// Opens a regular file for reading; its size in bytes.
     fn open_file(&self, name: &str) -> io::Result<(File, u64)>;
 
-    /// Reads `length` bytes at `offset`; fewer only if the file ends before.
+    /// Reads `length` bytes at `offset`; fewer only if the file ends before. Several threads may read one file.
     fn read_at(&self, file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
     /// Looks at a regular file.

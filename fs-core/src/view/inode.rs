@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 
 use crate::id::SnapshotId;
 use crate::state::open_database;
@@ -46,47 +46,61 @@ impl Inode {
 #[derive(Debug)]
 pub struct SlotTable {
     known: HashMap<SnapshotId, u32>,
+    /// The largest slot that is known to be given.
+    largest: u32,
     database: Option<Connection>,
 }
 
 impl SlotTable {
     /// Opens the table of a state folder. One that cannot be opened or written is worth a warning: numbers then last for this mount.
     pub fn open(state: Option<&Path>) -> Self {
-        let Some(state) = state else { return Self { known: HashMap::new(), database: None } };
-        match open_table(state) {
-            Ok((database, known)) => Self { known, database: Some(database) },
-            Err(error) => {
+        let (database, known) = match state.map(open_table) {
+            Some(Ok((database, known))) => (Some(database), known),
+            Some(Err(error)) => {
                 warn(&*error);
-                Self { known: HashMap::new(), database: None }
+                (None, HashMap::new())
             }
+            None => (None, HashMap::new()),
+        };
+        Self { largest: known.values().max().copied().unwrap_or(0), known, database }
+    }
+
+    /// Gives slots to all snapshots that have none, in their order and in one step: the first mount of ten thousand does not ask the table ten thousand times.
+    pub fn give<'a>(&mut self, ids: impl IntoIterator<Item = &'a SnapshotId>) {
+        let new: Vec<_> = ids.into_iter().filter(|id| !self.known.contains_key(id)).copied().collect();
+        if new.is_empty() {
+            return;
+        }
+        let kept = self.database.as_mut().map(|database| persistent_slots_for(database, &new));
+        match kept {
+            Some(Ok(slots)) => new.into_iter().zip(slots).for_each(|(id, slot)| self.note(id, slot)),
+            Some(Err(error)) => {
+                // From now on it is not asked: it would give the numbers that are given here to other snapshots.
+                warn(&error);
+                self.database = None;
+                self.count_up(new);
+            }
+            None => self.count_up(new),
         }
     }
 
     /// The slot of a snapshot, from 1; `None` if all million are taken.
     pub fn slot(&mut self, id: &SnapshotId) -> Option<u32> {
-        if let Some(slot) = self.known.get(id) {
-            return Some(*slot);
-        }
-        let kept = self.database.as_ref().map(|database| persistent_slot(database, id));
-        let slot = match kept {
-            Some(Ok(slot)) => slot,
-            Some(Err(error)) => {
-                // From now on it is not asked: it would give the number that is given here to another snapshot.
-                warn(&error);
-                self.database = None;
-                self.next()
-            }
-            None => self.next(),
-        };
-        if slot > SLOT_MAX {
-            return None;
-        }
-        self.known.insert(*id, slot);
-        Some(slot)
+        self.give([id]);
+        self.known.get(id).copied()
     }
 
-    fn next(&self) -> u32 {
-        self.known.values().max().copied().unwrap_or(0) + 1
+    fn count_up(&mut self, ids: Vec<SnapshotId>) {
+        for id in ids {
+            self.note(id, self.largest + 1);
+        }
+    }
+
+    fn note(&mut self, id: SnapshotId, slot: u32) {
+        if slot <= SLOT_MAX {
+            self.largest = self.largest.max(slot);
+            self.known.insert(id, slot);
+        }
     }
 }
 
@@ -106,9 +120,20 @@ fn persistent_slots(database: &Connection) -> rusqlite::Result<HashMap<SnapshotI
     rows.collect()
 }
 
-fn persistent_slot(database: &Connection, id: &SnapshotId) -> rusqlite::Result<u32> {
-    database.execute("INSERT OR IGNORE INTO slots (snapshot) VALUES (?1)", [&id.as_bytes()[..]])?;
-    database.query_row("SELECT slot FROM slots WHERE snapshot = ?1", [&id.as_bytes()[..]], |row| row.get(0))
+fn persistent_slots_for(database: &mut Connection, ids: &[SnapshotId]) -> rusqlite::Result<Vec<u32>> {
+    let all = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let slots = {
+        let mut select = all.prepare("SELECT slot FROM slots WHERE snapshot = ?1")?;
+        let mut insert = all.prepare("INSERT INTO slots (snapshot) VALUES (?1) RETURNING slot")?;
+        // Asked first: an insertion that is refused takes a number away all the same.
+        let mut slot = |id: &SnapshotId| match select.query_row([&id.as_bytes()[..]], |row| row.get(0)).optional()? {
+            Some(slot) => Ok(slot),
+            None => insert.query_row([&id.as_bytes()[..]], |row| row.get(0)),
+        };
+        ids.iter().map(&mut slot).collect::<rusqlite::Result<Vec<_>>>()?
+    };
+    all.commit()?;
+    Ok(slots)
 }
 
 #[cfg(test)]
@@ -139,6 +164,19 @@ mod tests {
         assert_eq!(second.slot(&id(4)), Some(4));
         let mut memory = SlotTable::open(None);
         assert_eq!((memory.slot(&id(9)), memory.slot(&id(8))), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn many_slots_are_given_in_their_order_by_several_tables() {
+        let state = tempfile::tempdir().unwrap();
+        let ids: Vec<_> = (1..=200).map(id).collect();
+        let (mut one, mut other) = (SlotTable::open(Some(state.path())), SlotTable::open(Some(state.path())));
+        one.give(&ids[..100]);
+        other.give(&ids[50..]);
+        one.give(&ids);
+        for (n, id) in (1..).zip(&ids) {
+            assert_eq!((one.slot(id), other.slot(id)), (Some(n), Some(n)));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Windows makes a directory's entries durable on its own and has no `fsync` for them. Files inherit the permissions of their directory.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -86,11 +86,21 @@ impl Disk for PortableDisk {
         Ok((file, size))
     }
 
-    fn read_at(&self, mut file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+    fn read_at(&self, file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length)?;
-        file.seek(SeekFrom::Start(offset))?;
-        file.take(u64::try_from(length).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+        bytes.resize(length, 0);
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let position = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match read_some(file, rest, position) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
         Ok(bytes)
     }
 
@@ -169,6 +179,17 @@ impl Disk for PortableDisk {
     fn is_exclusive(&self) -> bool {
         self.has_links.load(Ordering::Relaxed)
     }
+}
+
+/// At a position of its own, whatever other threads do with the file.
+#[cfg(windows)]
+fn read_some(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, bytes, position)
+}
+
+#[cfg(unix)]
+fn read_some(file: &File, bytes: &mut [u8], position: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, bytes, position)
 }
 
 fn found_file(name: String, meta: &fs::Metadata) -> FoundFile {

@@ -23,7 +23,7 @@ fn run_contract(open: impl Fn(&Path) -> LocalStore) {
 }
 
 fn with_disk(path: &Path, disk: impl Disk + 'static) -> LocalStore {
-    LocalStore { path: path.into(), disk: Box::new(disk) }
+    LocalStore { path: path.into(), disk: Box::new(disk), opened: OpenedFiles::new() }
 }
 
 /// Everything below a directory, directories too.
@@ -347,5 +347,64 @@ mod on_unix {
             assert!(put(&store, "taken", b"x").is_err());
             assert_eq!(everything(directory.path()).len(), 1, "{way}");
         }
+    }
+}
+
+#[test]
+fn a_held_file_never_outlives_a_listing_or_our_own_deletion() {
+    let (directory, store) = new_store();
+    let read = |name: &str| wait("", store.get_range(&ObjectName::new(name), 1..3));
+    for name in ["pack/a", "pack/b"] {
+        put(&store, name, b"content").unwrap();
+        assert_eq!(read(name).unwrap(), "on");
+    }
+    fs::remove_file(directory.path().join("pack/a")).unwrap();
+    assert_eq!(read("pack/a").unwrap(), "on", "held: true bytes of an object that never changes");
+    assert_eq!(listed(&store, "pack/"), ["pack/b"]);
+    assert!(matches!(read("pack/a"), Err(StoreError::NotFound { .. })));
+    assert_eq!(read("pack/b").unwrap(), "on");
+    wait("", store.delete(&ObjectName::new("pack/b"))).unwrap();
+    assert!(matches!(read("pack/b"), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn a_held_file_is_opened_anew_after_a_time_and_when_it_was_cut() {
+    let (directory, store) = new_store();
+    let name = ObjectName::new("a");
+    let read = |range| wait("", store.get_range(&name, range));
+    put(&store, "a", b"content").unwrap();
+    read(0..7).unwrap();
+    fs::remove_file(directory.path().join("a")).unwrap();
+    let reads = (0..5000).take_while(|_| read(0..7).is_ok()).count();
+    assert!(reads > 100 && reads < 5000, "{reads} reads of what is gone");
+    put(&store, "a", b"content").unwrap();
+    read(0..7).unwrap();
+    fs::OpenOptions::new().write(true).open(directory.path().join("a")).unwrap().set_len(3).unwrap();
+    assert!(matches!(read(0..7), Err(StoreError::WrongSize { size: 3, .. })));
+    assert_eq!(read(0..3).unwrap(), "con");
+}
+
+#[test]
+fn many_files_are_read_by_many_threads_with_few_of_them_open() {
+    for portable in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = if portable {
+            with_disk(directory.path(), PortableDisk::open(directory.path()).unwrap())
+        } else {
+            LocalStore::open(directory.path()).unwrap()
+        };
+        let names: Vec<_> = (0..200).map(|n| format!("pack/{n:03}")).collect();
+        names.iter().for_each(|name| put(&store, name, format!("{name}{name}").as_bytes()).unwrap());
+        std::thread::scope(|scope| {
+            for start in 0..4 {
+                let (store, names) = (&store, &names);
+                scope.spawn(move || {
+                    for name in names.iter().cycle().skip(start * 50).take(600) {
+                        assert_eq!(wait("", store.get_range(&ObjectName::new(&**name), 8..16)).unwrap(), name);
+                    }
+                });
+            }
+        });
+        assert_eq!(format!("{:?}", store.opened), "64 opened files");
     }
 }
