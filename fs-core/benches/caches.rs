@@ -1,6 +1,6 @@
 //! What a call to the caches costs: `cargo bench -p fs-core --bench caches`.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a panic is how a benchmark fails")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a panic is how a benchmark fails")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,17 +2,17 @@
 
 /// One demand of a reader.
 #[derive(Clone, Copy)]
-pub struct Demand {
+pub(crate) struct Demand {
     /// Which record.
-    pub record: u64,
+    pub(crate) record: u64,
     /// Bytes that it takes in memory.
-    pub weight: usize,
+    pub(crate) weight: usize,
     /// Whether it is counted: what streams through once cannot be had from memory by anyone.
-    pub is_counted: bool,
+    pub(crate) is_counted: bool,
 }
 
 /// A cache as the traces see it.
-pub trait Policy {
+pub(crate) trait Policy {
     /// Whether the record is there; counts as a use.
     fn get(&mut self, record: u64) -> bool;
     /// Keeps it.
@@ -20,14 +20,14 @@ pub trait Policy {
 }
 
 /// Memory in all traces.
-pub const BUDGET: usize = 64 << 20;
+pub(crate) const BUDGET: usize = 64 << 20;
 const MEBI: usize = 1 << 20;
 
 /// A trace by its name.
-pub type Trace = (&'static str, fn(&mut Runner<'_>));
+pub(crate) type Trace = (&'static str, fn(&mut Runner<'_>));
 
 /// All traces.
-pub const TRACES: [Trace; 8] = [
+pub(crate) const TRACES: [Trace; 8] = [
     ("hot 40 MiB, one cat streams", hot_and_scan),
     ("tree pages 16 MiB, data streams", pages_and_stream),
     ("4 streams, prefetch 3 MiB each", prefetch),
@@ -39,7 +39,7 @@ pub const TRACES: [Trace; 8] = [
 ];
 
 /// Plays a trace and counts.
-pub struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     policy: &'a mut dyn Policy,
     dice: u64,
     hits: u64,
@@ -47,7 +47,7 @@ pub struct Runner<'a> {
 }
 
 /// Share of the counted demands that the policy had, in percent.
-pub fn play(policy: &mut dyn Policy, trace: fn(&mut Runner<'_>)) -> f64 {
+pub(crate) fn play(policy: &mut dyn Policy, trace: fn(&mut Runner<'_>)) -> f64 {
     let mut runner = Runner { policy, dice: 7, hits: 0, wanted: 0 };
     trace(&mut runner);
     runner.hits as f64 * 100.0 / runner.wanted as f64

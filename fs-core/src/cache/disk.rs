@@ -17,21 +17,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::crypto::{self, SystemRandom};
+use crate::crypto;
 use crate::id::PackId;
 use crate::state::private_folder;
 use crate::storage::ObjectName;
 
+mod grow;
 mod index;
 mod name;
 mod room;
 mod segment;
 mod shelf;
 
-use name::{Name, Stage};
-use room::{ENTRY_COUNT_MAX, SEGMENT_ENTRY_COUNT_MAX};
-use segment::{Active, EMPTY_LENGTH, Entry, Extent};
-use shelf::{PIN_COUNT_MAX, Shelf};
+use grow::{PAUSE_WITHOUT_ROOM, Writer};
+use name::Name;
+use segment::{EMPTY_LENGTH, Entry, Extent};
+use shelf::Shelf;
 
 /// Segments that a full cache has, about: what leaves at once is this part of it.
 const SEGMENT_COUNT: u64 = 64;
@@ -39,10 +40,6 @@ const SEGMENT_COUNT: u64 = 64;
 const SEGMENT_SIZE_MIN: u64 = 64 << 10;
 /// Largest segment: rewriting what was used of it takes some ten milliseconds.
 const SEGMENT_SIZE_MAX: u64 = 32 << 20;
-/// After a failure so many puts go by before the next attempt.
-const PAUSE_AFTER_FAILURE: u32 = 1000;
-/// The same where there was no room, which is nobody's fault.
-const PAUSE_WITHOUT_ROOM: u32 = 100;
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -88,21 +85,6 @@ pub struct DiskCache {
     shelf: Mutex<Shelf>,
     hits: AtomicU64,
     misses: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Writer {
-    loose: Slot,
-    pinned: Slot,
-    has_warned: bool,
-}
-
-/// A segment that grows, or none.
-#[derive(Debug, Default)]
-struct Slot {
-    active: Option<(u32, Active, u64)>,
-    /// Puts that go by before the next attempt.
-    pause: u32,
 }
 
 impl DiskCache {
@@ -265,108 +247,6 @@ impl DiskCache {
             }
         }
     }
-
-    /// Writes an entry into the segment that grows, or into a new one; `false` if there is no room.
-    fn append(&self, writer: &mut Writer, pin: Option<u64>, entry: &Entry) -> io::Result<bool> {
-        let cost = entry.extent.cost();
-        let fits = |slot: &Slot| slot.active.as_ref().is_some_and(|active| active_fits(active, pin, cost));
-        if !fits(writer.slot(pin)) && !self.roll(writer, pin, cost)? {
-            return Ok(false);
-        }
-        self.write(writer.slot(pin), entry)?;
-        Ok(true)
-    }
-
-    fn write(&self, slot: &mut Slot, entry: &Entry) -> io::Result<()> {
-        let Some((number, active, _)) = &mut slot.active else { return Ok(()) };
-        let row = active.append(entry)?;
-        lock(&self.shelf).add(*number, &row, active.length());
-        Ok(())
-    }
-
-    /// Ends the segment that grows and begins one with room for an entry of this cost; `false` if there is no room on the disk.
-    fn roll(&self, writer: &mut Writer, pin: Option<u64>, cost: u64) -> io::Result<bool> {
-        self.close(writer.slot(pin));
-        own_folder(&self.folder)?;
-        self.survey()?;
-        let claim = self.segment_size.max(EMPTY_LENGTH + cost);
-        if pin.is_some_and(|pin| !self.may_pin(pin)) {
-            return Ok(false);
-        }
-        let mut rescued = self.make_room(claim);
-        if rescued.is_none() && pin.is_some() {
-            // What is pinned goes before what is not, even before what was just written.
-            self.close(&mut writer.loose);
-            rescued = self.make_room(claim);
-        }
-        let Some(rescued) = rescued else { return Ok(false) };
-        let active = match self.resume(pin, claim - cost) {
-            Some(active) => active,
-            None => Active::create(&self.folder, self.new_name(pin))?,
-        };
-        let number = lock(&self.shelf).begin(active.name, active.file.clone(), active.length(), claim);
-        writer.slot(pin).active = Some((number, active, claim));
-        for entry in rescued.iter().filter(|_| pin.is_none()) {
-            let with_both = cost + entry.extent.cost();
-            if writer.loose.active.as_ref().is_some_and(|active| active_fits(active, None, with_both)) {
-                self.write(&mut writer.loose, entry)?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn may_pin(&self, pin: u64) -> bool {
-        let shelf = lock(&self.shelf);
-        let (count, is_known) = shelf.pins(pin);
-        let (_, pinned) = shelf.entry_counts();
-        (is_known || count < PIN_COUNT_MAX) && pinned + SEGMENT_ENTRY_COUNT_MAX <= ENTRY_COUNT_MAX / 2
-    }
-
-    /// The newest segment, if it is short: runs that write little do not leave a file each.
-    fn resume(&self, pin: Option<u64>, length_max: u64) -> Option<Active> {
-        let (name, number, length) = lock(&self.shelf).finished(pin).last().copied()?;
-        if length > length_max.min(self.segment_size / 2) {
-            return None;
-        }
-        let active = Active::resume(&self.folder, name).ok()?;
-        if active.rows().len() > SEGMENT_ENTRY_COUNT_MAX / 2 {
-            // Many tiny entries. It goes on as it was.
-            if active.finish(&self.folder).is_err() {
-                lock(&self.shelf).remove_segment(number);
-            }
-            return None;
-        }
-        Some(active)
-    }
-
-    fn new_name(&self, pin: Option<u64>) -> Name {
-        let newest = lock(&self.shelf).names().into_iter().map(|(name, ..)| name.order).max();
-        let random = u64::from_le_bytes(crypto::random_array(&SystemRandom));
-        Name { order: newest.map_or(0, |order| order.saturating_add(1)), random, pin }
-    }
-
-    /// Ends the segment that grows. If that fails, what it holds is lost, to this process and to others.
-    fn close(&self, slot: &mut Slot) {
-        let Some((number, active, _)) = slot.active.take() else { return };
-        let (name, length) = (active.name, active.length());
-        let result = active.finish(&self.folder);
-        let mut shelf = lock(&self.shelf);
-        shelf.end(number, length);
-        if result.is_err() {
-            shelf.remove_segment(number);
-            let _ = fs::remove_file(name.path(&self.folder, Stage::Open));
-        }
-    }
-
-    /// After a failure: the cache answers what it can and keeps nothing new for a while.
-    fn rest(&self, writer: &mut Writer, pin: Option<u64>, error: &io::Error) {
-        if !writer.has_warned {
-            writer.has_warned = true;
-            tracing::warn!(folder = %self.folder.display(), %error, "the disk cache cannot be written; reading goes on without it");
-        }
-        self.close(writer.slot(pin));
-        writer.slot(pin).pause = PAUSE_AFTER_FAILURE;
-    }
 }
 
 impl Drop for DiskCache {
@@ -375,16 +255,6 @@ impl Drop for DiskCache {
         self.close(&mut writer.loose);
         self.close(&mut writer.pinned);
     }
-}
-
-impl Writer {
-    fn slot(&mut self, pin: Option<u64>) -> &mut Slot {
-        if pin.is_some() { &mut self.pinned } else { &mut self.loose }
-    }
-}
-
-fn active_fits((_, active, claim): &(u32, Active, u64), pin: Option<u64>, cost: u64) -> bool {
-    active.name.pin == pin && active.length() + cost <= *claim && active.rows().len() < SEGMENT_ENTRY_COUNT_MAX
 }
 
 /// Where a whole object lies: under a name that no pack has, because those are random.

@@ -1,5 +1,10 @@
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
 use std::collections::HashSet;
 
+use super::grow::PAUSE_AFTER_FAILURE;
+use super::name::Stage;
+use super::room::SEGMENT_ENTRY_COUNT_MAX;
 use super::*;
 
 /// A small generator with a printed seed.
@@ -81,7 +86,7 @@ fn random_operations_give_what_was_put_or_nothing() {
         println!("seed {seed}");
         let (mut dice, place) = (Dice(seed), tempfile::tempdir().unwrap());
         let quota = [200 << 10, 1 << 20, 64 << 20][seed as usize % 3];
-        let with_forgets = seed % 2 == 0;
+        let with_forgets = seed.is_multiple_of(2);
         let mut cache = DiskCache::open(place.path(), quota).unwrap();
         let mut live: Vec<(PackId, Range<u64>, u64)> = Vec::new();
         let (mut hits, mut expected) = (0, 0);
@@ -183,7 +188,7 @@ fn every_flipped_byte_is_a_miss_of_its_entry_at_most() {
     let place = tempfile::tempdir().unwrap();
     let (sound, ranges) = sample(place.path());
     // Everything but the middle of the bodies, byte by byte.
-    let is_probed = |at: usize| at < 800 || at > sound.len() - 300 || at % 89 == 0;
+    let is_probed = |at: usize| at < 800 || at > sound.len() - 300 || at.is_multiple_of(89);
     for at in (0..sound.len()).filter(|at| is_probed(*at)) {
         for stage in [Stage::Finished, Stage::Open] {
             let mut damaged = sound.clone();
@@ -209,7 +214,7 @@ fn a_torn_file_keeps_what_is_whole() {
         end += 48 + 16 * length.div_ceil(16 << 10) + length;
         ends.push(end);
     }
-    for at in (0..sound.len()).filter(|at| at % 61 == 0 || ends.iter().any(|end| end.abs_diff(*at as u64) < 70)) {
+    for at in (0..sound.len()).filter(|at| at.is_multiple_of(61) || ends.iter().any(|end| end.abs_diff(*at as u64) < 70)) {
         for (stage, tail) in [(Stage::Finished, 0), (Stage::Open, 0), (Stage::Open, 5000)] {
             // A crash may leave zeros where bytes were promised.
             let torn = [&sound[..at], &vec![0; tail][..]].concat();
