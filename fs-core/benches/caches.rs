@@ -45,7 +45,7 @@ fn memory_get(bencher: Bencher<'_, '_>) {
 
 #[divan::bench(threads = [1, 4])]
 fn memory_insert(bencher: Bencher<'_, '_>) {
-    let (ids, at) = (ids(), AtomicU64::new(0));
+    let (ids, at) = (ids(), AtomicU64::new(HELD));
     let cache = memory(&ids);
     bencher.bench(|| cache.insert(ids[at.fetch_add(1, Ordering::Relaxed) as usize % ids.len()], Value(Bytes::new())));
 }

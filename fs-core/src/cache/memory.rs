@@ -145,6 +145,10 @@ impl<V: Clone> State<V> {
     }
 
     fn insert(&mut self, id: RecordId, value: V, weight: usize) -> Vec<V> {
+        // Two that fetched the same.
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.weight == weight) {
+            return vec![std::mem::replace(&mut entry.value, value)];
+        }
         let mut gone: Vec<V> = self.remove(&id).into_iter().collect();
         if weight > self.budget / VALUE_SHARE_MAX {
             return gone;
