@@ -136,7 +136,7 @@ impl Run<'_> {
             .map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
         for (record_kind, _, reference) in trailer.references(id) {
             let start = reference.offset as usize;
-            let stored = bytes.get(start..start + reference.stored_len as usize).unwrap_or_default();
+            let stored = bytes.get(start..start + reference.stored_len as usize).map(|stored| bytes.slice_ref(stored)).unwrap_or_default();
             if let Err(error) = self.repository.open_record(record_kind, &reference, stored) {
                 findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string()));
             }

@@ -45,7 +45,7 @@ fn open(bencher: Bencher<'_, '_>, plain: &[u8], expected: Codec) {
     let body = if codec == Codec::Raw { plain } else { &packed };
     let facts = RecordFacts { kind: RecordKind::Data, id: record_id(&id_key, plain), codec, plain_len: plain.len() as u32 };
     let sealed = key.seal(&facts, body, &SystemRandom);
-    bencher.counter(BytesCount::new(plain.len())).bench(|| key.open(&facts, &id_key, &sealed).unwrap());
+    bencher.counter(BytesCount::new(plain.len())).bench(|| key.open(&facts, &id_key, &sealed[..]).unwrap());
 }
 
 #[divan::bench(args = [4 << 10, 64 << 10, 256 << 10])]

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use bytes::Bytes;
+
 /// How a record's plaintext is stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Codec {
@@ -80,10 +82,10 @@ thread_local! {
 ///
 /// # Errors
 /// [`CompressError::Damaged`] for anything else than exactly that many bytes.
-pub fn decompress(codec: Codec, stored: Vec<u8>, plain_len: usize) -> Result<Vec<u8>, CompressError> {
+pub fn decompress(codec: Codec, stored: Bytes, plain_len: usize) -> Result<Bytes, CompressError> {
     let plain = match codec {
         Codec::Raw => Some(stored),
-        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&stored, plain_len)).ok(),
+        Codec::Zstd => DECOMPRESSOR.with_borrow_mut(|context| context.decompress(&stored, plain_len)).ok().map(Bytes::from),
     };
     plain.filter(|plain| plain.len() == plain_len).ok_or(CompressError::Damaged { expected: plain_len })
 }
@@ -97,12 +99,13 @@ mod tests {
         let mut compressor = Compressor::new(LEVEL_DEFAULT);
         let text = b"the same words again and again ".repeat(100);
         let (codec, packed) = compressor.compress(&text);
+        let packed = Bytes::from(packed);
         assert_eq!(codec, Codec::Zstd);
-        assert_eq!(decompress(codec, packed.clone(), text.len()), Ok(text.clone()));
+        assert_eq!(decompress(codec, packed.clone(), text.len()).as_deref(), Ok(&text[..]));
         assert_eq!(compressor.compress(b"x").0, Codec::Raw);
         assert_eq!(compressor.compress(b"").0, Codec::Raw);
         assert!(decompress(codec, packed.clone(), text.len() - 1).is_err());
         assert!(decompress(codec, packed.clone(), text.len() + 1).is_err());
-        assert!(decompress(Codec::Zstd, b"no frame".to_vec(), 8).is_err());
+        assert!(decompress(Codec::Zstd, Bytes::from_static(b"no frame"), 8).is_err());
     }
 }

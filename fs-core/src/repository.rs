@@ -349,11 +349,11 @@ impl Repository {
         Ok(key)
     }
 
-    /// Opens the stored bytes of a record with all checks.
+    /// Opens the stored bytes of a record with all checks; in place where nobody else holds them.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn open_record(&self, kind: RecordKind, reference: &Reference, stored: &[u8]) -> Result<Vec<u8>, ReadError> {
+    pub fn open_record(&self, kind: RecordKind, reference: &Reference, stored: Bytes) -> Result<Bytes, ReadError> {
         let id = reference.id;
         let epoch = self.ring.epochs.get(&reference.session.epoch);
         let id_key = epoch.and_then(|keys| keys.id_key(kind)).ok_or(ReadError::Key { id, source: ObjectError::NotAllowed })?;
@@ -366,7 +366,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn read_record(&self, kind: RecordKind, reference: &Reference) -> Result<Vec<u8>, ReadError> {
+    pub fn read_record(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {
         let first = match self.read_at(kind, reference) {
             Ok(plain) => return Ok(plain),
             Err(
@@ -519,8 +519,8 @@ impl Repository {
         decode_findings(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))
     }
 
-    fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Vec<u8>, ReadError> {
-        self.open_record(kind, reference, &self.stored(kind, reference)?)
+    fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {
+        self.open_record(kind, reference, self.stored(kind, reference)?)
     }
 
     fn read_shard(&self, name: &ObjectName, hash: &ObjectHash) -> Result<Arc<Shard>, RepositoryError> {

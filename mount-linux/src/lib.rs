@@ -33,6 +33,8 @@ pub struct MountOptions {
     pub allow_other: bool,
     /// How often to look for new snapshots.
     pub refresh_every: Duration,
+    /// How far the kernel reads ahead, in KiB, where that may be raised; `None` for its own 128, which is best where the store answers at once.
+    pub read_ahead_kib: Option<u32>,
     /// Folders that the mount point must not be in, and that must not be in it: repository, cache.
     pub forbidden: Vec<PathBuf>,
 }
@@ -100,7 +102,9 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
     let (until_over, over) = bounded(0);
     let filesystem = fuse::Drive::new(Arc::clone(&view), options.allow_other, until_over);
     let session = fuser::spawn_mount(filesystem, &path, &config).map_err(|source| MountError::Refused { path: path.clone(), source })?;
-    raise_read_ahead(&path);
+    if let Some(read_ahead_kib) = options.read_ahead_kib {
+        raise_read_ahead(&path, read_ahead_kib);
+    }
     let pusher = Pusher::start(session.notifier());
     view.set_page_cache(Arc::clone(&pusher) as _);
     let refresher = start_refresher(view, session.notifier(), options.refresh_every);
@@ -204,8 +208,8 @@ fn check_place(path: &Path, forbidden: &[PathBuf]) -> Result<PathBuf, MountError
 }
 
 /// The kernel reads 128 KiB ahead on FUSE; a privileged mounter may raise that. Best effort: our own fetching ahead works without it.
-fn raise_read_ahead(path: &Path) {
+fn raise_read_ahead(path: &Path, kib: u32) {
     if let Some(Mounted { device, .. }) = mounts::list().into_iter().rfind(|mount| mount.path == path) {
-        let _ = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), "1024");
+        let _ = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), kib.to_string());
     }
 }

@@ -35,7 +35,8 @@ fn show(repository: Arc<Repository>, state: Option<&Path>, links: Links) -> Arc<
 }
 
 pub(crate) fn mount(view: Arc<View>, at: &Path) -> Mount {
-    let options = MountOptions { allow_other: false, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
+    let options =
+        MountOptions { allow_other: false, refresh_every: Duration::from_millis(50), read_ahead_kib: None, forbidden: Vec::new() };
     mount_linux::mount(view, at, &options).expect("a mount needs /dev/fuse: tests/run sets that up")
 }
 
@@ -350,8 +351,12 @@ fn a_mount_point_inside_the_repository_or_with_files_in_it_is_refused() {
     let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
     std::fs::create_dir(place.path().join("repository")).unwrap();
     std::fs::write(place.path().join("file"), "x").unwrap();
-    let options =
-        MountOptions { allow_other: false, refresh_every: Duration::from_secs(9), forbidden: vec![place.path().join("repository")] };
+    let options = MountOptions {
+        allow_other: false,
+        refresh_every: Duration::from_secs(9),
+        read_ahead_kib: None,
+        forbidden: vec![place.path().join("repository")],
+    };
     for bad in ["repository/drive", "."] {
         let refused = mount_linux::mount(view(&bench, None), &place.path().join(bad), &options);
         assert!(refused.is_err(), "{bad}");

@@ -138,7 +138,7 @@ fn other_users_are_let_in_by_the_access_lists() {
     // Before and after there are lists anywhere.
     bench.backup(&source, None).unwrap();
     let shown = view(&bench, None);
-    let options = MountOptions { allow_other: true, refresh_every: Duration::from_millis(50), forbidden: Vec::new() };
+    let options = MountOptions { allow_other: true, refresh_every: Duration::from_millis(50), read_ahead_kib: None, forbidden: Vec::new() };
     let _mounted = mount_linux::mount(Arc::clone(&shown), &drive, &options).unwrap();
     let may = |path: &Path, user: u32, group: u32| Command::new("cat").arg(path).uid(user).gid(group).output().unwrap().status.success();
     assert!(may(&latest(&drive, &source).join("plain"), 1000, 1000));

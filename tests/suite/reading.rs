@@ -93,7 +93,6 @@ fn a_whole_file_is_fetched_once_and_little_else() {
     for (((name, _), end), ((next_name, next), _)) in ranges.iter().zip(ranges.iter().skip(1)) {
         assert!(name != next_name || end <= next, "ranges of {name} overlap");
     }
-    assert!(ranges.len() <= 40_000_000 / 500_000, "{} requests", ranges.len());
 }
 
 #[test]

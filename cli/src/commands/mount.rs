@@ -22,6 +22,9 @@ const REFRESH_LOCAL: Duration = Duration::from_secs(2);
 /// The same for a store that is asked over a network.
 const REFRESH_REMOTE: Duration = Duration::from_secs(30);
 
+/// How far the kernel should read ahead where a request takes its time.
+const READ_AHEAD_KIB: u32 = 1024;
+
 impl From<MountError> for Failure {
     fn from(error: MountError) -> Self {
         let mut message = error.to_string();
@@ -47,8 +50,9 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     };
     let view = View::new(repository, state.as_deref(), ViewOptions { owner, links, mounter: me, zone: Zone::system() })?;
     let forbidden = session::own_folders(global)?;
-    let refresh_every = if session::address(global)?.is_local() { REFRESH_LOCAL } else { REFRESH_REMOTE };
-    let how = MountOptions { allow_other: options.allow_other, refresh_every, forbidden };
+    let is_local = session::address(global)?.is_local();
+    let (refresh_every, read_ahead_kib) = if is_local { (REFRESH_LOCAL, None) } else { (REFRESH_REMOTE, Some(READ_AHEAD_KIB)) };
+    let how = MountOptions { allow_other: options.allow_other, refresh_every, read_ahead_kib, forbidden };
     if options.detached {
         let _ = rustix::process::setsid();
     }

@@ -3,7 +3,7 @@
 //! The policy is S3-FIFO with one change. New values wait in a queue of their own, a quarter of the memory; only what is used again while it waits, or
 //! comes back soon after it left, gets into the main queue. So a file that streams through pushes out what streamed before and nothing else. The
 //! change: the kernel reads a record in several pieces, one right after the other, and that is one use. A use counts when enough other bytes have
-//! come in since the last one. Measured against others in docs/decisions/0004-memory-for-records.md.
+//! come in since the last one. Measured against others in docs/decisions/0005-memory-for-records.md.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
 use super::flights::{Joined, Urgency, Waiter};
 use super::opened::{Held, Opened, Want};
-use super::plan::{Part, PlanLimits, plan};
+use super::plan::{Part, plan};
 use super::worker::{Job, Reserved, Shared, Step, cost, end_of, is_final, place_of, serve, slice};
 use super::{ReadError, Repository, lock, malformed};
 use crate::object::{ObjectKind, pack_name};
@@ -72,14 +72,15 @@ impl Fetcher {
             let (until_ended, ended) = bounded(0);
             let worker = |_| {
                 let (shared, until_ended) = (Arc::clone(&self.shared), until_ended.clone());
-                std::thread::spawn(move || {
+                let serving = move || {
                     serve(&shared);
                     drop(until_ended);
-                })
+                };
+                std::thread::Builder::new().name("opener".into()).spawn(serving)
             };
             let count = std::thread::available_parallelism().map_or(4, |cores| (cores.get() * 2).clamp(4, 16));
             watch(Arc::downgrade(&self.shared), repository.store().location());
-            ((0..count).map(worker).collect(), ended)
+            ((0..count).filter_map(|n| worker(n).ok()).collect(), ended)
         });
     }
 }
@@ -194,12 +195,12 @@ impl Repository {
             return;
         }
         fetcher.start(self);
-        let gap = lock(&shared.line).gap();
+        let limits = lock(&shared.line).limits(part_max);
         let job = |part: Part| {
             let reserved = (urgency == Urgency::Ahead).then(|| Reserved::new(shared, part.wants.iter().map(cost).sum()));
             Job { repository: Arc::clone(self), part, step: Step::Fetch, reserved, on_line: None }
         };
-        shared.push(plan(begun, PlanLimits { gap, part_max }).into_iter().map(job), urgency);
+        shared.push(plan(begun, limits).into_iter().map(job), urgency);
     }
 
     /// Bytes that may be asked for ahead of demand now, sealed and opened taken together.
@@ -234,7 +235,7 @@ impl Repository {
         let part =
             Part { kind: crate::pack::pack_kind(want.kind), pack: want.reference.pack, range: place_of(want), wants: [*want].into() };
         if let Some(bytes) = self.at_hand(&part, &part.range) {
-            return self.open_or_read(want, &bytes);
+            return self.open_or_read(want, bytes);
         }
         let range = self.widened(&part);
         let name = pack_name(part.kind, &part.pack);
@@ -242,7 +243,8 @@ impl Repository {
             Ok(bytes) => {
                 self.keep_sealed(&part, range.start, &bytes);
                 let sealed = slice(&bytes, range.start, &part.range).unwrap_or_default();
-                self.open_or_read(want, &sealed)
+                drop(bytes);
+                self.open_or_read(want, sealed)
             }
             Err(error) if is_final(&error) => self.read_and_decode(want),
             Err(error) => Err(self.noted(error.into())),
@@ -312,7 +314,7 @@ impl Repository {
     }
 
     /// Opens a record from sealed bytes; where that fails it is read again from wherever it can be found.
-    pub(super) fn open_or_read(&self, want: &Want, sealed: &[u8]) -> Result<Opened, ReadError> {
+    pub(super) fn open_or_read(&self, want: &Want, sealed: Bytes) -> Result<Opened, ReadError> {
         let plain = match self.open_record(want.kind, &want.reference, sealed) {
             Ok(plain) => plain,
             Err(error @ ReadError::Key { .. }) => return Err(error),
@@ -332,7 +334,7 @@ impl Repository {
         self.decode_and_keep(want, plain)
     }
 
-    fn decode_and_keep(&self, want: &Want, plain: Vec<u8>) -> Result<Opened, ReadError> {
+    fn decode_and_keep(&self, want: &Want, plain: Bytes) -> Result<Opened, ReadError> {
         let opened = Opened::decode(want.kind, plain).map_err(malformed(&want.reference)).map_err(|error| self.noted(error))?;
         if let Opened::Page(page) = &opened {
             let mut neighbourhoods = lock(&self.neighbourhoods);

@@ -36,12 +36,12 @@ impl Opened {
     ///
     /// # Errors
     /// [`TreeError`]; never for data.
-    pub(super) fn decode(kind: RecordKind, plain: Vec<u8>) -> Result<Self, TreeError> {
+    pub(super) fn decode(kind: RecordKind, plain: Bytes) -> Result<Self, TreeError> {
         Ok(match kind {
             RecordKind::Tree => Self::Page(Arc::new(Page::decode(&plain)?)),
             RecordKind::List => Self::List(Arc::new(List::decode(&plain)?)),
             RecordKind::Table => Self::Links(Arc::new(decode_links(&plain)?)),
-            RecordKind::Data => Self::Data(plain.into()),
+            RecordKind::Data => Self::Data(plain),
         })
     }
 }

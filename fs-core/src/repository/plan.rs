@@ -9,6 +9,8 @@ use crate::id::PackId;
 use crate::object::ObjectKind;
 use crate::pack::pack_kind;
 
+/// Records from this size on come alone from stores that answer at once.
+const ALONE: u64 = 128 << 10;
 /// Smallest and largest gap that is read through and thrown away.
 const GAP: Range<u64> = 16 << 10..1 << 20;
 /// Answers up to this size say how long a request takes, larger ones how fast bytes come.
@@ -50,6 +52,8 @@ pub(super) struct PlanLimits {
     pub(super) gap: u64,
     /// A request for several records takes at most so many bytes.
     pub(super) part_max: u64,
+    /// Records from this size on come alone: where requests cost nothing, each is then opened where it lies.
+    pub(super) alone: u64,
 }
 
 /// Puts neighbours into one request.
@@ -64,6 +68,8 @@ pub(super) fn plan(mut wants: Vec<Want>, limits: PlanLimits) -> Vec<Part> {
             Some(part)
                 if part.kind == kind
                     && part.pack == pack
+                    && end - start < limits.alone
+                    && part.wants.back().is_some_and(|last| u64::from(last.reference.stored_len) < limits.alone)
                     && start <= part.range.end + limits.gap
                     && end.max(part.range.end) - part.range.start <= limits.part_max =>
             {
@@ -99,8 +105,14 @@ impl Line {
         }
     }
 
+    /// How requests are put together on this line.
+    pub(super) fn limits(&self, part_max: u64) -> PlanLimits {
+        let answers_at_once = self.latency.is_none() && self.bandwidth.is_none();
+        PlanLimits { gap: self.gap(), part_max, alone: if answers_at_once { ALONE } else { u64::MAX } }
+    }
+
     /// The bytes that would come in the time of one more request.
-    pub(super) fn gap(&self) -> u64 {
+    fn gap(&self) -> u64 {
         let bytes = self.latency.unwrap_or_default().as_secs_f64() * self.bandwidth.unwrap_or_default();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to what is sensible; an estimate")]
         let bytes = bytes as u64;
@@ -133,7 +145,7 @@ mod tests {
 
     #[test]
     fn neighbours_come_together_and_others_do_not() {
-        let limits = PlanLimits { gap: 100, part_max: 1000 };
+        let limits = PlanLimits { gap: 100, part_max: 1000, alone: u64::MAX };
         let wants = vec![
             want(RecordKind::Data, 2, 0, 10),
             want(RecordKind::Data, 1, 500, 100),
@@ -152,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_record_larger_than_a_part_is_still_one_request() {
-        let parts = plan(vec![want(RecordKind::Data, 1, 0, 5000)], PlanLimits { gap: 100, part_max: 1000 });
+        let parts = plan(vec![want(RecordKind::Data, 1, 0, 5000)], PlanLimits { gap: 100, part_max: 1000, alone: u64::MAX });
         assert_eq!(parts.len(), 1);
         assert_eq!(parts[0].range, 0..5000);
     }

@@ -169,7 +169,7 @@ pub(super) fn serve(shared: &Arc<Shared>) {
         let run = AssertUnwindSafe(|| match std::mem::replace(&mut job.step, Step::Fetch) {
             Step::Fetch => fetch(shared, job),
             Step::Arrived(start, result) => arrived(shared, job, start, result),
-            Step::Open(start, bytes) => open(shared, job, start, &bytes),
+            Step::Open(start, bytes) => open(shared, job, start, bytes),
         });
         drop(std::panic::catch_unwind(run));
     }
@@ -209,7 +209,7 @@ fn open_at_hand(shared: &Arc<Shared>, job: &mut Job) {
             Some(sealed) => {
                 // Should opening panic, it still is among those that will be told.
                 job.part.wants.push_back(want);
-                let opened = repository.open_or_read(&want, &sealed);
+                let opened = repository.open_or_read(&want, sealed);
                 job.part.wants.pop_back();
                 shared.flights.land(&want.reference.id, opened);
             }
@@ -222,10 +222,10 @@ fn arrived(shared: &Arc<Shared>, mut job: Job, start: u64, result: Result<Bytes,
     match result {
         Ok(bytes) => {
             job.repository.keep_sealed(&job.part, start, &bytes);
-            open(shared, job, start, &bytes);
+            open(shared, job, start, bytes);
         }
         // The hint may be out of date for one of them: each is looked for by itself.
-        Err(error) if is_final(&error) => open(shared, job, start, &Bytes::new()),
+        Err(error) if is_final(&error) => open(shared, job, start, Bytes::new()),
         Err(error) => {
             let error = Arc::new(job.repository.noted(error.into()));
             for want in std::mem::take(&mut job.part.wants) {
@@ -236,7 +236,7 @@ fn arrived(shared: &Arc<Shared>, mut job: Job, start: u64, result: Result<Bytes,
 }
 
 /// Opens the records of a part and tells who waits for them. Of a large answer the rest is left to the other workers.
-fn open(shared: &Arc<Shared>, mut job: Job, start: u64, bytes: &Bytes) {
+fn open(shared: &Arc<Shared>, mut job: Job, start: u64, mut bytes: Bytes) {
     if let Some(wants) = job.part.split_off(OPEN_SIZE) {
         let part = Part { kind: job.part.kind, pack: job.part.pack, range: job.part.range.clone(), wants };
         let (repository, reserved) = (Arc::clone(&job.repository), job.reserved.take());
@@ -245,8 +245,12 @@ fn open(shared: &Arc<Shared>, mut job: Job, start: u64, bytes: &Bytes) {
     }
     let repository = Arc::clone(&job.repository);
     while let Some(want) = job.part.wants.front().copied() {
-        let sealed = slice(bytes, start, &place_of(&want)).unwrap_or_default();
-        let opened = repository.open_or_read(&want, &sealed);
+        let sealed = slice(&bytes, start, &place_of(&want)).unwrap_or_default();
+        if job.part.wants.len() == 1 {
+            // The last one may be opened in place.
+            bytes = Bytes::new();
+        }
+        let opened = repository.open_or_read(&want, sealed);
         job.part.wants.pop_front();
         shared.flights.land(&want.reference.id, opened);
     }
