@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use futures_util::future;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
@@ -66,7 +67,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for one store call before it becomes [`StoreError::Timeout`].
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Calls that [`list_all`] and [`get_all`] have under way at once.
+/// Calls that [`get_all`] has under way at once.
 pub const CALLS_AT_ONCE: usize = 32;
 
 /// The name of an object: lower-case letters, digits, `-` and `/`, no empty part.
@@ -222,6 +223,15 @@ pub trait ReadStore: Send + Sync + fmt::Debug {
     /// Any failure, also one half-way: a partial list is never returned.
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError>;
 
+    /// The names that [`Self::list`] gives for a whole prefix, each with its time if that is known without asking for every object: of ten thousand
+    /// snapshots nobody wants to know the size. A store for which that makes no difference, and a wrapper, leave this as it is.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    async fn list_names(&self, prefix: &str) -> ListedNames {
+        Ok(self.list(prefix, None).await?.into_iter().map(|meta| (meta.name, meta.modified)).collect())
+    }
+
     /// The store's clock; `None` if it has none of its own.
     ///
     /// # Errors
@@ -371,17 +381,25 @@ pub fn wait_for_put(name: &ObjectName, length: usize, call: impl Future<Output =
     wait_until(name.as_str(), put_deadline(length as u64), call)
 }
 
-/// Lists several prefixes at once. Results come in the order of the prefixes.
-pub fn list_all(store: &dyn ReadStore, prefixes: &[&str]) -> Vec<Result<Vec<ObjectMeta>, StoreError>> {
-    wait_for_all(prefixes.iter().map(|prefix| within(prefix, CALL_DEADLINE, store.list(prefix, None))))
+/// The objects under a prefix.
+pub type Listed = Result<Vec<ObjectMeta>, StoreError>;
+/// Their names, with their times where the store gives those.
+pub type ListedNames = Result<Vec<(ObjectName, Option<Timestamp>)>, StoreError>;
+
+/// Lists prefixes, all at once: `whole` ones with sizes and times, of the others the names. Results come in the order of the prefixes.
+pub fn list_all<const N: usize, const M: usize>(
+    store: &dyn ReadStore,
+    whole: [&str; N],
+    names: [&str; M],
+) -> (Vec<Listed>, Vec<ListedNames>) {
+    let whole = whole.map(|prefix| within(prefix, CALL_DEADLINE, store.list(prefix, None)));
+    let names = names.map(|prefix| within(prefix, CALL_DEADLINE, store.list_names(prefix)));
+    RUNTIME.block_on(future::join(future::join_all(whole), future::join_all(names)))
 }
 
 /// Gets whole objects, [`CALLS_AT_ONCE`] at a time. Results come in the order of the objects, which are named with their sizes: a large one may take longer.
 pub fn get_all<'a>(store: &dyn ReadStore, objects: impl IntoIterator<Item = (&'a ObjectName, u64)>) -> Vec<Result<Bytes, StoreError>> {
-    wait_for_all(objects.into_iter().map(|(name, size)| within(name.as_str(), put_deadline(size), store.get(name))))
-}
-
-fn wait_for_all<T>(calls: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let calls = objects.into_iter().map(|(name, size)| within(name.as_str(), put_deadline(size), store.get(name)));
     RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
 }
 

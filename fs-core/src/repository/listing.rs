@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::RepositoryError;
 use crate::id::{DeviceId, ObjectHash};
 use crate::object::{ObjectKind, parse_sequence_name};
-use crate::storage::{ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
+use crate::storage::{Listed, ListedNames, ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
 use crate::time::Timestamp;
 
 /// Catalogues that are fetched at once. Those of a repository with a million snapshots are no more.
@@ -43,31 +43,34 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// What is listed, in the order in which [`Self::new`] takes it.
-    pub(super) const KINDS: [ObjectKind; 3] = [ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue];
+    /// What is listed by name.
+    pub(super) const NAMES: [&str; 2] = ["snap/", "seal/"];
+    /// What is listed with sizes and times.
+    pub(super) const WHOLE: &str = "cat/";
 
     pub(super) fn read(store: &dyn ReadStore) -> Result<Self, RepositoryError> {
-        let mut listed = list_all(store, &Self::KINDS.map(ObjectKind::prefix)).into_iter();
-        let mut next = || listed.next().transpose().map(Option::unwrap_or_default);
-        Ok::<_, StoreError>(Self::new([next()?, next()?, next()?])).map_err(RepositoryError::from)
+        let (mut whole, names) = list_all(store, [Self::WHOLE], Self::NAMES);
+        Self::new(names, whole.pop())
     }
 
-    pub(super) fn new([manifests, seals, catalogues]: [Vec<ObjectMeta>; 3]) -> Self {
-        let named = |kind| {
-            move |meta: ObjectMeta| {
-                let (device, sequence, hash) = parse_sequence_name(kind, &meta.name)?;
-                Some(Named { device, sequence, hash, name: meta.name, modified: meta.modified })
-            }
+    /// From what [`list_all`] gives for [`Self::NAMES`] and [`Self::WHOLE`].
+    pub(super) fn new(names: Vec<ListedNames>, catalogues: Option<Listed>) -> Result<Self, RepositoryError> {
+        let mut names = names.into_iter();
+        let mut next = |kind| {
+            let named = |(name, modified)| {
+                let (device, sequence, hash) = parse_sequence_name(kind, &name)?;
+                Some(Named { device, sequence, hash, name, modified })
+            };
+            let listed = names.next().transpose()?.unwrap_or_default();
+            Ok::<_, StoreError>(listed.into_iter().filter_map(named).collect())
         };
+        let (manifests, seals) = (next(ObjectKind::Manifest)?, next(ObjectKind::Seal)?);
         let catalogue = |meta: ObjectMeta| {
-            let hash = meta.name.as_str().strip_prefix(ObjectKind::Catalogue.prefix())?.parse().ok()?;
+            let hash = meta.name.as_str().strip_prefix(Self::WHOLE)?.parse().ok()?;
             Some(NamedCatalogue { hash, name: meta.name, size: meta.size, modified: meta.modified })
         };
-        Self {
-            manifests: manifests.into_iter().filter_map(named(ObjectKind::Manifest)).collect(),
-            seals: seals.into_iter().filter_map(named(ObjectKind::Seal)).collect(),
-            catalogues: catalogues.into_iter().filter_map(catalogue).collect(),
-        }
+        let catalogues = catalogues.transpose()?.unwrap_or_default();
+        Ok(Self { manifests, seals, catalogues: catalogues.into_iter().filter_map(catalogue).collect() })
     }
 
     /// The catalogues that most likely hold what `manifest_count` manifests are read for, without those that are known to be of no use.

@@ -67,14 +67,17 @@ pub(super) struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     pub(super) fn read(store: &'a dyn ReadStore, options: &OpenOptions) -> Result<Self, RepositoryError> {
-        let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
-        if options.list_ahead {
-            kinds.extend(Listing::KINDS);
-        }
-        let mut listed = list_all(store, &kinds.iter().map(|kind| kind.prefix()).collect::<Vec<_>>()).into_iter();
+        let kinds = [ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device].map(ObjectKind::prefix);
+        let (mut listed, listing) = if options.list_ahead {
+            let [config, slot, device] = kinds;
+            let (mut whole, names) = list_all(store, [config, slot, device, Listing::WHOLE], Listing::NAMES);
+            let catalogues = whole.pop();
+            (whole.into_iter(), Some(Listing::new(names, catalogues)?))
+        } else {
+            (list_all(store, kinds, []).0.into_iter(), None)
+        };
         let mut next = || listed.next().transpose().map(Option::unwrap_or_default);
         let (configs, slots, devices) = (by_generation(next()?), next()?, next()?);
-        let listing = if options.list_ahead { Some(Listing::new([next()?, next()?, next()?])) } else { None };
         let Some((_, _, newest)) = configs.first() else { return Err(RepositoryError::NotThere { location: store.location() }) };
         let mut wanted = vec![(newest.clone(), 0)];
         wanted.extend(slots.iter().chain(&devices).map(|meta| (meta.name.clone(), meta.size)));

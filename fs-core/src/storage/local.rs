@@ -17,7 +17,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capabilities, OBJECT_NAME_LENGTH_MAX, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore};
+use super::{
+    Capabilities, ListedNames, OBJECT_NAME_LENGTH_MAX, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore,
+};
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
@@ -93,7 +95,7 @@ impl LocalStore {
                 old.push(format!("{directory}{}", file.name));
             }
         };
-        self.walk("", &|_| true, &mut collect).map_err(|error| failure(self.path.display(), error))?;
+        self.walk("", Detail::Full, &|_| true, &mut collect).map_err(|error| failure(self.path.display(), error))?;
         let mut count = 0;
         for file in old {
             match self.disk.remove(&file) {
@@ -107,8 +109,14 @@ impl LocalStore {
 
     /// Visits every file of ours below `directory` (empty or ending with `/`), entering the directories that `enter` admits.
     /// A directory that is missing is empty. The depth is bounded by the length of object names.
-    fn walk(&self, directory: &str, enter: &dyn Fn(&str) -> bool, visit: &mut dyn FnMut(&str, FoundFile)) -> io::Result<()> {
-        let found = match self.disk.children(directory) {
+    fn walk(
+        &self,
+        directory: &str,
+        detail: Detail,
+        enter: &dyn Fn(&str) -> bool,
+        visit: &mut dyn FnMut(&str, FoundFile),
+    ) -> io::Result<()> {
+        let found = match self.disk.children(directory, detail) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found?,
         };
@@ -118,10 +126,31 @@ impl LocalStore {
         for name in found.directories {
             let path = format!("{directory}{name}/");
             if path.len() < OBJECT_NAME_LENGTH_MAX && enter(&path) {
-                self.walk(&path, enter, visit)?;
+                self.walk(&path, detail, enter, visit)?;
             }
         }
         Ok(())
+    }
+
+    fn list_files(&self, prefix: &str, after: Option<&ObjectName>, detail: Detail) -> Result<Vec<ObjectMeta>, StoreError> {
+        if !is_prefix(prefix) {
+            return Err(failure(prefix, io::ErrorKind::InvalidInput.into()));
+        }
+        self.opened.drop_all();
+        // A directory is left out if `after` is greater than every name in it.
+        let enter = |directory: &str| after.is_none_or(|after| after.as_str() < directory || after.as_str().starts_with(directory));
+        let mut objects = Vec::new();
+        let mut collect = |directory: &str, file: FoundFile| {
+            let name = ObjectName::parse(&format!("{directory}{}", file.name));
+            if let Some(name) = name.filter(|name| after.is_none_or(|after| name > after)) {
+                objects.push(ObjectMeta { name, size: file.size, modified: file.modified });
+            }
+        };
+        self.walk(prefix, detail, &enter, &mut collect).map_err(|error| failure(self.place_of(prefix), error))?;
+        self.disk.confirm().map_err(|error| failure(self.path.display(), error))?;
+        // Not the order in which a tree is walked: "a-b/x" comes before "a/x".
+        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(objects)
     }
 
     /// Judges a failed call on one object: "not there" is believed only while the store itself is there.
@@ -189,24 +218,12 @@ impl ReadStore for LocalStore {
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
-        if !is_prefix(prefix) {
-            return Err(failure(prefix, io::ErrorKind::InvalidInput.into()));
-        }
-        self.opened.drop_all();
-        // A directory is left out if `after` is greater than every name in it.
-        let enter = |directory: &str| after.is_none_or(|after| after.as_str() < directory || after.as_str().starts_with(directory));
-        let mut objects = Vec::new();
-        let mut collect = |directory: &str, file: FoundFile| {
-            let name = ObjectName::parse(&format!("{directory}{}", file.name));
-            if let Some(name) = name.filter(|name| after.is_none_or(|after| name > after)) {
-                objects.push(ObjectMeta { name, size: file.size, modified: file.modified });
-            }
-        };
-        self.walk(prefix, &enter, &mut collect).map_err(|error| failure(self.place_of(prefix), error))?;
-        self.disk.confirm().map_err(|error| failure(self.path.display(), error))?;
-        // Not the order in which a tree is walked: "a-b/x" comes before "a/x".
-        objects.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(objects)
+        self.list_files(prefix, after, Detail::Full)
+    }
+
+    /// Spares asking for every file.
+    async fn list_names(&self, prefix: &str) -> ListedNames {
+        Ok(self.list_files(prefix, None, Detail::Name)?.into_iter().map(|meta| (meta.name, None)).collect())
     }
 
     /// The time of a file that is made for it, by the clock of the file system: on a NAS the server's. None where nothing can be written.
@@ -274,7 +291,7 @@ trait Disk: Send + Sync + fmt::Debug {
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// The files and directories in a directory (empty or ending with `/`) whose names may be ours, in any order.
-    fn children(&self, directory: &str) -> io::Result<Children>;
+    fn children(&self, directory: &str, detail: Detail) -> io::Result<Children>;
 
     /// The time that a new file gets.
     fn time(&self) -> io::Result<Option<Timestamp>>;
@@ -284,6 +301,15 @@ trait Disk: Send + Sync + fmt::Debug {
 
     /// Whether `put_new` refuses an existing name also under a race with other machines, as far as is known.
     fn is_exclusive(&self) -> bool;
+}
+
+/// What is wanted of each file in a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Detail {
+    /// Size and time too.
+    Full,
+    /// The name; size and time may be missing.
+    Name,
 }
 
 /// What is in one directory.
@@ -304,7 +330,7 @@ struct FoundFile {
 
 /// Whether a file or directory of that name can be ours.
 fn is_ours(name: &str) -> bool {
-    ObjectName::parse(name).is_some() || is_temporary(name)
+    ObjectName::is_valid(name) || is_temporary(name)
 }
 
 fn is_temporary(name: &str) -> bool {

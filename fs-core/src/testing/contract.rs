@@ -79,7 +79,12 @@ fn get(store: &dyn ReadStore, name: &str) -> Result<Bytes, StoreError> {
 
 fn list(store: &dyn ReadStore, prefix: &str, after: Option<&str>) -> Vec<ObjectMeta> {
     let after = after.map(ObjectName::new);
-    wait(prefix, store.list(prefix, after.as_ref())).unwrap_or_else(|error| panic!("'{prefix}' should be listed: {error:?}"))
+    let listed = wait(prefix, store.list(prefix, after.as_ref())).unwrap_or_else(|error| panic!("'{prefix}' should be listed: {error:?}"));
+    if after.is_none() {
+        let names = wait(prefix, store.list_names(prefix)).unwrap_or_else(|error| panic!("'{prefix}' should be listed by name: {error:?}"));
+        assert!(names.iter().map(|(name, _)| name).eq(listed.iter().map(|meta| &meta.name)), "the names under '{prefix}' are the same");
+    }
+    listed
 }
 
 fn listed(store: &dyn ReadStore, prefix: &str, after: Option<&str>) -> Vec<String> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Children, Disk, FoundFile, is_ours, split, with_temporary_name};
+use super::{Children, Detail, Disk, FoundFile, is_ours, split, with_temporary_name};
 use crate::time::Timestamp;
 
 /// The root of a store.
@@ -139,7 +139,7 @@ impl Disk for PortableDisk {
         fs::remove_file(self.resolve(name))
     }
 
-    fn children(&self, directory: &str) -> io::Result<Children> {
+    fn children(&self, directory: &str, _detail: Detail) -> io::Result<Children> {
         let mut children = Children::default();
         let directory = self.resolve(directory);
         if !fs::symlink_metadata(&directory)?.is_dir() {

@@ -219,7 +219,7 @@ fn errors_are_told_apart() {
         fn remove(&self, _: &str) -> io::Result<()> {
             Err(self.0.into())
         }
-        fn children(&self, _: &str) -> io::Result<Children> {
+        fn children(&self, _: &str, _: Detail) -> io::Result<Children> {
             Err(self.0.into())
         }
         fn time(&self) -> io::Result<Option<Timestamp>> {

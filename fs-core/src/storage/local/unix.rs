@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::{Children, Disk, FoundFile, is_ours, split, with_temporary_name};
+use super::{Children, Detail, Disk, FoundFile, is_ours, split, with_temporary_name};
 use crate::time::Timestamp;
 
 /// For every directory on the way: opened for `fsync` and listing, and an error if it is a symbolic link.
@@ -197,7 +197,7 @@ impl Disk for UnixDisk {
         Ok(rustix::fs::unlinkat(&directory, name, AtFlags::empty())?)
     }
 
-    fn children(&self, directory: &str) -> io::Result<Children> {
+    fn children(&self, directory: &str, detail: Detail) -> io::Result<Children> {
         let mut children = Children::default();
         // Opened anew even for the root: a copied descriptor would share its position with other listings.
         let directory = rustix::fs::openat(self.directory(directory)?, c".", DIRECTORY, Mode::empty())?;
@@ -206,6 +206,8 @@ impl Disk for UnixDisk {
             let Some(name) = entry.file_name().to_str().ok().filter(|name| is_ours(name)) else { continue };
             if entry.file_type() == FileType::Directory {
                 children.directories.push(name.to_owned());
+            } else if entry.file_type() == FileType::RegularFile && detail == Detail::Name {
+                children.files.push(FoundFile { name: name.to_owned(), size: 0, modified: None });
             } else if matches!(entry.file_type(), FileType::RegularFile | FileType::Unknown) {
                 match rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                     // Deleted since.
