@@ -126,21 +126,15 @@ impl From<SnapshotId> for ObjectHash {
 impl SnapshotId {
     /// Sixteen digits: enough to tell snapshots apart on a screen.
     pub fn short(&self) -> String {
-        let mut text = self.to_string();
-        text.truncate(16);
-        text
+        let (first, _) = self.0.split_at(8);
+        to_hex(first)
     }
 }
 
 /// Lower-case hexadecimal of any bytes.
 pub fn to_hex(bytes: &[u8]) -> String {
-    struct Hex<'a>(&'a [u8]);
-    impl fmt::Display for Hex<'_> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write_hex(f, self.0)
-        }
-    }
-    Hex(bytes).to_string()
+    let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'a' + n - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Bytes of an even number of hexadecimal digits; `None` for anything else. Only lower case: a name has one spelling.
@@ -151,7 +145,7 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    f.write_str(&to_hex(bytes))
 }
 
 fn parse_hex(text: &str, bytes: &mut [u8]) -> Option<()> {

@@ -216,7 +216,7 @@ impl Repository {
             catalogue: Mutex::default(),
             shards: Mutex::default(),
             memory_max: options.memory_max,
-            memory: MemoryCache::new(options.memory_max / 4 * 3),
+            memory: MemoryCache::new(options.memory_max / 16 * 13),
             extents: Mutex::new(Extents::new(options.memory_max / 16)),
             neighbourhoods: Mutex::default(),
             disk,

@@ -113,12 +113,15 @@ impl Drop for OnLine {
 impl Shared {
     pub(super) fn push(&self, jobs: impl IntoIterator<Item = Job>, urgency: Urgency) {
         let mut queues = lock(&self.queues);
-        match urgency {
-            Urgency::Demand => queues.demand.extend(jobs),
-            Urgency::Ahead => queues.ahead.extend(jobs),
-        }
+        let queue = match urgency {
+            Urgency::Demand => &mut queues.demand,
+            Urgency::Ahead => &mut queues.ahead,
+        };
+        let before = queue.len();
+        queue.extend(jobs);
+        let more = queue.len() - before;
         drop(queues);
-        self.work.notify_all();
+        (0..more).for_each(|_| self.work.notify_one());
     }
 
     /// Somebody now waits for what was only fetched ahead.

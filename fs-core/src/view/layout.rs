@@ -189,10 +189,11 @@ pub fn build(
     let mut top = |name: &str| tree.folder(ROOT, "", name.as_bytes(), newest);
     let (latest, all, tags, ids, about) = (top("Latest"), top("Snapshots"), top("Tags"), top("Ids"), top(".yesterdrive"));
     let mut last: BTreeMap<Vec<u8>, (&Snapshot, Vec<u8>)> = BTreeMap::new();
-    for ((snapshot, name), host) in snapshots.iter().zip(names(snapshots, zone)).zip(snapshots.iter().map(host_folder)) {
+    let hosts = host_folders(snapshots);
+    for ((snapshot, name), host) in snapshots.iter().zip(names(snapshots, &hosts, zone)).zip(&hosts) {
         let Some(number) = slot(&snapshot.id) else { continue };
         let time = snapshot.manifest.started;
-        let folder = tree.folder(all, "Snapshots", &host, newest);
+        let folder = tree.folder(all, "Snapshots", host, newest);
         tree.link(folder, &name, Inode { slot: number, position: ROOT_POSITION }.number());
         tree.snapshots.insert(number, (Arc::new(snapshot.clone()), folder));
         let place = |up: &[u8]| [up, b"Snapshots/", &host[..], b"/", &name[..]].concat();
@@ -229,26 +230,31 @@ fn attribute_names(snapshots: &[Snapshot]) -> Option<AttributeNames> {
     })
 }
 
-/// The folder of a snapshot's host: `HOST`, or `HOST (SET)` for other sets than the default.
-fn host_folder(snapshot: &Snapshot) -> Vec<u8> {
-    let manifest = &snapshot.manifest;
-    if manifest.set.is_empty() { safe_name(&manifest.host) } else { safe_name(&format!("{} ({})", manifest.host, manifest.set)) }
+/// The folder of each snapshot's host: `HOST`, or `HOST (SET)` for other sets than the default.
+fn host_folders(snapshots: &[Snapshot]) -> Vec<Vec<u8>> {
+    let mut known: HashMap<(&str, &str), Vec<u8>> = HashMap::new();
+    let mut folders = Vec::with_capacity(snapshots.len());
+    for snapshot in snapshots {
+        let (host, set) = (&*snapshot.manifest.host, &*snapshot.manifest.set);
+        let folder = || if set.is_empty() { safe_name(host) } else { safe_name(&format!("{host} ({set})")) };
+        folders.push(known.entry((host, set)).or_insert_with(folder).clone());
+    }
+    folders
 }
 
 /// The name of each snapshot in its host's folder: local time without colons; the offset where a clock change makes the time ambiguous, `_2` where two would
 /// collide, `_incomplete` while unsealed.
-pub fn names(snapshots: &[Snapshot], zone: &Zone) -> Vec<Vec<u8>> {
+fn names(snapshots: &[Snapshot], hosts: &[Vec<u8>], zone: &Zone) -> Vec<Vec<u8>> {
     let mut taken = HashSet::new();
-    let named = snapshots.iter().map(|snapshot| {
+    let named = snapshots.iter().zip(hosts).map(|(snapshot, host)| {
         let time = snapshot.manifest.started;
         let mut base = zone.local(time).map_or_else(|| time.to_string().replace(':', "-"), |local| time_name(&local));
         if !snapshot.sealed {
             base.push_str("_incomplete");
         }
-        let host = host_folder(snapshot);
         let mut name = base.clone();
         let mut number = 1;
-        while !taken.insert((host.clone(), name.clone())) {
+        while !taken.insert((host, name.clone())) {
             number += 1;
             name = format!("{base}_{number}");
         }
@@ -338,7 +344,7 @@ mod tests {
     fn a_clock_set_back_gives_two_names() {
         let Some(berlin) = Zone::named("Europe/Berlin") else { return };
         let all = [snapshot(1, 1_792_888_200, "pc", "", true), snapshot(2, 1_792_891_800, "pc", "", true)];
-        let names: Vec<_> = names(&all, &berlin).into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
+        let names: Vec<_> = names(&all, &host_folders(&all), &berlin).into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
         assert_eq!(names, ["2026-10-25_02-30-00+0200", "2026-10-25_02-30-00+0100"]);
     }
 
