@@ -3,5 +3,5 @@
 pub mod disk;
 pub mod memory;
 
-pub use disk::{CacheError, DiskCache, DiskCacheStatus};
+pub use disk::{CacheError, CacheUsage, DiskCache, DiskCacheStatus};
 pub use memory::{MemoryCache, Weight};

@@ -6,7 +6,8 @@
 //!
 //! Several processes may use one folder. Each writes files of its own under a lock, reads what the others have finished, and counts all that lies
 //! in the folder before it begins a new file; so all together exceed the quota by at most one segment for each process that begins one at the same
-//! moment. A file that is removed under a reader is a miss.
+//! moment. A file that is removed under a reader is a miss. Who misses something looks whether the folder has changed: what another process has kept
+//! meanwhile is then found (`look`).
 
 use std::fs;
 use std::io;
@@ -24,15 +25,19 @@ use crate::storage::ObjectName;
 
 mod grow;
 mod index;
+mod look;
 mod name;
 mod room;
 mod segment;
 mod shelf;
 
 use grow::{PAUSE_WITHOUT_ROOM, Writer};
+use look::Look;
+pub use look::CacheUsage;
 use name::Name;
 use segment::{EMPTY_LENGTH, Entry, Extent};
 use shelf::Shelf;
+pub use shelf::PIN_COUNT_MAX;
 
 /// Segments that a full cache has, about: what leaves at once is this part of it.
 const SEGMENT_COUNT: u64 = 64;
@@ -83,6 +88,8 @@ pub struct DiskCache {
     writer: Mutex<Writer>,
     /// Never held while something is written.
     shelf: Mutex<Shelf>,
+    /// How the folder was when it was looked at; taken after the writer.
+    look: Mutex<Look>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -97,23 +104,45 @@ impl DiskCache {
         Self::open_with(folder, quota, room::free_space)
     }
 
+    /// Opens the cache in a folder for reading what others keep there, now or later: nothing is written, made or evicted.
+    ///
+    /// # Errors
+    /// [`CacheError`] if the folder is there and cannot be listed.
+    pub fn open_to_read(folder: &Path) -> Result<Self, CacheError> {
+        let cache = Self::new(folder, 0, room::free_space);
+        match cache.look() {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(CacheError::Folder { folder: folder.into(), source }),
+            _ => Ok(cache),
+        }
+    }
+
     fn open_with(folder: &Path, quota: u64, free_space: fn(&Path) -> Option<(u64, u64)>) -> Result<Self, CacheError> {
         let refused = |source| CacheError::Folder { folder: folder.into(), source };
         own_folder(folder).map_err(refused)?;
-        let cache = Self {
+        let cache = Self::new(folder, quota, free_space);
+        cache.look().map_err(refused)?;
+        // Where the quota is smaller than last time. What was used is not known yet, so nothing is rescued.
+        cache.make_room(0);
+        Ok(cache)
+    }
+
+    fn new(folder: &Path, quota: u64, free_space: fn(&Path) -> Option<(u64, u64)>) -> Self {
+        Self {
             folder: folder.into(),
             quota,
             segment_size: (quota / SEGMENT_COUNT).clamp(SEGMENT_SIZE_MIN, SEGMENT_SIZE_MAX),
             free_space,
             writer: Mutex::default(),
             shelf: Mutex::new(Shelf::new(folder.into())),
+            look: Mutex::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
-        };
-        cache.survey().map_err(refused)?;
-        // Where the quota is smaller than last time. What was used is not known yet, so nothing is rescued.
-        cache.make_room(0);
-        Ok(cache)
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Bytes of a pack, if one extent that was put holds them all. Verified: they are what was put.
@@ -124,10 +153,20 @@ impl DiskCache {
         found
     }
 
+    /// The same from what this pin holds.
+    pub fn get_pinned(&self, pin: u64, pack: &PackId, range: Range<u64>) -> Option<Bytes> {
+        self.find_known(Some(pin), pack, &range)
+    }
+
     fn find(&self, pack: &PackId, range: &Range<u64>) -> Option<Bytes> {
+        let found = self.find_known(None, pack, range);
+        if found.is_none() && self.look_again() { self.find_known(None, pack, range) } else { found }
+    }
+
+    fn find_known(&self, pin: Option<u64>, pack: &PackId, range: &Range<u64>) -> Option<Bytes> {
         let start = u32::try_from(range.start).ok().filter(|_| range.start < range.end)?;
         loop {
-            let place = lock(&self.shelf).locate(pack, start, range.end)?;
+            let place = lock(&self.shelf).locate(pin, pack, start, range.end)?;
             let from = usize::try_from(range.start - u64::from(place.held.start)).ok()?;
             let to = usize::try_from(range.end - u64::from(place.held.start)).ok()?;
             if let Some(bytes) = place.file.as_ref().and_then(|file| segment::read(file, &place.row, from, to)) {
@@ -146,6 +185,14 @@ impl DiskCache {
     /// Keeps bytes until [`Self::release`], whatever the pressure and across restarts. Whether they are kept.
     pub fn put_pinned(&self, pin: u64, pack: &PackId, start: u64, bytes: &Bytes) -> bool {
         self.keep(Some(pin), pack, start, bytes)
+    }
+
+    /// Ends the files that grow, so that other processes can read them. Whether all that was pinned so far is in its files.
+    pub fn flush(&self) -> bool {
+        let mut writer = lock(&self.writer);
+        self.close(&mut writer.loose);
+        self.close(&mut writer.pinned);
+        !writer.pinned.has_lost
     }
 
     /// Removes all bytes of a pin, also those that other processes put; those of other pins stay.
@@ -195,28 +242,6 @@ impl DiskCache {
         let shelf = lock(&self.shelf);
         let (used, pinned) = shelf.lengths();
         DiskCacheStatus { used, quota: self.quota, segments: shelf.segment_count(), hits, misses, pinned }
-    }
-
-    /// Removes everything that a cache has put into a folder, pinned or not. Processes that use it go on without.
-    ///
-    /// # Errors
-    /// [`CacheError`] if the folder cannot be listed or a file not removed. A folder that is not there is empty.
-    pub fn clear(folder: &Path) -> Result<(), CacheError> {
-        let refused = |source| CacheError::Folder { folder: folder.into(), source };
-        let items = match fs::read_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            items => items.map_err(refused)?,
-        };
-        for item in items {
-            let item = item.map_err(refused)?;
-            if item.file_name().to_str().and_then(Name::parse).is_some() {
-                match fs::remove_file(item.path()) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(())
     }
 
     fn keep(&self, pin: Option<u64>, pack: &PackId, start: u64, bytes: &Bytes) -> bool {

@@ -28,6 +28,8 @@ pub(super) struct Slot {
     pub(super) active: Option<(u32, Active, u64)>,
     /// Puts that go by before the next attempt.
     pub(super) pause: u32,
+    /// Whether a file with what had been put could not be finished.
+    pub(super) has_lost: bool,
 }
 
 impl Writer {
@@ -124,6 +126,7 @@ impl DiskCache {
         let mut shelf = lock(&self.shelf);
         shelf.end(number, length);
         if result.is_err() {
+            slot.has_lost = true;
             shelf.remove_segment(number);
             let _ = fs::remove_file(name.path(&self.folder, Stage::Open));
         }

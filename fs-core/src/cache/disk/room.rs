@@ -28,9 +28,9 @@ impl DiskCache {
             found.insert(name, (stage, meta.len()));
         }
         let known = lock(&self.shelf).names();
-        for (name, number, is_ours) in known {
-            let stage = found.get(&name).map(|(stage, _)| *stage);
-            if is_ours || stage == Some(Stage::Finished) {
+        for (name, number, length) in known {
+            // A longer one was gone on with by another process, and holds more.
+            if length.is_none() || length.map(|length| (Stage::Finished, length)) == found.get(&name).copied() {
                 found.remove(&name);
             } else {
                 lock(&self.shelf).remove_segment(number);

@@ -16,7 +16,7 @@ use crate::id::PackId;
 /// Files of segments that are kept open; far below what a process may have.
 const HANDLE_COUNT_MAX: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 /// Pins at one time: each is asked in turn.
-pub(super) const PIN_COUNT_MAX: usize = 64;
+pub const PIN_COUNT_MAX: usize = 64;
 
 /// A segment as this process knows it.
 #[derive(Debug)]
@@ -71,10 +71,14 @@ impl Shelf {
         }
     }
 
-    /// Where a range lies; it then counts as used.
-    pub(super) fn locate(&mut self, pack: &PackId, start: u32, end: u64) -> Option<Place> {
-        let pinned = self.pins.iter_mut().find_map(|(pin, index)| Some((Some(*pin), *index.find(pack, start, end)?)));
+    /// Where a range lies, in one pin or anywhere; it then counts as used.
+    pub(super) fn locate(&mut self, only: Option<u64>, pack: &PackId, start: u32, end: u64) -> Option<Place> {
+        let mut pins = self.pins.iter_mut().filter(|(pin, _)| only.is_none_or(|only| only == **pin));
+        let pinned = pins.find_map(|(pin, index)| Some((Some(*pin), *index.find(pack, start, end)?)));
         let (pin, held) = pinned.or_else(|| {
+            if only.is_some() {
+                return None;
+            }
             let held = self.loose.find(pack, start, end)?;
             held.is_used = true;
             Some((None, *held))
@@ -205,9 +209,10 @@ impl Shelf {
         found
     }
 
-    /// All segments, and whether this process is writing them.
-    pub(super) fn names(&self) -> Vec<(Name, u32, bool)> {
-        self.segments.iter().map(|(number, segment)| (segment.name, *number, segment.file.is_some())).collect()
+    /// All segments with their lengths, `None` for those that this process is writing.
+    pub(super) fn names(&self) -> Vec<(Name, u32, Option<u64>)> {
+        let length = |segment: &Segment| segment.file.is_none().then_some(segment.length);
+        self.segments.iter().map(|(number, segment)| (segment.name, *number, length(segment))).collect()
     }
 
     /// Bytes that the folder may come to without another segment.

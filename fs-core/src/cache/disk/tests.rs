@@ -375,6 +375,47 @@ fn pinned_bytes_stay_until_released() {
 }
 
 #[test]
+fn what_another_process_pins_is_found_by_those_that_run() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("cache");
+    // One keeps nothing of its own, and there is no folder yet.
+    let reader = DiskCache::open_to_read(&folder).unwrap();
+    assert!(!is_held(&reader, 1, 0..1000) && !folder.exists());
+    let (early, pinner) = (DiskCache::open(&folder, 8 << 20).unwrap(), DiskCache::open(&folder, 8 << 20).unwrap());
+    for round in 0..3 {
+        let range = round * 10_000..(round + 1) * 10_000;
+        assert!(!is_held(&reader, 1, range.clone()) && !is_held(&early, 1, range.clone()));
+        assert!(pinner.put_pinned(7, &pack(1), range.start, &content(&pack(1), 0, range.clone())));
+        assert!(pinner.flush());
+        assert!(is_held(&reader, 1, range.clone()) && is_held(&early, 1, range.clone()), "round {round}");
+        assert!(reader.get_pinned(7, &pack(1), range.clone()).is_some() && reader.get_pinned(8, &pack(1), range).is_none());
+    }
+    put(&reader, 2, 0..1000);
+    assert!(!is_held(&reader, 2, 0..1000), "who only reads keeps nothing");
+    pinner.release(7);
+    put(&early, 3, 0..1000);
+    assert!(early.flush() && is_held(&reader, 3, 0..1000) && !is_held(&reader, 1, 0..1000), "what was released is gone for all");
+}
+
+#[test]
+fn clearing_leaves_what_is_pinned_unless_told_otherwise() {
+    let place = tempfile::tempdir().unwrap();
+    let cache = DiskCache::open(place.path(), 8 << 20).unwrap();
+    put(&cache, 1, 0..50_000);
+    assert!(cache.put_pinned(7, &pack(2), 0, &content(&pack(2), 0, 0..20_000)));
+    assert!(cache.flush());
+    let usage = DiskCache::usage(place.path()).unwrap();
+    assert_eq!((usage.used, usage.files), (bytes_in(place.path()), 2));
+    assert_eq!(usage.pins.into_iter().collect::<Vec<_>>(), [(7, usage.pinned)]);
+    assert!((20_000..21_000).contains(&usage.pinned), "{}", usage.pinned);
+    let removed = DiskCache::clear(place.path(), false).unwrap();
+    assert_eq!((removed.used, removed.pinned, removed.files), (usage.used - usage.pinned, 0, 1));
+    assert!(is_held(&cache, 2, 0..20_000));
+    assert_eq!(DiskCache::clear(place.path(), true).unwrap().used, usage.pinned);
+    assert_eq!(DiskCache::usage(place.path()).unwrap(), CacheUsage::default());
+}
+
+#[test]
 fn a_folder_that_goes_away_does_no_harm_and_may_come_back() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("cache");
@@ -394,13 +435,13 @@ fn a_folder_that_goes_away_does_no_harm_and_may_come_back() {
     }
     let last = u64::from(PAUSE_AFTER_FAILURE) * 10;
     assert!(is_held(&cache, 3, last..last + 10), "it has recovered");
-    DiskCache::clear(&folder).unwrap();
+    DiskCache::clear(&folder, true).unwrap();
     assert!(files(&folder).is_empty());
     put(&cache, 4, 0..1000);
     assert!(is_held(&cache, 4, 0..1000), "written into a file without a name");
     drop(cache);
     assert!(files(&folder).is_empty());
-    DiskCache::clear(&folder.join("never/was")).unwrap();
+    assert_eq!(DiskCache::clear(&folder.join("never/was"), true).unwrap(), CacheUsage::default());
     assert!(DiskCache::open(&folder, 0).unwrap().get(&pack(1), 0..1).is_none());
 }
 
