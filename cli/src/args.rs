@@ -159,6 +159,13 @@ pub(crate) enum Command {
     Unmount(Unmount),
     /// List the drives
     Mounts,
+    /// Keep a folder or file of a snapshot on this machine, to read it without the store
+    Pin(Pin),
+    /// Let go of what was pinned
+    Unpin(Unpin),
+    /// What was fetched and lies on this machine
+    #[command(subcommand)]
+    Cache(Cache),
     /// Try it: save a folder into a new repository and show it as a drive
     Try(Try),
     /// Who may open the repository
@@ -209,7 +216,7 @@ pub(crate) struct Backup {
     pub(crate) reread: bool,
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct Select {
     /// Only snapshots of this host
     #[arg(long)]
@@ -346,6 +353,45 @@ pub(crate) struct Unmount {
     /// Also while somebody uses it
     #[arg(long)]
     pub(crate) lazy: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pin {
+    /// A path inside of a drive, or `latest` or the beginning of a snapshot's id, then `:` and the path in it
+    #[arg(value_name = "PATH|SNAPSHOT:PATH", required_unless_present = "list")]
+    pub(crate) what: Option<OsString>,
+    /// List what is pinned
+    #[arg(long, conflicts_with = "what")]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) select: Select,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Unpin {
+    /// What was pinned: as it was named then, or as `pin --list` names it
+    #[arg(value_name = "PATH|SNAPSHOT:PATH", required_unless_present = "all")]
+    pub(crate) what: Option<OsString>,
+    /// Everything of this repository
+    #[arg(long, conflicts_with = "what")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) select: Select,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// Say how much lies on this machine: of all repositories, or of the one that is named. Asks for no key
+    Status,
+    /// Remove what was fetched from the repository that is named; it is fetched again when it is read. Asks for no key
+    Clear {
+        /// Of all repositories
+        #[arg(long)]
+        all: bool,
+        /// Also what is pinned
+        #[arg(long)]
+        pinned: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]

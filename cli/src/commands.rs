@@ -1,6 +1,7 @@
 //! One file per verb: gather options, call, print.
 
 mod backup;
+mod cache;
 mod cat;
 mod check;
 mod demonstration;
@@ -8,9 +9,11 @@ mod init;
 mod key;
 mod ls;
 mod mount;
+mod pin;
 mod restore;
 mod shell;
 mod snapshots;
+mod within;
 
 use crate::args::{Args, Command};
 use crate::error::{Exit, Failure};
@@ -30,6 +33,9 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),
         Command::Mounts => Ok(mount::list(output)),
+        Command::Pin(options) => pin::pin(global, options, output),
+        Command::Unpin(options) => pin::unpin(global, options, output),
+        Command::Cache(command) => cache::run(global, command, output),
         Command::Try(options) => demonstration::run(global, options, output),
         Command::Key(command) => key::run(global, command, output),
         Command::Completions { shell } => shell::completions(*shell, output),

@@ -7,9 +7,12 @@ use backup_writer::backup::BackupError;
 use backup_writer::create::CreateError;
 use backup_writer::packer::PackError;
 use backup_writer::restore::RestoreError;
-use fs_core::repository::{ReadError, RepositoryError};
+use fs_core::cache::CacheError;
+use fs_core::repository::{PinError, ReadError, RepositoryError};
 use fs_core::snapshot::select::SelectError;
 use fs_core::storage::StoreError;
+
+use crate::output::size;
 
 /// How the program ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,6 +137,39 @@ impl From<ReadError> for Failure {
             ReadError::Store(error) => error.into(),
             error => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
         }
+    }
+}
+
+impl From<PinError> for Failure {
+    fn from(error: PinError) -> Self {
+        let failure = Self::from_error(Exit::Failed, &error);
+        match error {
+            PinError::Read(error) => error.into(),
+            PinError::Cancelled => {
+                Self { exit: Exit::Interrupted, ..failure }.hint("run it again: it goes on from there; 'yesterdrive unpin' lets go of it")
+            }
+            PinError::TooLarge { bytes, pinned, quota, enough } => {
+                let others = if pinned > 0 { format!(", beside {} that are pinned already", size(pinned)) } else { String::new() };
+                let message = format!("{} may be too much for a cache of {}{others}", size(bytes), size(quota));
+                let enough = enough.div_ceil(1 << 20);
+                let enough = if enough < 10 << 10 { format!("{enough}M") } else { format!("{}G", enough.div_ceil(1 << 10)) };
+                Self::new(Exit::Failed, message).hint(format!("--cache-size {enough} will do, here and for the drives of this repository"))
+            }
+            PinError::NoRoom { folder, quota } => {
+                let (folder, quota) = (folder.display(), size(quota));
+                let message = format!("the cache in {folder} takes no more: it may have {quota}, and leaves a twentieth of the disk free");
+                Self::new(Exit::Failed, message).hint("free some space or give a larger --cache-size, and run it again: it goes on from there")
+            }
+            PinError::TooMany { .. } => failure.hint("'yesterdrive pin --list' lists them, 'yesterdrive unpin' lets go of one"),
+            PinError::NoCache => failure.hint("name a folder for it: --cache-dir FOLDER"),
+            PinError::NotThere { .. } | PinError::Name(_) | PinError::Cache(_) => failure,
+        }
+    }
+}
+
+impl From<CacheError> for Failure {
+    fn from(error: CacheError) -> Self {
+        Self::from_error(Exit::Failed, &error)
     }
 }
 

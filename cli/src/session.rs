@@ -50,27 +50,49 @@ pub(crate) fn store(global: &Global) -> Result<Arc<dyn WriteStore>, Failure> {
 }
 
 /// Disk space for what was fetched over a network, unless somebody says otherwise.
-const CACHE_DEFAULT: u64 = 10 << 30;
+pub(crate) const CACHE_DEFAULT: u64 = 10 << 30;
 
 /// Memory for reading beside writing: the trees of the snapshot before.
 const MEMORY_FOR_WRITING: usize = 64 << 20;
 
 /// The open repository with its store, for those who want to know what the store holds.
 pub(crate) fn open(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
-    open_with(global, 0, MEMORY_FOR_WRITING)
+    open_with(global, Cached::Nothing, MEMORY_FOR_WRITING)
 }
 
 /// The same for those who want to read what is saved, with the cache on the local disk.
 pub(crate) fn open_cached(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let default = if address(global)?.is_local() { 0 } else { CACHE_DEFAULT };
-    open_with(global, global.cache_size.unwrap_or(default), MEMORY_DEFAULT)
+    open_with(global, Cached::UpTo(global.cache_size.unwrap_or(default)), MEMORY_DEFAULT)
 }
 
-fn open_with(global: &Global, cache_size: u64, memory: usize) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
+/// The same for those who keep something on this machine, wherever the repository lies.
+pub(crate) fn open_to_keep(global: &Global) -> Result<Arc<Repository>, Failure> {
+    let size = global.cache_size.unwrap_or(CACHE_DEFAULT);
+    if size == 0 {
+        return Err(Failure::new(Exit::Usage, "nothing can be kept on this machine with --cache-size 0"));
+    }
+    Ok(open_with(global, Cached::UpTo(size), MEMORY_DEFAULT)?.0)
+}
+
+/// What may be read from this machine instead of the store.
+enum Cached {
+    /// Who checks or writes wants to know what the store says.
+    Nothing,
+    /// What was fetched before, so many bytes of it, and what is pinned.
+    UpTo(u64),
+}
+
+fn open_with(global: &Global, cached: Cached, memory: usize) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let store = store(global)?;
     let credential = secret::credential(global)?;
     let memory_max = global.memory.map_or(memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let options = OpenOptions { memory_max, cache_size, state: global.cache_dir.clone(), list_ahead: true, ..OpenOptions::default() };
+    let (cache_size, reads_pinned) = match cached {
+        Cached::Nothing => (0, false),
+        Cached::UpTo(size) => (size, true),
+    };
+    let state = global.cache_dir.clone();
+    let options = OpenOptions { memory_max, cache_size, reads_pinned, state, list_ahead: true, ..OpenOptions::default() };
     let repository = Repository::open(Arc::clone(&store).as_read(), &credential, &options)?;
     Ok((Arc::new(repository), store))
 }

@@ -32,9 +32,12 @@ use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 mod catalogue;
 mod fetch;
 mod flights;
+mod keep;
 mod listing;
 mod open;
 mod opened;
+mod pin;
+mod pins;
 mod plan;
 mod roll_up;
 mod sealed;
@@ -45,6 +48,8 @@ use fetch::Fetcher;
 pub use fetch::{FetchStatus, PART_MAX};
 pub use flights::{Urgency, Waiter};
 pub use opened::{Held, Opened, Pause, Want};
+pub use pin::{PinError, PinReport};
+pub use pins::{Pinned, forget_pins};
 use sealed::{Extents, Neighbourhoods};
 
 use open::Opening;
@@ -154,6 +159,8 @@ pub struct OpenOptions {
     pub memory_max: usize,
     /// Bytes on the local disk for sealed records that were read before, in the state folder; 0 where reading again costs nothing.
     pub cache_size: u64,
+    /// Whether what is pinned on this machine is read also where `cache_size` is 0.
+    pub reads_pinned: bool,
     /// The folder of this machine in which every repository has a folder of its own, named by its id. What was checked once is kept there; `None` to keep
     /// nothing.
     pub state: Option<PathBuf>,
@@ -169,7 +176,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let (clock, random) = (SystemClock::shared(), SystemRandom::shared());
-        Self { memory_max: MEMORY_DEFAULT, cache_size: 0, state: None, list_ahead: false, clock, random }
+        Self { memory_max: MEMORY_DEFAULT, cache_size: 0, reads_pinned: false, state: None, list_ahead: false, clock, random }
     }
 }
 
@@ -540,9 +547,14 @@ pub const CACHE_FOLDER: &str = "records";
 
 /// The cache on the local disk. Without it everything works, and is fetched again.
 fn open_disk(repository: &RepositoryId, options: &OpenOptions) -> Option<DiskCache> {
-    let folder = options.state.as_ref().filter(|_| options.cache_size > 0)?.join(repository.to_string());
-    let opened = private_folder(&folder).map_err(|error| error.to_string());
-    let opened = opened.and_then(|()| DiskCache::open(&folder.join(CACHE_FOLDER), options.cache_size).map_err(|error| error.to_string()));
+    let folder = options.state.as_ref()?.join(repository.to_string());
+    let opened = match options.cache_size {
+        0 if options.reads_pinned => DiskCache::open_to_read(&folder.join(CACHE_FOLDER)).map_err(|error| error.to_string()),
+        0 => return None,
+        size => private_folder(&folder)
+            .map_err(|error| error.to_string())
+            .and_then(|()| DiskCache::open(&folder.join(CACHE_FOLDER), size).map_err(|error| error.to_string())),
+    };
     opened.inspect_err(|error| tracing::warn!(%error, "nothing is cached on the disk")).ok()
 }
 

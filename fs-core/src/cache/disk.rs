@@ -153,9 +153,9 @@ impl DiskCache {
         found
     }
 
-    /// The same from what this pin holds.
-    pub fn get_pinned(&self, pin: u64, pack: &PackId, range: Range<u64>) -> Option<Bytes> {
-        self.find_known(Some(pin), pack, &range)
+    /// The same from what this process knows of already, in one pin or anywhere. Does not count.
+    pub fn peek(&self, pin: Option<u64>, pack: &PackId, range: Range<u64>) -> Option<Bytes> {
+        self.find_known(pin, pack, &range)
     }
 
     fn find(&self, pack: &PackId, range: &Range<u64>) -> Option<Bytes> {
@@ -187,12 +187,13 @@ impl DiskCache {
         self.keep(Some(pin), pack, start, bytes)
     }
 
-    /// Ends the files that grow, so that other processes can read them. Whether all that was pinned so far is in its files.
+    /// Ends the files that grow, so that other processes can read them. Whether all that was pinned since the last time is in its files. What did not
+    /// fit may be tried again at once.
     pub fn flush(&self) -> bool {
         let mut writer = lock(&self.writer);
         self.close(&mut writer.loose);
         self.close(&mut writer.pinned);
-        !writer.pinned.has_lost
+        !std::mem::take(&mut writer.pinned).has_lost
     }
 
     /// Removes all bytes of a pin, also those that other processes put; those of other pins stay.

@@ -137,6 +137,14 @@ impl<'a> Opening<'a> {
 }
 
 impl Repository {
+    /// The id of the repository in a store, by what its configuration says in clear: nothing shows yet that it is right.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    pub fn identify(store: &dyn ReadStore) -> Result<RepositoryId, RepositoryError> {
+        Opening::read(store, &OpenOptions::default())?.first_valid(|_, object| Ok(Header::decode(object)?.0.repository))
+    }
+
     /// Looks for certificates of new devices.
     pub(super) fn load_certificates(&self) -> Result<(), RepositoryError> {
         let prefix = ObjectKind::Device.prefix();

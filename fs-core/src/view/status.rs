@@ -34,6 +34,7 @@ fn text(tree: &Virtual, repository: &Repository) -> String {
         let _ = writeln!(json, "  \"{key}\": {value},");
     };
     line("repository", quoted(&about.location));
+    line("repository_id", quoted(&repository.id().to_string()));
     line("snapshots", about.sealed.to_string());
     line("incomplete", about.incomplete.to_string());
     line("changed", quoted(&about.changed.to_string()));

@@ -388,7 +388,7 @@ fn what_another_process_pins_is_found_by_those_that_run() {
         assert!(pinner.put_pinned(7, &pack(1), range.start, &content(&pack(1), 0, range.clone())));
         assert!(pinner.flush());
         assert!(is_held(&reader, 1, range.clone()) && is_held(&early, 1, range.clone()), "round {round}");
-        assert!(reader.get_pinned(7, &pack(1), range.clone()).is_some() && reader.get_pinned(8, &pack(1), range).is_none());
+        assert!(reader.peek(Some(7), &pack(1), range.clone()).is_some() && reader.peek(Some(8), &pack(1), range).is_none());
     }
     put(&reader, 2, 0..1000);
     assert!(!is_held(&reader, 2, 0..1000), "who only reads keeps nothing");
