@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::opened::{Opened, Want};
 use super::pin::{PinError, Shared};
-use super::plan::{Part, PlanLimits, plan};
+use super::plan::{Part, plan};
 use super::worker::{end_of, is_final, place_of, slice};
 use super::{OTHER_KIND, ReadError, Repository, lock};
 use crate::cache::DiskCache;
@@ -37,7 +37,7 @@ pub(super) struct Keeper<'a> {
 }
 
 /// What is done with a record that was kept.
-type Each<'a> = &'a mut dyn FnMut(&Want, Vec<u8>) -> Result<(), TreeError>;
+type Each<'a> = &'a mut dyn FnMut(&Want, Bytes) -> Result<(), TreeError>;
 
 impl Keeper<'_> {
     /// Sees to it that all these records are kept, and gives the plaintext of each to `each`. What is damaged is a finding and is not given.
@@ -65,7 +65,7 @@ impl Keeper<'_> {
             self.give(&want, plain, each);
         }
         stretch.end()?;
-        let limits = PlanLimits { gap: lock(&self.repository.fetcher.shared.line).gap(), part_max: self.part_max() };
+        let limits = lock(&self.repository.fetcher.shared.line).limits(self.part_max());
         plan(missing, limits).into_iter().try_for_each(|part| self.fetch(&part, each))
     }
 
@@ -123,18 +123,18 @@ impl Keeper<'_> {
         stretch.end()
     }
 
-    fn open(&self, want: &Want, sealed: &[u8]) -> Option<Vec<u8>> {
-        self.repository.open_record(want.kind, &want.reference, sealed).ok()
+    fn open(&self, want: &Want, sealed: &Bytes) -> Option<Bytes> {
+        self.repository.open_record(want.kind, &want.reference, sealed.clone()).ok()
     }
 
     /// A record that does not open where its reference says: again from there, and from wherever the index knows it. It is kept under the place that the
     /// reference names, because that is where a reader looks for it.
-    fn elsewhere(&self, want: &Want) -> Result<(Vec<u8>, Bytes), ReadError> {
+    fn elsewhere(&self, want: &Want) -> Result<(Bytes, Bytes), ReadError> {
         let repository = self.repository;
-        let read = |from: &Reference| -> Result<(Vec<u8>, Bytes), ReadError> {
+        let read = |from: &Reference| -> Result<(Bytes, Bytes), ReadError> {
             let sealed = repository.stored(want.kind, from)?;
             self.shared.fetched.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-            Ok((repository.open_record(want.kind, &want.reference, &sealed)?, sealed))
+            Ok((repository.open_record(want.kind, &want.reference, sealed.clone())?, sealed))
         };
         let first = match read(&want.reference) {
             Err(error) if error.is_damage() => error,
@@ -144,7 +144,7 @@ impl Keeper<'_> {
         found.ok_or(first)
     }
 
-    fn give(&self, want: &Want, plain: Vec<u8>, each: Each<'_>) {
+    fn give(&self, want: &Want, plain: Bytes, each: Each<'_>) {
         if let Err(source) = each(want, plain) {
             self.found(want, &ReadError::Malformed { id: want.reference.id, source });
         }
