@@ -12,6 +12,7 @@ mod mount;
 mod mount_load;
 mod tidy;
 mod stores;
+mod mount_pin;
 mod mount_program;
 mod mount_tools;
 mod reading;
