@@ -158,7 +158,8 @@ impl From<PinError> for Failure {
             PinError::NoRoom { folder, quota } => {
                 let (folder, quota) = (folder.display(), size(quota));
                 let message = format!("the cache in {folder} takes no more: it may have {quota}, and leaves a twentieth of the disk free");
-                Self::new(Exit::Failed, message).hint("free some space or give a larger --cache-size, and run it again: it goes on from there")
+                Self::new(Exit::Failed, message)
+                    .hint("free some space or give a larger --cache-size, and run it again: it goes on from there")
             }
             PinError::TooMany { .. } => failure.hint("'yesterdrive pin --list' lists them, 'yesterdrive unpin' lets go of one"),
             PinError::NoCache => failure.hint("name a folder for it: --cache-dir FOLDER"),

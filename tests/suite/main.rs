@@ -15,6 +15,7 @@ mod stores;
 mod mount_pin;
 mod mount_program;
 mod mount_tools;
+mod pin;
 mod reading;
 mod view;
 mod writer;

@@ -93,10 +93,17 @@ fn a_drive_of_a_folder_reads_what_is_pinned_without_a_cache_of_its_own() {
         std::fs::rename(driven.path(gone), driven.path("repository").join(gone)).unwrap();
     }
     assert_eq!(std::fs::read(drive.shown.join("other/file")).unwrap(), noise(4, 900_000));
-    // Check asks the repository itself, whatever is kept here.
-    let pack = std::fs::read_dir(driven.path("repository/meta")).unwrap().next().unwrap().unwrap().path();
-    std::fs::rename(&pack, driven.path("away")).unwrap();
-    assert!(!driven.command(&["--key-file", "key", "check"]).output().unwrap().status.success());
+    // Who checks wants to know how the repository is, whatever is kept here.
+    json(&driven, &["pin", "latest:/"]);
+    driven.run(&["--key-file", "key", "check"]).unwrap();
+    let folder = std::fs::read_dir(driven.path("repository/meta")).unwrap().next().unwrap().unwrap().path();
+    let pack = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let middle = bytes.len() / 4;
+    bytes[middle] ^= 1;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, bytes).unwrap();
+    assert!(refusal(&driven, &["check"]).contains("damaged"));
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub(crate) fn pin(global: &Global, options: &Pin, output: &Output) -> Result<Exi
     let fetched = report.fetched_bytes;
     output.show(
         || {
-            let (id, files, bytes, stored) = (snapshot.id.short(), report.file_count, size(report.pin.byte_count), size(report.stored_bytes));
+            let (id, files, bytes, stored) =
+                (snapshot.id.short(), report.file_count, size(report.pin.byte_count), size(report.stored_bytes));
             format!("pinned {id}:{path}: {files} files ({bytes}), {stored} on this machine, {} of it fetched now", size(fetched))
         },
         || {

@@ -34,7 +34,8 @@ pub(crate) fn find(path: &Path) -> Result<Place, Failure> {
     let (repository, location) = status_of(&drive)?;
     let (shown, path) = split(&drive, &rest)?;
     let ids = drive.join("Ids");
-    let is_it = |name: &OsStr| std::fs::read_link(ids.join(name)).is_ok_and(|target| inside(&ids, &drive, &target).is_some_and(|at| at == shown));
+    let is_it =
+        |name: &OsStr| std::fs::read_link(ids.join(name)).is_ok_and(|target| inside(&ids, &drive, &target).is_some_and(|at| at == shown));
     let names = std::fs::read_dir(&ids)?.flatten().map(|item| item.file_name());
     let snapshot = names.into_iter().find(|name| is_it(name)).and_then(|name| name.into_string().ok());
     let Some(snapshot) = snapshot else {

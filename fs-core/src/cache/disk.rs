@@ -32,12 +32,12 @@ mod segment;
 mod shelf;
 
 use grow::{PAUSE_WITHOUT_ROOM, Writer};
-use look::Look;
 pub use look::CacheUsage;
+use look::Look;
 use name::Name;
 use segment::{EMPTY_LENGTH, Entry, Extent};
-use shelf::Shelf;
 pub use shelf::PIN_COUNT_MAX;
+use shelf::Shelf;
 
 /// Segments that a full cache has, about: what leaves at once is this part of it.
 const SEGMENT_COUNT: u64 = 64;
