@@ -40,7 +40,7 @@ fn text(tree: &Virtual, repository: &Repository) -> String {
     line("changed", quoted(&about.changed.to_string()));
     line("memory_used", fetch.memory_used.to_string());
     line("memory_max", fetch.memory_max.to_string());
-    let disk = repository.disk().map(|disk| disk.status());
+    let disk = repository.disk().map(|disk| disk.status()).filter(|disk| disk.quota > 0 || disk.used > 0);
     let of_disk = disk.map(|disk| {
         format!(
             "{{\"used\": {}, \"max\": {}, \"pinned\": {}, \"hits\": {}, \"misses\": {}}}",
