@@ -28,7 +28,9 @@ pub mod dav;
 pub mod driven;
 pub mod http;
 pub mod line;
+pub mod picture;
 pub mod proxy;
+pub mod remote;
 
 /// A repository with the key file that opens it.
 #[derive(Debug, Clone)]

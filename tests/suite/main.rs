@@ -8,6 +8,7 @@ mod fidelity;
 mod format;
 mod faults;
 mod faults_line;
+mod model;
 mod mount;
 mod mount_load;
 mod tidy;

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::worker::slice;
 use crate::id::PackId;
 
 /// First and largest number of bytes on either side of a tree record that are fetched with it.
@@ -29,9 +30,8 @@ impl Extents {
 
     /// The bytes of a range, if one extent holds all of it.
     pub(super) fn get(&self, pack: &PackId, range: &Range<u64>) -> Option<Bytes> {
-        let ((found, start), bytes) = self.by_place.range(..=(*pack, range.start)).next_back()?;
-        let (from, to) = (usize::try_from(range.start - start).ok()?, usize::try_from(range.end.checked_sub(*start)?).ok()?);
-        (found == pack && to <= bytes.len()).then(|| bytes.slice(from..to))
+        let ((_, start), bytes) = self.by_place.range((*pack, 0)..=(*pack, range.start)).next_back()?;
+        slice(bytes, *start, range)
     }
 
     /// The part of a range around `core` that is not here yet: what is here already is cut from both ends.
@@ -127,7 +127,11 @@ mod tests {
         for beyond in [9..12, 15..21, 30..31] {
             assert_eq!(extents.get(&PACK, &beyond), None, "{beyond:?}");
         }
-        assert_eq!(extents.get(&PackId::from_bytes([2; 16]), &(12..15)), None);
+        for other in [PackId::from_bytes([0; 16]), PackId::from_bytes([2; 16])] {
+            for elsewhere in [0..5, 12..15, 30..31] {
+                assert_eq!(extents.get(&other, &elsewhere), None, "{other}: {elsewhere:?}");
+            }
+        }
         extents.forget(&PACK, &(19..40));
         assert_eq!((extents.get(&PACK, &(12..15)), extents.used()), (None, 0));
     }

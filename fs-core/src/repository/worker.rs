@@ -207,16 +207,15 @@ fn fetch(shared: &Arc<Shared>, mut job: Job) {
 fn open_at_hand(shared: &Arc<Shared>, job: &mut Job) {
     let repository = Arc::clone(&job.repository);
     for _ in 0..job.part.wants.len() {
-        let Some(want) = job.part.wants.pop_front() else { return };
-        match repository.at_hand(&job.part, &place_of(&want)) {
-            Some(sealed) => {
-                // Should opening panic, it still is among those that will be told.
-                job.part.wants.push_back(want);
-                let opened = repository.open_or_read(&want, sealed);
-                job.part.wants.pop_back();
+        let Some(want) = job.part.wants.front().copied() else { return };
+        // Should looking or opening panic, it still is among those that will be told.
+        let opened = repository.at_hand(&job.part, &place_of(&want)).map(|sealed| repository.open_or_read(&want, sealed));
+        match opened {
+            Some(opened) => {
+                job.part.wants.pop_front();
                 shared.flights.land(&want.reference.id, opened);
             }
-            None => job.part.wants.push_back(want),
+            None => job.part.wants.rotate_left(1),
         }
     }
 }
