@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error as SftpError;
@@ -22,8 +21,10 @@ use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
 mod connection;
+mod files;
 
 use connection::Connection;
+use files::{OpenFile, OpenFiles};
 
 /// Bytes of one request: every server takes so many.
 const PIECE: u64 = 32 << 10;
@@ -42,6 +43,7 @@ pub struct SftpStore {
     path: String,
     location: String,
     connection: Mutex<Option<Arc<Connection>>>,
+    files: OpenFiles,
 }
 
 /// Why a call failed: told apart until the names of object and place are at hand.
@@ -89,7 +91,7 @@ impl SftpStore {
     /// A folder on a server. Connects when it is first used, and again after a connection was lost.
     pub fn new(user: &str, host: &str, port: u16, path: &str, options: &RemoteOptions, location: String) -> Self {
         let place = connection::Place { user: user.into(), host: host.into(), port, options: options.clone() };
-        Self { place, path: path.trim_end_matches('/').to_owned(), location, connection: Mutex::new(None) }
+        Self { place, path: path.trim_end_matches('/').to_owned(), location, connection: Mutex::new(None), files: OpenFiles::default() }
     }
 
     /// Makes the folder, with those above it, if it is not there.
@@ -173,22 +175,17 @@ impl SftpStore {
         }
     }
 
-    /// Opens an object for reading and closes it afterwards.
-    async fn with_file<T>(
-        &self,
-        name: &ObjectName,
-        work: impl for<'a> FnOnce(&'a RawSftpSession, &'a str) -> BoxFuture<'a, Result<T, Fault>>,
-    ) -> Result<T, StoreError> {
+    /// Opens an object for reading.
+    async fn open_file(&self, name: &ObjectName) -> Result<Arc<OpenFile>, StoreError> {
         let connection = self.connect().await?;
-        let sftp = &connection.sftp;
-        let opened = sftp.open(self.path_of(name.as_str()), OpenFlags::READ, FileAttributes::empty()).await;
-        let handle = match opened {
-            Ok(opened) => opened.handle,
-            Err(error) => return Err(self.missing(sftp, name, error.into()).await),
-        };
-        let result = work(sftp, &handle).await;
-        let _ = sftp.close(handle).await;
-        result.map_err(|fault| fault.at(name))
+        if let Some(file) = self.files.get(&connection, name) {
+            return Ok(file);
+        }
+        let opened = connection.sftp.open(self.path_of(name.as_str()), OpenFlags::READ, FileAttributes::empty()).await;
+        match opened {
+            Ok(opened) => Ok(Arc::new(OpenFile { connection, handle: opened.handle })),
+            Err(error) => Err(self.missing(&connection.sftp, name, error.into()).await),
+        }
     }
 
     /// "No such file" about an object is believed only where its store is there.
@@ -282,19 +279,25 @@ fn meta(name: ObjectName, attributes: &FileAttributes) -> ObjectMeta {
 #[async_trait]
 impl ReadStore for SftpStore {
     async fn get(&self, name: &ObjectName) -> Result<Bytes, StoreError> {
-        match self.with_file(name, |sftp, handle| Box::pin(read_whole(sftp, handle))).await? {
+        let file = self.open_file(name).await?;
+        match read_whole(&file.connection.sftp, &file.handle).await.map_err(|fault| fault.at(name))? {
             (_, Some(bytes)) => Ok(bytes),
             (size, None) => Err(StoreError::WrongSize { name: name.clone(), size }),
         }
     }
 
     async fn get_range(&self, name: &ObjectName, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let wanted = range.clone();
         // No object is so long that more than the limit could be read of it at once.
         let bytes = if range.start >= range.end || range.end > MAX_OFFSET || range.end - range.start > OBJECT_SIZE_MAX {
             None
         } else {
-            self.with_file(name, move |sftp, handle| Box::pin(Self::read(sftp, handle, wanted))).await?
+            let file = self.open_file(name).await?;
+            // Whoever reads a part of an object will read others.
+            self.files.keep(name, &file);
+            Self::read(&file.connection.sftp, &file.handle, range.clone()).await.map_err(|fault| {
+                self.files.forget(name);
+                fault.at(name)
+            })?
         };
         match bytes {
             Some(bytes) => Ok(bytes),
@@ -315,6 +318,7 @@ impl ReadStore for SftpStore {
     }
 
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
+        self.files.forget_all();
         let connection = self.connect().await?;
         let sftp = &connection.sftp;
         let failed = |fault: Fault| fault.at_place(if prefix.is_empty() { &self.location } else { prefix });
@@ -389,6 +393,7 @@ impl WriteStore for SftpStore {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.files.forget(name);
         let connection = self.connect().await?;
         match connection.sftp.remove(self.path_of(name.as_str())).await.map_err(Fault::from) {
             Ok(_) => Ok(()),
