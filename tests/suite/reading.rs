@@ -118,6 +118,30 @@ fn a_folder_of_small_files_is_three_requests() {
 }
 
 #[test]
+fn small_files_of_neighbouring_folders_come_together() {
+    let (place, store, bench) = saved(|folder| {
+        for n in 0..1000 {
+            let below = folder.join(format!("{:02}", n / 50));
+            std::fs::create_dir_all(&below).unwrap();
+            std::fs::write(below.join(format!("{n:04}")), noise(n, 4096)).unwrap();
+        }
+    });
+    let (counting, bench) = counted(&store, &bench);
+    let shown = view(&bench, None);
+    let top = find(&shown, place.path());
+    counting.reset();
+    for n in 0..1000u64 {
+        let folder = shown.wait(|view, held| view.lookup(held, top, format!("{:02}", n / 50).as_bytes())).unwrap().0.inode;
+        let inode = shown.wait(|view, held| view.lookup(held, folder, format!("{n:04}").as_bytes())).unwrap().0.inode;
+        assert!(read(&shown, inode, 0, 4096) == noise(n, 4096), "{n}");
+    }
+    settle(&shown);
+    let counts = counting.counts();
+    assert!(counts.requests() <= 6, "{counts:?}");
+    assert!(counts.bytes_down < 4096 * 1000 * 11 / 10, "{counts:?}");
+}
+
+#[test]
 fn one_small_file_brings_few_of_its_neighbours() {
     let (place, store, bench) = saved(|folder| {
         (0..1000).for_each(|n| std::fs::write(folder.join(format!("{n:04}")), noise(n, 4096)).unwrap());

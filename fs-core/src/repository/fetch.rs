@@ -208,6 +208,13 @@ impl Repository {
         self.fetcher.ahead_max.saturating_sub(self.fetcher.shared.ahead.load(Ordering::Relaxed))
     }
 
+    /// Opens a record of a tree if its sealed bytes are in memory; whether it is there now.
+    pub fn open_at_hand(&self, want: &Want) -> bool {
+        let sealed = lock(&self.extents).get(&want.reference.pack, &place_of(want));
+        let plain = sealed.and_then(|sealed| self.open_record(want.kind, &want.reference, sealed).ok());
+        plain.is_some_and(|plain| self.decode_and_keep(want, plain).is_ok() && self.memory.contains(&want.reference.id))
+    }
+
     /// A record for a caller who waits for it here.
     pub(super) fn load(&self, kind: RecordKind, reference: &Reference) -> Result<Opened, ReadError> {
         let (id, want) = (reference.id, Want { kind, reference: *reference });

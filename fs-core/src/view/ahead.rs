@@ -5,17 +5,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::inode::Inode;
-use super::{View, lock};
+use super::{Stop, View, lock};
 use crate::prefetch::Batch;
 use crate::record::{RecordKind, Reference};
 use crate::repository::{Held, Opened, PART_MAX, Pause, Urgency, Waiter, Want};
 use crate::tree::page::Wanted;
-use crate::tree::{Content, Entry, EntryKind};
+use crate::tree::{Content, Entry, EntryKind, ROOT_POSITION};
 
 /// Files up to this size lie beside those of their folder in the packs.
 const SMALL: u64 = 64 << 10;
 /// Small files that are asked for at once.
 const SIBLINGS_MAX: usize = 2048;
+
+/// Entries that are looked at for one batch.
+const LOOKED_AT_MAX: usize = 8192;
+
+/// Largest request for small files: a batch is at most so long.
+const SMALL_PART_MAX: u64 = 8 << 20;
+/// Pages that are brought for one batch.
+const PAGES_MAX: usize = 64;
 
 /// What takes whole small files before anybody has asked for them: the kernel's page cache.
 pub trait PageCache: Send + Sync + std::fmt::Debug {
@@ -23,12 +31,32 @@ pub trait PageCache: Send + Sync + std::fmt::Debug {
     fn push(&self, inode: u64, bytes: Bytes);
 }
 
-/// A small file beside the one that is read.
+/// A small file near the one that is read.
 struct Sibling {
     inode: u64,
     reference: Reference,
     /// Whether the bytes of its record are all bytes of the file, and the number is its own.
     is_plain: bool,
+}
+
+/// What a batch consists of.
+struct Batched {
+    siblings: Vec<Sibling>,
+    /// Memory while they come, sealed and opened taken together.
+    bytes: u64,
+    /// The position after the last entry that was looked at.
+    until: u64,
+    end: End,
+}
+
+/// Why a batch ends.
+enum End {
+    /// It is full.
+    Full,
+    /// These pages are not in memory.
+    Unknown(Vec<Want>),
+    /// There is nothing more, or nothing that can be read.
+    Over,
 }
 
 impl View {
@@ -74,16 +102,30 @@ impl View {
         if batch.from != inode.position {
             batch.bytes = batch.bytes.min(self.repository.ahead_room());
         }
-        let Some((siblings, until, has_more)) = self.siblings(inode, batch) else { return };
-        lock(&self.runs).reached(inode.slot, batch.from, until, has_more);
+        self.fetch_batch(inode, batch, PAGES_MAX);
+    }
+
+    /// Fetches a batch of small files. A page that is missing on the way is brought, and then it goes on, `pages_max` times.
+    fn fetch_batch(self: &Arc<Self>, inode: Inode, batch: Batch, pages_max: usize) {
+        let Batched { siblings, bytes, until, end } = self.batch(inode, batch);
+        lock(&self.runs).reached(inode.slot, batch.from, until, !matches!(end, End::Over));
         // What is read now comes with its neighbours.
-        let urgency = if batch.from == inode.position { Urgency::Demand } else { Urgency::Ahead };
+        let is_first = batch.from == inode.position;
         let request = |sibling: Sibling| {
             let want = Want { kind: RecordKind::Data, reference: sibling.reference };
             let is_read_now = sibling.inode == inode.number();
             (want, (sibling.is_plain && !is_read_now).then(|| self.pushing(sibling.inode)).flatten())
         };
-        self.repository.request(siblings.into_iter().map(request).collect(), urgency, batch.bytes + 2 * SMALL);
+        let urgency = if is_first { Urgency::Demand } else { Urgency::Ahead };
+        self.repository.request(siblings.into_iter().map(request).collect(), urgency, SMALL_PART_MAX);
+        if let (End::Unknown(pages), false, Some(pages_max)) = (end, is_first, pages_max.checked_sub(1)) {
+            let (view, rest) = (Arc::clone(self), Batch { from: until, bytes: batch.bytes.saturating_sub(bytes) });
+            self.repository.fetch(&pages, Held::default(), move |arrived| {
+                if arrived.is_ok() {
+                    view.fetch_batch(inode, rest, pages_max);
+                }
+            });
+        }
     }
 
     /// Gives a file to the kernel when it has arrived.
@@ -96,36 +138,60 @@ impl View {
         }))
     }
 
-    /// Small files of a folder from a position on, where the next would be, and whether there may be more. Only what is in memory.
-    fn siblings(&self, inode: Inode, batch: Batch) -> Option<(Vec<Sibling>, u64, bool)> {
+    /// Small files from a position on, in the order in which somebody walks through the snapshot and in which they lie in the packs. Only what is in memory, opened or sealed.
+    fn batch(&self, inode: Inode, batch: Batch) -> Batched {
+        let mut found = Batched { siblings: Vec::new(), bytes: 0, until: batch.from, end: End::Full };
         let (tree, held) = (self.tree(), Held::default());
-        let parent = self.node(&tree, &held, inode.number()).ok()?.parent;
-        let folder = self.node(&tree, &held, parent).ok()?;
-        let offset = batch.from.checked_sub(folder.inode.position)?;
-        let mut next = self.find(&held, &folder, Wanted::Position(offset)).ok()?;
-        let (mut siblings, mut until, mut bytes) = (Vec::new(), batch.from, 0);
-        while let Some(found) = next {
-            if siblings.len() == SIBLINGS_MAX || bytes >= batch.bytes {
-                return Some((siblings, until, true));
+        let folder = |number| self.node(&tree, &held, number).ok();
+        let Some(mut folder_now) = folder(inode.number()).and_then(|node| folder(node.parent)) else { return found };
+        for _ in 0..LOOKED_AT_MAX {
+            if found.siblings.len() == SIBLINGS_MAX || found.bytes >= batch.bytes {
+                return found;
             }
-            let position = folder.inode.position + found.position_offset;
-            if let Some(reference) = small(found.entry()) {
-                bytes += u64::from(reference.stored_len) + u64::from(reference.plain_len);
-                let entry = found.entry();
-                let is_plain = entry.link_group.is_none() && entry.sparse.is_none() && entry.size == u64::from(reference.plain_len);
-                siblings.push(Sibling { inode: Inode { slot: inode.slot, position }.number(), reference, is_plain });
-            }
-            until = position + found.entry().position_count();
-            next = match found.next_in_page() {
-                Some(found) => Some(found),
-                // A page that is not here yet ends the batch, not the run.
-                None => match self.find(&held, &folder, Wanted::Index(found.entry_index + 1)) {
-                    Ok(found) => found,
-                    Err(_) => return Some((siblings, until, true)),
+            let Some(offset) = found.until.checked_sub(folder_now.inode.position) else { return found };
+            match self.find(&held, &folder_now, Wanted::Position(offset)) {
+                Ok(Some(line)) => {
+                    let (position, entry) = (folder_now.inode.position + line.position_offset, line.entry());
+                    if position == found.until {
+                        found.add(Inode { slot: inode.slot, position }, entry);
+                    }
+                    if entry.subtree.is_some() {
+                        folder_now = self.child(&folder_now, &line);
+                    }
+                }
+                // The folder ends here: the walk goes on in the one above.
+                Ok(None) if folder_now.inode.position == ROOT_POSITION => {
+                    found.end = End::Over;
+                    return found;
+                }
+                Ok(None) => match folder(folder_now.parent) {
+                    Some(above) => folder_now = above,
+                    None => return found,
                 },
-            };
+                // Only to be opened: one request for the files of many folders is better than many.
+                Err(Stop::Missing(pages)) if pages.iter().all(|page| self.repository.open_at_hand(page)) => {}
+                Err(Stop::Missing(pages)) => {
+                    found.end = End::Unknown(pages);
+                    return found;
+                }
+                Err(Stop::Failed(_)) => {
+                    found.end = End::Over;
+                    return found;
+                }
+            }
         }
-        Some((siblings, until, false))
+        found
+    }
+}
+
+impl Batched {
+    fn add(&mut self, inode: Inode, entry: &Entry) {
+        if let Some(reference) = small(entry) {
+            self.bytes += u64::from(reference.stored_len) + u64::from(reference.plain_len);
+            let is_plain = entry.link_group.is_none() && entry.sparse.is_none() && entry.size == u64::from(reference.plain_len);
+            self.siblings.push(Sibling { inode: inode.number(), reference, is_plain });
+        }
+        self.until = inode.position + 1;
     }
 }
 
