@@ -1,6 +1,6 @@
 //! Pinning without a drive: what it costs, how it goes on after an interruption, what damage does.
 
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,6 +71,11 @@ fn what_was_interrupted_goes_on_and_what_is_kept_is_not_fetched_again() {
     let rest = rest.unwrap();
     assert!(rest.fetched_bytes < whole.fetched_bytes - 3_000_000, "what was kept is not fetched again: {rest:?}");
     assert!(pins[0].is_complete && pins.len() == 1);
+    for file in objects(states[1].path()).into_iter().filter(|file| file.parent().unwrap().ends_with("pins")) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"folder"), "the name of a pin is sealed");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
     let (again, counts, _) = pin(states[1].path(), &Silent);
     assert_eq!((again.unwrap().fetched_bytes, counts.get_range), (0, 0));
 }
