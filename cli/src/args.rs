@@ -381,8 +381,12 @@ pub(crate) struct Unpin {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
-    /// Say how much lies on this machine: of all repositories, or of the one that is named. Asks for no key
-    Status,
+    /// Say how much lies on this machine: of the repository that is named, or of all. Asks for no key
+    Status {
+        /// Of all repositories, also if one is named
+        #[arg(long)]
+        all: bool,
+    },
     /// Remove what was fetched from the repository that is named; it is fetched again when it is read. Asks for no key
     Clear {
         /// Of all repositories

@@ -124,6 +124,7 @@ fn pins_are_listed_refused_let_go_and_cleared() {
     assert_eq!((&list[0]["path"], &list[0]["complete"], &list[0]["stored_bytes"]), (&path.into(), &true.into(), stored));
     let status = json(&driven, &["cache", "status"]);
     assert_eq!((&status[0]["pinned"], &status[0]["pins"]), (stored, &1.into()), "{status:?}");
+    assert_eq!(json(&driven, &["--repository", "/no/such/place", "cache", "status", "--all"]), status, "no store is needed");
     assert_eq!(json(&driven, &["cache", "clear"])[0]["pinned"], *stored);
 
     // A link to the drive, a name relative to it, one file of it.

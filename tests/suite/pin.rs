@@ -1,10 +1,11 @@
 //! Pinning without a drive: what it costs, how it goes on after an interruption, what damage does.
 
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_writer::restore::{RestoreOptions, restore};
+use fs_core::cache::DiskCache;
 use fs_core::observer::{Cancel, Observer, Progress, Silent};
 use fs_core::path::TreePath;
 use fs_core::report::is_incomplete;
@@ -13,6 +14,9 @@ use fs_core::storage::WriteStore;
 use fs_core::storage::local::LocalStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::{CountingStore, Fault, FaultyStore, Rule};
+use fs_core::time::Zone;
+use fs_core::view::layout::ROOT;
+use fs_core::view::{Links, Owner, View, ViewOptions};
 use tests::{Bench, noise};
 
 const QUOTA: u64 = 256 << 20;
@@ -71,6 +75,11 @@ fn what_was_interrupted_goes_on_and_what_is_kept_is_not_fetched_again() {
     let rest = rest.unwrap();
     assert!(rest.fetched_bytes < whole.fetched_bytes - 3_000_000, "what was kept is not fetched again: {rest:?}");
     assert!(pins[0].is_complete && pins.len() == 1);
+    for file in objects(states[1].path()).into_iter().filter(|file| file.parent().unwrap().ends_with("pins")) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|window| window == b"folder"), "the name of a pin is sealed");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
     let (again, counts, _) = pin(states[1].path(), &Silent);
     assert_eq!((again.unwrap().fetched_bytes, counts.get_range), (0, 0));
 }
@@ -120,7 +129,7 @@ fn damage_is_a_finding_and_the_rest_is_kept() {
 }
 
 #[test]
-fn a_pinned_file_is_restored_over_a_store_that_fails_and_others_are_not() {
+fn a_pinned_file_is_restored_and_shown_over_a_store_that_fails_and_others_are_not() {
     let (source, state, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     for (folder, seed) in [("one", 1), ("two", 2)] {
         std::fs::create_dir(source.path().join(folder)).unwrap();
@@ -136,10 +145,24 @@ fn a_pinned_file_is_restored_over_a_store_that_fails_and_others_are_not() {
     let snapshot = reader.snapshots().unwrap().pop().unwrap();
     let pinner = open(&bench, Arc::clone(&bench.store), state.path());
     pinner.pin(&snapshot, &path_of(source.path(), "two/link"), &Silent).unwrap();
+    // Pages came with others around them, which are not pinned.
+    DiskCache::clear(pinner.disk().unwrap().folder(), false).unwrap();
+    let options = ViewOptions { owner: Owner::AsSaved, links: Links::Raw, mounter: (0, 0), zone: Zone::utc() };
+    let view = View::new(Arc::clone(&reader), None, options).unwrap();
     faulty.add(Rule::every(Fault::KillFromHere));
     let options = RestoreOptions::default();
     let report = restore(&reader, &snapshot, &path_of(source.path(), "two/link"), target.path(), &options, &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
+    let (mut inode, mut names) = (ROOT, vec![b"Ids".to_vec(), snapshot.id.short().into_bytes()]);
+    let link = names.iter().fold(ROOT, |parent, name| view.wait(|view, held| view.lookup(held, parent, name)).unwrap().0.inode);
+    let shown = view.wait(|view, held| view.readlink(held, link)).unwrap();
+    names = shown.split(|&byte| byte == b'/').skip(1).map(<[u8]>::to_vec).collect();
+    names.extend(path_of(source.path(), "two/link").names().iter().map(|name| name.as_bytes().to_vec()));
+    for name in &names {
+        inode = view.wait(|view, held| view.lookup(held, inode, name)).unwrap().0.inode;
+    }
+    let bytes = view.wait(|view, held| view.read(held, inode, 0, 4_000_000)).unwrap();
+    assert!(bytes == noise(1, 3_000_000), "it has the number of the first entry of its file, and is read from there");
     assert!(std::fs::read(target.path().join("link")).unwrap() == noise(1, 3_000_000));
     let other = restore(&reader, &snapshot, &path_of(source.path(), "two/file"), target.path(), &options, &Silent);
     assert!(!other.is_ok_and(|report| report.findings.is_empty()), "it was not pinned");

@@ -17,8 +17,8 @@ pub(crate) fn run(global: &Global, command: &Cache, output: &Output) -> Result<E
         return Err(Failure::new(Exit::Usage, "it is not known where this machine keeps its caches").hint("use --cache-dir FOLDER"));
     };
     match command {
-        Cache::Status => {
-            let named = named(global)?;
+        Cache::Status { all: of_all } => {
+            let named = if *of_all { None } else { named(global)? };
             let ids = named.map_or_else(|| all(folder), |id| Ok(vec![id]))?;
             ids.into_iter().try_for_each(|id| status(global, &folder.join(id.to_string()), id, output))?;
         }
