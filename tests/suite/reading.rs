@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
+use fs_core::object::{ObjectKind, pack_name};
 use fs_core::record::RecordKind;
 use fs_core::repository::{Held, OpenOptions, Opened, PART_MAX, Repository, Urgency, Waiter, Want};
 use fs_core::storage::memory::MemoryStore;
-use fs_core::testing::{Call, CallKind, CountingStore, Counts, RecordingStore, SlowStore};
+use fs_core::testing::{Call, CallKind, CountingStore, Counts, Fault, FaultyStore, RecordingStore, Rule, SlowStore};
 use fs_core::view::View;
+use fs_core::view::error::ViewError;
 use tests::remote::RemoteStore;
 use tests::{Bench, noise};
 
@@ -281,4 +283,30 @@ fn who_asks_for_what_is_about_to_be_fetched_ahead_does_not_wait_behind_it() {
     slow.open();
     assert!(told.recv().unwrap());
     settle(&shown);
+}
+
+#[test]
+fn what_could_not_be_asked_for_is_not_missing() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("file"), noise(1, 5000)).unwrap();
+    let one = MemoryStore::new();
+    let bench = Bench::new(Arc::new(one.clone())).unwrap();
+    // Two who save the same at the same time: each record is in two packs, and both indexes are right.
+    let other = one.fork();
+    bench.backup(place.path(), None).unwrap();
+    Bench { store: Arc::new(other.clone()), ..bench.clone() }.backup(place.path(), None).unwrap();
+    other.contents().into_iter().for_each(|(name, bytes)| drop(one.overwrite(&name, Some(bytes))));
+
+    let faulty = FaultyStore::new(Arc::new(one.clone()), []);
+    let shown = view(&Bench { store: Arc::clone(&faulty) as _, ..bench }, None);
+    let file = find(&shown, &place.path().join("file"));
+    let hint = pack_name(ObjectKind::DataPack, &wants(&shown, &[file])[0].reference.pack);
+    let packs: Vec<_> = one.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("pack/")).collect();
+    assert!(packs.len() == 2 && packs.contains(&hint), "{packs:?}");
+    one.overwrite(&hint, None);
+    let elsewhere = packs.into_iter().find(|name| *name != hint).unwrap();
+    faulty.add(Rule::nth(1, Fault::Timeout).kind(CallKind::GetRange).prefix(elsewhere.as_str()));
+    let read = || shown.wait(|view, held| view.read(held, file, 0, 5000));
+    assert!(matches!(read(), Err(ViewError::Unreachable(_))));
+    assert_eq!(read().unwrap(), noise(1, 5000));
 }
