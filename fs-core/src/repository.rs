@@ -376,25 +376,28 @@ impl Repository {
     pub fn read_record(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {
         let first = match self.read_at(kind, reference) {
             Ok(plain) => return Ok(plain),
-            Err(
-                error @ (ReadError::Key { .. }
-                | ReadError::Store(StoreError::Timeout { .. } | StoreError::Denied { .. } | StoreError::Failed { .. })),
-            ) => {
-                return Err(error);
-            }
+            Err(error) if !is_elsewhere(&error) => return Err(error),
             Err(error) => error,
         };
+        let mut unasked = None;
         for location in self.locate(&reference.id)? {
             let other = location.reference;
-            if (other.pack, other.offset) != (reference.pack, reference.offset)
-                && let Ok(plain) = self.read_at(kind, &other)
-            {
-                return Ok(plain);
+            if (other.pack, other.offset) == (reference.pack, reference.offset) {
+                continue;
+            }
+            match self.read_at(kind, &other) {
+                Ok(plain) => return Ok(plain),
+                Err(error) if is_elsewhere(&error) => {}
+                // It may be there: what could not be asked for is not missing.
+                Err(error) => unasked = Some(error),
             }
         }
-        match first {
-            ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => Err(ReadError::Missing { id: reference.id }),
-            error => Err(error),
+        match (unasked, first) {
+            (Some(error), _) => Err(error),
+            (None, ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. })) => {
+                Err(ReadError::Missing { id: reference.id })
+            }
+            (None, error) => Err(error),
         }
     }
 
@@ -556,6 +559,12 @@ fn open_disk(repository: &RepositoryId, options: &OpenOptions) -> Option<DiskCac
             .and_then(|()| DiskCache::open(&folder.join(CACHE_FOLDER), size).map_err(|error| error.to_string())),
     };
     opened.inspect_err(|error| tracing::warn!(%error, "nothing is cached on the disk")).ok()
+}
+
+/// Whether a record may lie somewhere else: it is certainly not here, or not in order.
+fn is_elsewhere(error: &ReadError) -> bool {
+    use StoreError::{Denied, Failed, Timeout};
+    !matches!(error, ReadError::Key { .. } | ReadError::Store(Timeout { .. } | Denied { .. } | Failed { .. }))
 }
 
 fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {

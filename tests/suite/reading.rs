@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
-use fs_core::repository::{OpenOptions, Repository};
+use fs_core::object::{ObjectKind, pack_name};
+use fs_core::record::RecordKind;
+use fs_core::repository::{Held, OpenOptions, Opened, PART_MAX, Repository, Urgency, Waiter, Want};
 use fs_core::storage::memory::MemoryStore;
-use fs_core::testing::{Call, CallKind, CountingStore, Counts, RecordingStore, SlowStore};
+use fs_core::testing::{Call, CallKind, CountingStore, Counts, Fault, FaultyStore, RecordingStore, Rule, SlowStore};
 use fs_core::view::View;
+use fs_core::view::error::ViewError;
+use tests::remote::RemoteStore;
 use tests::{Bench, noise};
 
 use super::mount::{view, view_of};
@@ -243,4 +247,90 @@ fn reading_works_with_hardly_any_memory() {
     }
     settle(&shown);
     assert!(shown.repository().fetch_status().memory_used <= 100_000);
+}
+
+/// Records of files in one request, with what tells who wants them.
+fn wants(view: &View, files: &[u64]) -> Vec<Want> {
+    let references = files.iter().flat_map(|&file| view.wait(|view, held| view.records(held, file, 0..u64::MAX)).unwrap());
+    references.map(|reference| Want { kind: RecordKind::Data, reference }).collect()
+}
+
+#[test]
+fn a_small_record_does_not_keep_the_answer_that_it_came_with() {
+    let (place, store, bench) = saved(|folder| {
+        (0..100).for_each(|n| std::fs::write(folder.join(format!("{n:02}")), noise(n, 4000)).unwrap());
+    });
+    // Without a cache the one who is told holds the bytes alone.
+    let options = OpenOptions { memory_max: 0, ..OpenOptions::default() };
+    let shown = view_of(Arc::new(Repository::open(RemoteStore::new(store, 0), &bench.credential, &options).unwrap()), None);
+    let files: Vec<_> = (0..100).map(|n| find(&shown, &place.path().join(format!("{n:02}")))).collect();
+    let (answers, answered) = channel();
+    let waiter = |want| -> (Want, Option<Waiter>) {
+        let answers = answers.clone();
+        (want, Some(Box::new(move |arrived| answers.send(arrived.unwrap()).unwrap())))
+    };
+    let requests = wants(&shown, &files).into_iter().map(waiter).collect();
+    shown.repository().request(requests, Urgency::Demand, PART_MAX);
+    for _ in 0..100 {
+        let Opened::Data(bytes) = answered.recv().unwrap() else { panic!("files are data") };
+        let mut alone = bytes.try_into_mut().unwrap();
+        alone.clear();
+        assert!(!alone.try_reclaim(50_000), "4000 bytes hold the memory of all");
+    }
+}
+
+/// The order of events is made by a waiter that is told at once: it asks for a record between its flight and its place in the queue.
+#[test]
+fn who_asks_for_what_is_about_to_be_fetched_ahead_does_not_wait_behind_it() {
+    const ON_LINE: usize = 8;
+    let (place, store, bench) = saved(|folder| {
+        (0..12).for_each(|n| std::fs::write(folder.join(format!("{n:02}")), noise(n, 300_000)).unwrap());
+    });
+    let slow = SlowStore::new(store as _);
+    let shown = view(&Bench { store: Arc::clone(&slow) as _, ..bench }, None);
+    let files: Vec<_> = (0..12).map(|n| find(&shown, &place.path().join(format!("{n:02}")))).collect();
+    let wants: Vec<_> = files.iter().map(|&file| wants(&shown, &[file])[0]).collect();
+    let repository = Arc::clone(shown.repository());
+    shown.wait(|view, held| view.read(held, files[0], 0, 1)).unwrap();
+    slow.close(None);
+    let ahead = |wants: &[Want]| wants.iter().map(|want| (*want, None)).collect();
+    repository.request(ahead(&wants[1..=ON_LINE]), Urgency::Ahead, 1);
+    slow.wait_for(ON_LINE);
+
+    let (tell, told) = channel();
+    let (asking, wanted) = (Arc::clone(&repository), wants[10]);
+    let at_once: Waiter = Box::new(move |_| {
+        asking.fetch(&[wanted], Held::default(), move |arrived| tell.send(arrived.is_ok()).unwrap());
+    });
+    repository.request(vec![(wants[10], None), (wants[0], Some(at_once))], Urgency::Ahead, 1);
+    slow.wait_for(ON_LINE + 1);
+    slow.open();
+    assert!(told.recv().unwrap());
+    settle(&shown);
+}
+
+#[test]
+fn what_could_not_be_asked_for_is_not_missing() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("file"), noise(1, 5000)).unwrap();
+    let one = MemoryStore::new();
+    let bench = Bench::new(Arc::new(one.clone())).unwrap();
+    // Two who save the same at the same time: each record is in two packs, and both indexes are right.
+    let other = one.fork();
+    bench.backup(place.path(), None).unwrap();
+    Bench { store: Arc::new(other.clone()), ..bench.clone() }.backup(place.path(), None).unwrap();
+    other.contents().into_iter().for_each(|(name, bytes)| drop(one.overwrite(&name, Some(bytes))));
+
+    let faulty = FaultyStore::new(Arc::new(one.clone()), []);
+    let shown = view(&Bench { store: Arc::clone(&faulty) as _, ..bench }, None);
+    let file = find(&shown, &place.path().join("file"));
+    let hint = pack_name(ObjectKind::DataPack, &wants(&shown, &[file])[0].reference.pack);
+    let packs: Vec<_> = one.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("pack/")).collect();
+    assert!(packs.len() == 2 && packs.contains(&hint), "{packs:?}");
+    one.overwrite(&hint, None);
+    let elsewhere = packs.into_iter().find(|name| *name != hint).unwrap();
+    faulty.add(Rule::nth(1, Fault::Timeout).kind(CallKind::GetRange).prefix(elsewhere.as_str()));
+    let read = || shown.wait(|view, held| view.read(held, file, 0, 5000));
+    assert!(matches!(read(), Err(ViewError::Unreachable(_))));
+    assert_eq!(read().unwrap(), noise(1, 5000));
 }

@@ -200,7 +200,7 @@ impl Repository {
             let reserved = (urgency == Urgency::Ahead).then(|| Reserved::new(shared, part.wants.iter().map(cost).sum()));
             Job { repository: Arc::clone(self), part, step: Step::Fetch, reserved, on_line: None }
         };
-        shared.push(plan(begun, limits).into_iter().map(job), urgency);
+        shared.push(plan(begun, limits).into_iter().map(job));
     }
 
     /// Bytes that may be asked for ahead of demand now, sealed and opened taken together.

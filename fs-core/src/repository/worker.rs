@@ -111,15 +111,17 @@ impl Drop for OnLine {
 }
 
 impl Shared {
-    pub(super) fn push(&self, jobs: impl IntoIterator<Item = Job>, urgency: Urgency) {
+    pub(super) fn push(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut queues = lock(&self.queues);
-        let queue = match urgency {
-            Urgency::Demand => &mut queues.demand,
-            Urgency::Ahead => &mut queues.ahead,
-        };
-        let before = queue.len();
-        queue.extend(jobs);
-        let more = queue.len() - before;
+        let mut more = 0;
+        for job in jobs {
+            more += 1;
+            // Looked at under the lock that `raise` takes: who comes to wait before finds the job here, who came earlier has left a mark.
+            match self.urgency(&job.part) {
+                Urgency::Demand => queues.demand.push_back(job),
+                Urgency::Ahead => queues.ahead.push_back(job),
+            }
+        }
         drop(queues);
         (0..more).for_each(|_| self.work.notify_one());
     }
@@ -195,9 +197,8 @@ fn fetch(shared: &Arc<Shared>, mut job: Job) {
                 if let Ok(bytes) = &result {
                     lock(&shared.line).note(bytes.len() as u64, took);
                 }
-                let urgency = shared.urgency(&job.part);
                 job.step = Step::Arrived(start, result);
-                shared.push([job], urgency);
+                shared.push([job]);
             });
         }
     }
@@ -242,14 +243,13 @@ fn open(shared: &Arc<Shared>, mut job: Job, start: u64, mut bytes: Bytes) {
     if let Some(wants) = job.part.split_off(OPEN_SIZE) {
         let part = Part { kind: job.part.kind, pack: job.part.pack, range: job.part.range.clone(), wants };
         let (repository, reserved) = (Arc::clone(&job.repository), job.reserved.take());
-        let urgency = shared.urgency(&part);
-        shared.push([Job { repository, part, step: Step::Open(start, bytes.clone()), reserved, on_line: None }], urgency);
+        shared.push([Job { repository, part, step: Step::Open(start, bytes.clone()), reserved, on_line: None }]);
     }
     let repository = Arc::clone(&job.repository);
     while let Some(want) = job.part.wants.front().copied() {
         let sealed = slice(&bytes, start, &place_of(&want)).unwrap_or_default();
-        if job.part.wants.len() == 1 {
-            // The last one may be opened in place.
+        if job.part.wants.len() == 1 && sealed.len() > bytes.len() / 2 {
+            // The last one may be opened in place. A small one would keep memory that nobody counts: that of the whole answer.
             bytes = Bytes::new();
         }
         let opened = repository.open_or_read(&want, sealed);
