@@ -8,9 +8,11 @@ mod fidelity;
 mod format;
 mod faults;
 mod faults_line;
+
 mod model;
 mod mount;
 mod mount_load;
+mod mount_memory;
 mod tidy;
 mod stores;
 mod mount_program;
