@@ -128,7 +128,7 @@ impl Runs {
         let is_second = run.batch == run.start;
         run.last = position;
         let is_half_way = position >= run.batch + (run.until - run.batch) / 2;
-        (is_second || is_half_way).then(|| Batch { from: run.until, bytes: BATCH_NEXT })
+        (is_second || is_half_way).then_some(Batch { from: run.until, bytes: BATCH_NEXT })
     }
 
     /// A batch that began at `from` ended before `until`; `has_more` if the folder goes on there.

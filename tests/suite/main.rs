@@ -8,7 +8,6 @@ mod fidelity;
 mod format;
 mod faults;
 mod faults_line;
-
 mod model;
 mod mount;
 mod mount_load;
