@@ -1,9 +1,9 @@
 //! The Yesterdrive view as a FUSE file system on Linux and macOS.
 //!
 //! `fuse.rs` translates callbacks, `errno.rs` errors and attributes, `push.rs` gives the kernel what it has not asked for yet, `mounts.rs` knows what is
-//! mounted. No policy lives here.
+//! mounted, `ffi.rs` tells the C library what to do with free memory. No policy lives here.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -16,10 +16,13 @@ use fs_core::view::View;
 use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, SessionACL};
 
 mod errno;
+#[allow(unsafe_code, reason = "the one file that calls the C library")]
+mod ffi;
 mod fuse;
 pub mod mounts;
 mod push;
 
+pub use ffi::spare_memory;
 use mounts::Mounted;
 use push::Pusher;
 

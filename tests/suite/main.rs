@@ -11,6 +11,7 @@ mod faults_line;
 mod model;
 mod mount;
 mod mount_load;
+mod mount_memory;
 mod tidy;
 mod stores;
 mod mount_pin;

@@ -40,6 +40,7 @@ pub(crate) fn mount(global: &Global, options: &Mount, output: &Output) -> Result
     if options.background {
         return in_background(output);
     }
+    mount_linux::spare_memory();
     let (repository, _) = session::open_cached(global)?;
     let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     let owner = if options.owner_me { Owner::Me { uid: me.0, gid: me.1 } } else { Owner::AsSaved };
