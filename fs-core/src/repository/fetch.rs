@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use super::flights::{Joined, Urgency, Waiter};
 use super::opened::{Held, Opened, Want};
 use super::plan::{Part, plan};
-use super::worker::{Job, Reserved, Shared, Step, cost, end_of, is_final, place_of, serve, slice};
+use super::worker::{Job, Reserved, Shared, Step, cost, end_of, given_up, is_final, place_of, serve, slice};
 use super::{ReadError, Repository, lock, malformed};
 use crate::object::{ObjectKind, pack_name};
 use crate::record::{RecordKind, Reference};
@@ -361,7 +361,6 @@ struct Landing<'a> {
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        let failed = || Err(ReadError::Missing { id: self.want.reference.id });
-        self.shared.flights.land(&self.want.reference.id, self.result.take().unwrap_or_else(failed));
+        self.shared.flights.land(&self.want.reference.id, self.result.take().unwrap_or_else(|| Err(given_up(&self.want))));
     }
 }

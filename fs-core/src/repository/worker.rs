@@ -72,9 +72,7 @@ pub(super) enum Step {
 impl Drop for Job {
     fn drop(&mut self) {
         for want in &self.part.wants {
-            let source = std::io::Error::other("it was given up");
-            let error = StoreError::Failed { place: want.reference.id.to_string(), source };
-            self.repository.fetcher.shared.flights.land(&want.reference.id, Err(error.into()));
+            self.repository.fetcher.shared.flights.land(&want.reference.id, Err(given_up(want)));
         }
     }
 }
@@ -256,6 +254,12 @@ fn open(shared: &Arc<Shared>, mut job: Job, start: u64, mut bytes: Bytes) {
         job.part.wants.pop_front();
         shared.flights.land(&want.reference.id, opened);
     }
+}
+
+/// What those are told whose record was given up half-way: it may come another time.
+pub(super) fn given_up(want: &Want) -> ReadError {
+    let source = std::io::Error::other("it was given up");
+    StoreError::Failed { place: want.reference.id.to_string(), source }.into()
 }
 
 /// Where a record lies in its pack.

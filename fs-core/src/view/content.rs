@@ -20,7 +20,7 @@ impl View {
     /// Reads exactly `length` bytes of a file, fewer only at its end.
     ///
     /// # Errors
-    /// [`Stop`]; never zeros instead of data.
+    /// [`Stop`](super::Stop); never zeros instead of data.
     pub fn read(&self, held: &Held, inode: u64, offset: u64, length: u64) -> Answer<Bytes> {
         let tree = self.tree();
         if let Some(made_up) = tree.get(inode) {
@@ -45,7 +45,7 @@ impl View {
     /// The names of a file's extended attributes.
     ///
     /// # Errors
-    /// [`Stop`].
+    /// [`Stop`](super::Stop).
     pub fn xattr_names(&self, held: &Held, inode: u64) -> Answer<Vec<Vec<u8>>> {
         let tree = self.tree();
         if is_made_up(inode) || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
@@ -58,7 +58,7 @@ impl View {
     /// The value of an extended attribute. One that no entry of its snapshot has is answered without looking at the entry.
     ///
     /// # Errors
-    /// [`Stop`]. [`ViewError::Unsupported`] for names of the system's own that no snapshot has: `ls` then asks for them once and not at every file.
+    /// [`Stop`](super::Stop). [`ViewError::Unsupported`] for names of the system's own that no snapshot has: `ls` then asks for them once and not at every file.
     pub fn xattr(&self, held: &Held, inode: u64, name: &[u8]) -> Answer<Bytes> {
         let tree = self.tree();
         let of_system = name.starts_with(b"system.") || name.starts_with(b"security.");
