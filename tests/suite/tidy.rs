@@ -144,3 +144,12 @@ fn scripts_are_executable_and_end_on_errors() {
         assert!(text.contains("set -euo pipefail") || text.contains("set -uo pipefail"), "{script} goes on after an error");
     }
 }
+
+#[test]
+fn every_module_of_the_suite_is_run() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).unwrap();
+    let (modules, script) = (read("tests/suite/main.rs"), read("tests/run") + &read("tests/stores/run"));
+    let modules = modules.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let left_out: Vec<_> = modules.filter(|module| !script.contains(&format!(" {module}::"))).collect();
+    assert!(left_out.is_empty(), "tests/run does not name {left_out:?}");
+}
