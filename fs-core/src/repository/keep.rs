@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::opened::{Opened, Want};
 use super::pin::{PinError, Shared};
-use super::plan::{Part, plan};
+use super::plan::{Part, PlanLimits, plan};
 use super::worker::{end_of, is_final, place_of, slice};
 use super::{OTHER_KIND, ReadError, Repository, lock};
 use crate::cache::DiskCache;
@@ -65,7 +65,7 @@ impl Keeper<'_> {
             self.give(&want, plain, each);
         }
         stretch.end()?;
-        let limits = lock(&self.repository.fetcher.shared.line).limits(self.part_max());
+        let limits = PlanLimits { alone: u64::MAX, ..lock(&self.repository.fetcher.shared.line).limits(self.part_max()) };
         plan(missing, limits).into_iter().try_for_each(|part| self.fetch(&part, each))
     }
 
