@@ -185,6 +185,8 @@ pub fn build(
 ) -> Virtual {
     let newest = snapshots.iter().map(|snapshot| snapshot.manifest.started).max().unwrap_or_default();
     let mut tree = Virtual { attribute_names: attribute_names(snapshots), ..Virtual::default() };
+    tree.entries.reserve(snapshots.len());
+    tree.snapshots.reserve(snapshots.len());
     tree.entries.insert(ROOT, Folder { parent: ROOT, kind: VirtualKind::Folder(Children::default()), time: newest });
     let mut top = |name: &str| tree.folder(ROOT, "", name.as_bytes(), newest);
     let (latest, all, tags, ids, about) = (top("Latest"), top("Snapshots"), top("Tags"), top("Ids"), top(".yesterdrive"));
@@ -264,7 +266,9 @@ fn names(snapshots: &[Snapshot], hosts: &[Vec<u8>], zone: &Zone) -> Vec<Vec<u8>>
 }
 
 fn time_name(local: &LocalTime) -> String {
-    let name = local.civil.strftime("%Y-%m-%d_%H-%M-%S").to_string();
+    let (date, time) = (local.civil.date(), local.civil.time());
+    let (year, month, day, hour, minute, second) = (date.year(), date.month(), date.day(), time.hour(), time.minute(), time.second());
+    let name = format!("{year:04}-{month:02}-{day:02}_{hour:02}-{minute:02}-{second:02}");
     if !local.ambiguous {
         return name;
     }
