@@ -2,6 +2,8 @@
 //!
 //! Layout: docs/FORMAT.md, sections 6 and 9.
 
+use std::ops::Range;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::compress::{self, Codec};
@@ -197,6 +199,17 @@ impl Reference {
     /// What identifies the record, for opening it as `kind`.
     pub fn facts(&self, kind: RecordKind) -> RecordFacts {
         RecordFacts { kind, id: self.id, codec: self.codec, plain_len: self.plain_len }
+    }
+
+    /// Where it lies in its pack, in bytes.
+    pub fn place(&self) -> Range<u64> {
+        let start = u64::from(self.offset);
+        start..start + u64::from(self.stored_len)
+    }
+
+    /// Bytes of memory that it takes while it comes, sealed and opened taken together.
+    pub fn cost(&self) -> u64 {
+        u64::from(self.stored_len) + u64::from(self.plain_len)
     }
 }
 

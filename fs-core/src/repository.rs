@@ -338,8 +338,7 @@ impl Repository {
     /// The store's.
     pub fn stored(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, StoreError> {
         let name = object::pack_name(pack_kind(kind), &reference.pack);
-        let start = u64::from(reference.offset);
-        wait(name.as_str(), self.store.get_range(&name, start..start + u64::from(reference.stored_len)))
+        wait(name.as_str(), self.store.get_range(&name, reference.place()))
     }
 
     /// What opens the records of a session.

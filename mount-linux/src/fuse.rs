@@ -11,6 +11,7 @@ use fs_core::repository::Held;
 use fs_core::tree::EntryKind;
 use fs_core::view::attr::Attr;
 use fs_core::view::error::ViewError;
+use fs_core::view::inode::Inode;
 use fs_core::view::{Answer, Listed, Stop, View};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
@@ -86,11 +87,6 @@ fn lifetime(attr: &Attr, moves: bool) -> &'static Duration {
     }
 }
 
-/// Slot 0 holds what the view makes up.
-fn is_made_up(inode: INodeNo) -> bool {
-    fs_core::view::inode::Inode::from_number(inode.0).slot == 0
-}
-
 fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     match value {
         Err(error) => reply.error(error),
@@ -140,7 +136,7 @@ impl Filesystem for Drive {
     }
 
     fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        let moves = is_made_up(inode);
+        let moves = Inode::from_number(inode.0).is_made_up();
         self.answer(
             reply,
             move |view, held| view.getattr(held, inode.0),

@@ -16,9 +16,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use super::flights::{Joined, Urgency, Waiter};
 use super::opened::{Held, Opened, Want};
 use super::plan::{Part, plan};
-use super::worker::{Job, Reserved, Shared, Step, cost, end_of, given_up, is_final, place_of, serve, slice};
+use super::worker::{Job, Reserved, Shared, Step, given_up, is_final, serve, slice};
 use super::{ReadError, Repository, lock, malformed};
 use crate::object::{ObjectKind, pack_name};
+use crate::pack::pack_kind;
 use crate::record::{RecordKind, Reference};
 use crate::storage::{self, CALL_DEADLINE, StoreError};
 use crate::time::Timestamp;
@@ -174,7 +175,10 @@ impl Repository {
                 continue;
             }
             let is_ahead = urgency == Urgency::Ahead;
-            if is_ahead && !shared.flights.has(&id) && shared.ahead.load(Ordering::Relaxed) + planned + cost(&want) > fetcher.ahead_max {
+            if is_ahead
+                && !shared.flights.has(&id)
+                && shared.ahead.load(Ordering::Relaxed) + planned + want.reference.cost() > fetcher.ahead_max
+            {
                 continue;
             }
             match shared.flights.join(id, urgency, waiter) {
@@ -186,7 +190,7 @@ impl Repository {
                         shared.flights.land(&id, Ok(opened));
                         continue;
                     }
-                    planned += cost(&want);
+                    planned += want.reference.cost();
                     begun.push(want);
                 }
             }
@@ -197,7 +201,8 @@ impl Repository {
         fetcher.start(self);
         let limits = lock(&shared.line).limits(part_max);
         let job = |part: Part| {
-            let reserved = (urgency == Urgency::Ahead).then(|| Reserved::new(shared, part.wants.iter().map(cost).sum()));
+            let reserved =
+                (urgency == Urgency::Ahead).then(|| Reserved::new(shared, part.wants.iter().map(|want| want.reference.cost()).sum()));
             Job { repository: Arc::clone(self), part, step: Step::Fetch, reserved, on_line: None }
         };
         shared.push(plan(begun, limits).into_iter().map(job));
@@ -210,7 +215,7 @@ impl Repository {
 
     /// Opens a record of a tree if its sealed bytes are in memory; whether it is there now.
     pub fn open_at_hand(&self, want: &Want) -> bool {
-        let sealed = lock(&self.extents).get(&want.reference.pack, &place_of(want));
+        let sealed = lock(&self.extents).get(&want.reference.pack, &want.reference.place());
         let plain = sealed.and_then(|sealed| self.open_record(want.kind, &want.reference, sealed).ok());
         plain.is_some_and(|plain| self.decode_and_keep(want, plain).is_ok() && self.memory.contains(&want.reference.id))
     }
@@ -239,8 +244,7 @@ impl Repository {
 
     /// Reads and opens one record on this thread.
     fn bring(&self, want: &Want) -> Result<Opened, ReadError> {
-        let part =
-            Part { kind: crate::pack::pack_kind(want.kind), pack: want.reference.pack, range: place_of(want), wants: [*want].into() };
+        let part = Part { kind: pack_kind(want.kind), pack: want.reference.pack, range: want.reference.place(), wants: [*want].into() };
         if let Some(bytes) = self.at_hand(&part, &part.range) {
             return self.open_or_read(want, bytes);
         }
@@ -326,9 +330,9 @@ impl Repository {
             Ok(plain) => plain,
             Err(error @ ReadError::Key { .. }) => return Err(error),
             Err(_) => {
-                lock(&self.extents).forget(&want.reference.pack, &place_of(want));
+                lock(&self.extents).forget(&want.reference.pack, &want.reference.place());
                 if let Some(disk) = &self.disk {
-                    disk.forget(&want.reference.pack, place_of(want));
+                    disk.forget(&want.reference.pack, want.reference.place());
                 }
                 return self.read_and_decode(want);
             }
@@ -345,7 +349,7 @@ impl Repository {
         let opened = Opened::decode(want.kind, plain).map_err(malformed(&want.reference)).map_err(|error| self.noted(error))?;
         if let Opened::Page(page) = &opened {
             let mut neighbourhoods = lock(&self.neighbourhoods);
-            page.metadata_references().for_each(|reference| neighbourhoods.note(&reference.pack, end_of(reference)));
+            page.metadata_references().for_each(|reference| neighbourhoods.note(&reference.pack, reference.place().end));
         }
         self.memory.insert(want.reference.id, opened.clone());
         Ok(opened)

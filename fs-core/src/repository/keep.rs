@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::opened::{Opened, Want};
 use super::pin::{PinError, Shared};
 use super::plan::{Part, PlanLimits, plan};
-use super::worker::{end_of, is_final, place_of, slice};
+use super::worker::{is_final, slice};
 use super::{OTHER_KIND, ReadError, Repository, lock};
 use crate::cache::DiskCache;
 use crate::id::PackId;
@@ -47,7 +47,7 @@ impl Keeper<'_> {
         wants.dedup_by_key(|want| place(want));
         let (mut stretch, mut missing) = (Stretch::new(self), Vec::new());
         for want in wants {
-            let (pack, range) = (&want.reference.pack, place_of(&want));
+            let (pack, range) = (&want.reference.pack, want.reference.place());
             let pinned = self.disk.peek(Some(self.pin), pack, range.clone());
             let is_pinned = pinned.is_some();
             let Some(sealed) = pinned.or_else(|| self.disk.peek(None, pack, range.clone())) else {
@@ -109,7 +109,8 @@ impl Keeper<'_> {
         self.shared.fetched.fetch_add(length, Ordering::Relaxed);
         let mut stretch = Stretch::new(self);
         for want in &part.wants {
-            let here = slice(&bytes, part.range.start, &place_of(want)).and_then(|sealed| Some((self.open(want, &sealed)?, sealed)));
+            let here =
+                slice(&bytes, part.range.start, &want.reference.place()).and_then(|sealed| Some((self.open(want, &sealed)?, sealed)));
             let found = here.map_or_else(|| self.elsewhere(want), Ok);
             match found {
                 Ok((plain, sealed)) => {
@@ -180,7 +181,7 @@ impl<'a> Stretch<'a> {
     fn add(&mut self, want: &Want, sealed: &Bytes) -> Result<(), PinError> {
         let start = u64::from(want.reference.offset);
         let continues = self.pack == want.reference.pack && self.start + self.length == start;
-        if !continues || end_of(&want.reference) - self.start > self.keeper.part_max() {
+        if !continues || want.reference.place().end - self.start > self.keeper.part_max() {
             self.end()?;
             (self.pack, self.start) = (want.reference.pack, start);
         }

@@ -28,9 +28,9 @@ pub(super) struct Part {
 impl Part {
     /// The range of the pack that holds what is wanted; `None` if nothing is.
     pub(super) fn core(&self) -> Option<Range<u64>> {
-        let start = self.wants.iter().map(|want| want.reference.offset).min()?;
-        let end = self.wants.iter().map(|want| u64::from(want.reference.offset) + u64::from(want.reference.stored_len)).max()?;
-        Some(u64::from(start)..end)
+        let start = self.wants.iter().map(|want| want.reference.place().start).min()?;
+        let end = self.wants.iter().map(|want| want.reference.place().end).max()?;
+        Some(start..end)
     }
 
     /// Takes out what exceeds `size` bytes of plaintext, if anything does.
@@ -62,8 +62,7 @@ pub(super) fn plan(mut wants: Vec<Want>, limits: PlanLimits) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     for want in wants {
         let (kind, pack) = (pack_kind(want.kind), want.reference.pack);
-        let start = u64::from(want.reference.offset);
-        let end = start + u64::from(want.reference.stored_len);
+        let Range { start, end } = want.reference.place();
         match parts.last_mut() {
             Some(part)
                 if part.kind == kind

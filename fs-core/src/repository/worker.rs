@@ -13,7 +13,6 @@ use super::opened::Want;
 use super::plan::{Line, Part};
 use super::{ReadError, Repository, lock};
 use crate::object::pack_name;
-use crate::record::Reference;
 use crate::storage::{self, Begun, StoreError};
 use crate::time::Timestamp;
 
@@ -208,7 +207,7 @@ fn open_at_hand(shared: &Arc<Shared>, job: &mut Job) {
     for _ in 0..job.part.wants.len() {
         let Some(want) = job.part.wants.front().copied() else { return };
         // Should looking or opening panic, it still is among those that will be told.
-        let opened = repository.at_hand(&job.part, &place_of(&want)).map(|sealed| repository.open_or_read(&want, sealed));
+        let opened = repository.at_hand(&job.part, &want.reference.place()).map(|sealed| repository.open_or_read(&want, sealed));
         match opened {
             Some(opened) => {
                 job.part.wants.pop_front();
@@ -245,7 +244,7 @@ fn open(shared: &Arc<Shared>, mut job: Job, start: u64, mut bytes: Bytes) {
     }
     let repository = Arc::clone(&job.repository);
     while let Some(want) = job.part.wants.front().copied() {
-        let sealed = slice(&bytes, start, &place_of(&want)).unwrap_or_default();
+        let sealed = slice(&bytes, start, &want.reference.place()).unwrap_or_default();
         if job.part.wants.len() == 1 && sealed.len() > bytes.len() / 2 {
             // The last one may be opened in place. A small one would keep memory that nobody counts: that of the whole answer.
             bytes = Bytes::new();
@@ -260,20 +259,6 @@ fn open(shared: &Arc<Shared>, mut job: Job, start: u64, mut bytes: Bytes) {
 pub(super) fn given_up(want: &Want) -> ReadError {
     let source = std::io::Error::other("it was given up");
     StoreError::Failed { place: want.reference.id.to_string(), source }.into()
-}
-
-/// Where a record lies in its pack.
-pub(super) fn place_of(want: &Want) -> Range<u64> {
-    u64::from(want.reference.offset)..end_of(&want.reference)
-}
-
-pub(super) fn end_of(reference: &Reference) -> u64 {
-    u64::from(reference.offset) + u64::from(reference.stored_len)
-}
-
-/// Memory that a record takes until it is opened.
-pub(super) fn cost(want: &Want) -> u64 {
-    u64::from(want.reference.stored_len) + u64::from(want.reference.plain_len)
 }
 
 /// A range of a pack out of bytes that begin at `start` of it.

@@ -187,7 +187,7 @@ impl View {
 impl Batched {
     fn add(&mut self, inode: Inode, entry: &Entry) {
         if let Some(reference) = small(entry) {
-            self.bytes += u64::from(reference.stored_len) + u64::from(reference.plain_len);
+            self.bytes += reference.cost();
             let is_plain = entry.link_group.is_none() && entry.sparse.is_none() && entry.size == u64::from(reference.plain_len);
             self.siblings.push(Sibling { inode: inode.number(), reference, is_plain });
         }

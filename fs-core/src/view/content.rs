@@ -48,7 +48,7 @@ impl View {
     /// [`Stop`](super::Stop).
     pub fn xattr_names(&self, held: &Held, inode: u64) -> Answer<Vec<Vec<u8>>> {
         let tree = self.tree();
-        if is_made_up(inode) || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
+        if Inode::from_number(inode).is_made_up() || listed_attributes(&tree, inode).is_some_and(AttributeNames::is_empty) {
             return Ok(Vec::new());
         }
         let entry = self.node(&tree, held, inode)?.entry;
@@ -65,7 +65,7 @@ impl View {
         if of_system && tree.attribute_names.as_ref().is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::Unsupported.into());
         }
-        if is_made_up(inode) || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
+        if Inode::from_number(inode).is_made_up() || listed_attributes(&tree, inode).is_some_and(|names| !names.contains(name)) {
             return Err(ViewError::NoAttribute.into());
         }
         let entry = self.node(&tree, held, inode)?.entry;
@@ -93,7 +93,7 @@ impl View {
     /// [`ViewError::NoMoreData`] beyond the end, or for data in a hole that reaches to the end.
     pub fn seek(&self, held: &Held, inode: u64, offset: u64, to_data: bool) -> Answer<u64> {
         let tree = self.tree();
-        let (size, sparse) = if is_made_up(inode) {
+        let (size, sparse) = if Inode::from_number(inode).is_made_up() {
             (self.attr_in(&tree, held, inode)?.size, None)
         } else {
             let entry = self.node(&tree, held, inode)?.entry;
@@ -130,10 +130,6 @@ impl View {
         lock(&self.handles).put(inode, Arc::clone(&handle));
         Ok(handle)
     }
-}
-
-fn is_made_up(inode: u64) -> bool {
-    Inode::from_number(inode).slot == 0
 }
 
 fn part_of(bytes: &Bytes, offset: u64, length: u64) -> Bytes {

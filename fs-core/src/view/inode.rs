@@ -35,6 +35,11 @@ impl Inode {
         u64::from(self.slot) << POSITION_BITS | self.position
     }
 
+    /// Whether the view makes it up; slot 0 is its own.
+    pub fn is_made_up(self) -> bool {
+        self.slot == 0
+    }
+
     /// The entry of a number.
     pub fn from_number(number: u64) -> Self {
         let slot = u32::try_from(number >> POSITION_BITS).unwrap_or(SLOT_MAX);
