@@ -161,7 +161,8 @@ impl ReadStore for CloudStore {
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
         let folder = prefix.split('/').filter(|part| !part.is_empty()).fold(self.prefix.clone(), |path, part| path.join(part));
         let folder = (!folder.as_ref().is_empty()).then_some(folder);
-        let listed = match after {
+        // Garage lists nothing after a name that does not begin with the prefix, where others list everything that follows it.
+        let listed = match after.filter(|after| after.as_str().starts_with(prefix)) {
             Some(after) => self.store.list_with_offset(folder.as_ref(), &self.path(after)),
             None => self.store.list(folder.as_ref()),
         };
