@@ -224,7 +224,7 @@ pub trait ReadStore: Send + Sync + fmt::Debug {
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError>;
 
     /// The names that [`Self::list`] gives for a whole prefix, each with its time if that is known without asking for every object: of ten thousand
-    /// snapshots nobody wants to know the size. A store for which that makes no difference, and a wrapper, leave this as it is.
+    /// snapshots nobody wants to know the size. A store for which that makes no difference leaves this as it is.
     ///
     /// # Errors
     /// As [`Self::list`].

@@ -54,7 +54,7 @@ impl Drive {
         ask: impl Fn(&View, &Held) -> Answer<T> + Send + 'static,
         done: impl FnOnce(R, Result<T, Errno>) + Send + 'static,
     ) {
-        survive(|| self.view.ask(ask, move |answer| done(reply, answer.map_err(|error| logged(&error)))));
+        survive(|| self.view.ask(ask, move |answer| done(reply, answer.map_err(|error| logged(&error, None, None)))));
     }
 }
 
@@ -62,16 +62,8 @@ fn survive(step: impl FnOnce()) {
     drop(std::panic::catch_unwind(AssertUnwindSafe(step)));
 }
 
-/// Damage and lost connections are worth a line; a missing name is not.
-fn logged(error: &ViewError) -> Errno {
-    if let ViewError::Damaged(source) | ViewError::Unreachable(source) = error {
-        tracing::error!(%source, "{error}");
-    }
-    errno(error)
-}
-
-/// The same for bytes of a file.
-fn logged_at(error: &ViewError, path: &str, offset: u64) -> Errno {
+/// Damage and lost connections are worth a line, of files with the place; a missing name is not.
+fn logged(error: &ViewError, path: Option<&str>, offset: Option<u64>) -> Errno {
     if let ViewError::Damaged(source) | ViewError::Unreachable(source) = error {
         tracing::error!(path, offset, %source, "{error}");
     }
@@ -192,7 +184,7 @@ impl Filesystem for Drive {
                     Ok(bytes) => reply.data(&bytes),
                     Err(error) => {
                         let path = view.path_of(inode.0).unwrap_or_default();
-                        reply.error(logged_at(&error, &path, offset));
+                        reply.error(logged(&error, Some(&path), Some(offset)));
                     }
                 },
             );

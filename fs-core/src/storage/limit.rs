@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 
-use super::{Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore, excused};
+use super::{Capabilities, ListedNames, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore, excused};
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
@@ -204,6 +204,11 @@ impl ReadStore for LimitStore {
         self.inner.list(prefix, after).await
     }
 
+    async fn list_names(&self, prefix: &str) -> ListedNames {
+        let _permit = self.enter().await;
+        self.inner.list_names(prefix).await
+    }
+
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
         let _permit = self.enter().await;
         self.inner.server_time().await
@@ -242,8 +247,10 @@ impl WriteStore for LimitStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::local::LocalStore;
     use crate::storage::memory::MemoryStore;
     use crate::storage::retry::without_waiting;
+    use crate::storage::wait;
     use crate::testing::{CallKind, SlowStore, contract};
 
     const fn seconds(count: u64) -> Duration {
@@ -284,6 +291,14 @@ mod tests {
         for limits in [Limits::default(), Limits { download: wide, upload: wide, connections: Some(2) }] {
             contract::run(|| Arc::new(LimitStore::new(Arc::new(MemoryStore::new()), limits)));
         }
+    }
+
+    #[test]
+    fn a_listing_of_names_asks_no_file_for_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LimitStore::new(Arc::new(LocalStore::create(folder.path()).unwrap()), Limits::default());
+        wait("", store.put_new(&ObjectName::new("snap/a"), Bytes::new(), &contract::checksum(b""))).unwrap();
+        assert_eq!(wait("", store.list_names("snap/")).unwrap(), [(ObjectName::new("snap/a"), None)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{CALL_DEADLINE, Capabilities, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore, put_deadline};
+use super::{CALL_DEADLINE, Capabilities, ListedNames, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore, put_deadline};
 use crate::crypto::{self, SystemRandom};
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
@@ -191,6 +191,10 @@ impl ReadStore for RetryStore {
 
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
         self.read(prefix, Patience::LONG, || self.inner.list(prefix, after)).await
+    }
+
+    async fn list_names(&self, prefix: &str) -> ListedNames {
+        self.read(prefix, Patience::LONG, || self.inner.list_names(prefix)).await
     }
 
     async fn server_time(&self) -> Result<Option<Timestamp>, StoreError> {
