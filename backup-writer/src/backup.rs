@@ -27,12 +27,14 @@ use fs_core::tree::{LinkRow, ROOT_POSITION};
 use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
 use crate::packer::{PackError, Packer, Shared, list_packs};
+use crate::source::rules::Rules;
 use crate::source::{self, LiveTree};
 use crate::state::FileStates;
 
 mod before;
 mod collect;
 mod read;
+mod sieve;
 mod walk;
 
 use before::Before;
@@ -56,6 +58,8 @@ pub struct BackupOptions {
     pub set: Option<String>,
     /// Tags.
     pub tags: Vec<String>,
+    /// What is left out.
+    pub rules: Rules,
     /// Paths that are never entered: repository, cache, mount points.
     pub never: Vec<PathBuf>,
     /// This repository's local state folder; `None` to keep nothing locally.
@@ -147,7 +151,7 @@ pub fn backup(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let walk = Walk { sources: &sources, never: &never, small: repository.config().chunks.small.into() };
+    let walk = Walk { sources: &sources, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
 
     let mut collector = Collector::new(&shared, packer, before, started, observer);
     let root = run_pipeline(&shared, &walk, options.level, &mut collector)?;

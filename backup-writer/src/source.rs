@@ -17,6 +17,8 @@ use fs_core::tree::{Entry, EntryKind, Extent, Value};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::Errno;
 
+pub mod rules;
+
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
 const XATTR_SIZE_MAX: usize = 1 << 16;
@@ -164,13 +166,22 @@ impl LiveTree {
     /// # Errors
     /// [`SourceError`], `Replaced` if it is another file by now.
     pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<SourceFile, SourceError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        // Only the owner may leave the time of access alone.
-        let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
-            .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
-        let file = SourceFile { file: File::from(fd) };
+        let file = open_to_read(directory, name)?;
         let now = file.stamp()?;
         if now.inode == stamp.inode && now.device == stamp.device { Ok(file) } else { Err(SourceError::Replaced) }
+    }
+
+    /// The first bytes of a small regular file: its mark, or its patterns.
+    ///
+    /// # Errors
+    /// [`SourceError`], `Replaced` if it is no regular file.
+    pub fn beginning(&self, directory: &Directory, name: &Name, length_max: usize) -> Result<Vec<u8>, SourceError> {
+        let file = open_to_read(directory, name)?;
+        file.stamp()?;
+        let mut bytes = Vec::new();
+        let length_max = u64::try_from(length_max).unwrap_or(u64::MAX);
+        file.file.take(length_max).read_to_end(&mut bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        Ok(bytes)
     }
 
     fn child(&self, directory: &Directory, raw_name: &[u8], name: Option<Name>) -> Result<Child, SourceError> {
@@ -313,6 +324,14 @@ fn file_system(directory: &Directory) -> Option<u64> {
 pub fn identity(path: &Path) -> Option<((u32, u32), u64)> {
     let stat = rustix::fs::statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
     Some(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+}
+
+fn open_to_read(directory: &Directory, name: &Name) -> Result<SourceFile, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    // Only the owner may leave the time of access alone.
+    let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
+        .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
+    Ok(SourceFile { file: File::from(fd) })
 }
 
 fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {

@@ -15,6 +15,10 @@ use crate::config::{self, Folders, System};
 use crate::error::{Exit, Failure};
 use crate::secret::Credentials;
 
+pub(crate) mod backup;
+
+pub(crate) use backup::Backup;
+
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
 #[command(name = "yesterdrive", version, about, max_term_width = 100, args_override_self = true)]
@@ -195,25 +199,6 @@ pub(crate) struct Init {
     /// Make no recovery code: without password and key files, all is lost
     #[arg(long, visible_alias = "accept-loss")]
     pub(crate) i_accept_loss: bool,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Backup {
-    /// What to save (default: the paths of the profile)
-    #[arg(value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-    /// File the snapshot under this set (default: one for each profile or list of paths)
-    #[arg(long, value_parser = label)]
-    pub(crate) set: Option<String>,
-    /// Add a tag
-    #[arg(long = "tag", value_name = "TAG", value_parser = label)]
-    pub(crate) tags: Vec<String>,
-    /// File the snapshot under this host name
-    #[arg(long, value_parser = label)]
-    pub(crate) host: Option<String>,
-    /// Read all files, also those that look unchanged
-    #[arg(long)]
-    pub(crate) reread: bool,
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -482,8 +467,8 @@ impl Args {
         };
         global.memory = sized(global.caches.memory, "memory", &profile.memory, memory)?;
         global.cache_size = sized(global.caches.cache_size, "cache-size", &profile.cache_size, size)?;
-        global.repository = global.repository.take().or(profile.repository);
-        global.cache_dir = global.cache_dir.take().or(profile.cache_dir).or_else(|| System::HERE.cache_folder(&folders));
+        global.repository = global.repository.take().or_else(|| profile.repository.clone());
+        global.cache_dir = global.cache_dir.take().or_else(|| profile.cache_dir.clone()).or_else(|| System::HERE.cache_folder(&folders));
         global.remote = RemoteOptions {
             variables: variables.iter().filter_map(|(name, value)| Some((name.clone(), service_variable(name, value)?))).collect(),
             aws: AwsFiles {
@@ -498,15 +483,7 @@ impl Args {
         };
         global.home = folders.home;
         if let Command::Backup(backup) = &mut self.command {
-            if backup.paths.is_empty() {
-                backup.paths = profile.paths;
-            }
-            if backup.tags.is_empty() {
-                backup.tags = profile.tags;
-            }
-            backup.host = backup.host.take().or(profile.host);
-            let of_profile = || global.profile.clone().filter(|name| name != config::DEFAULT);
-            backup.set = backup.set.take().or(profile.set).or_else(of_profile);
+            backup.complete(profile, global.profile.as_deref())?;
         }
         Ok(self)
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::args::backup::RuleFlags;
 use crate::error::{Exit, Failure};
 use crate::secret::Credentials;
 
@@ -32,6 +33,21 @@ pub(crate) struct Profile {
     pub(crate) connections: Option<u16>,
     pub(crate) memory: Option<String>,
     pub(crate) cache_size: Option<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    exclude_file: Vec<PathBuf>,
+    #[serde(default)]
+    no_ignore_files: bool,
+    #[serde(default)]
+    exclude_caches: bool,
+    #[serde(default)]
+    exclude_if_present: Vec<String>,
+    exclude_larger_than: Option<String>,
+    exclude_older_than: Option<String>,
+    exclude_newer_than: Option<String>,
+    #[serde(default)]
+    one_file_system: bool,
 }
 
 impl Profile {
@@ -46,10 +62,25 @@ impl Profile {
         }
     }
 
+    /// What it leaves out.
+    pub(crate) fn rules(&self) -> RuleFlags {
+        RuleFlags {
+            exclude: self.exclude.clone(),
+            exclude_file: self.exclude_file.clone(),
+            no_ignore_files: self.no_ignore_files,
+            exclude_caches: self.exclude_caches,
+            exclude_if_present: self.exclude_if_present.clone(),
+            exclude_larger_than: self.exclude_larger_than.clone(),
+            exclude_older_than: self.exclude_older_than.clone(),
+            exclude_newer_than: self.exclude_newer_than.clone(),
+            one_file_system: self.one_file_system,
+        }
+    }
+
     /// `~/` means the same as in a shell.
     fn expand(mut self, home: Option<&Path>) -> Self {
         let paths = [&mut self.password_file, &mut self.key_file, &mut self.recovery_file, &mut self.cache_dir];
-        for path in paths.into_iter().flatten().chain(&mut self.paths) {
+        for path in paths.into_iter().flatten().chain(&mut self.paths).chain(&mut self.exclude_file) {
             if let (Ok(rest), Some(home)) = (path.strip_prefix("~"), home) {
                 *path = home.join(rest);
             }

@@ -173,6 +173,18 @@ impl Zone {
         let ambiguous = self.0.to_ambiguous_zoned(civil).is_ambiguous();
         Some(LocalTime { civil, offset_seconds, ambiguous })
     }
+
+    /// A moment as people name it: a day or a clock reading in this zone (`2026-01-31`, `2026-01-31 14:30`), or how long before `now`
+    /// (`30d`, `2 weeks`, `1y 6mo`). `None` if it is neither, or not past.
+    pub fn past(&self, text: &str, now: Timestamp) -> Option<Timestamp> {
+        let text = text.trim();
+        let now = jiff::Timestamp::from_second(now.seconds).ok()?.to_zoned(self.0.clone());
+        let moment = match text.parse::<jiff::civil::DateTime>() {
+            Ok(civil) => civil.to_zoned(self.0.clone()).ok()?,
+            Err(_) => now.checked_sub(text.parse::<jiff::Span>().ok()?).ok()?,
+        };
+        if moment > now { None } else { Timestamp::new(moment.timestamp().as_second(), 0) }
+    }
 }
 
 #[cfg(test)]
@@ -193,6 +205,25 @@ mod tests {
     fn shown_in_utc() {
         assert_eq!(Timestamp::new(1_795_271_405, 9).unwrap().to_string(), "2026-11-21T14:30:05Z");
         assert_eq!(Timestamp::new(i64::MAX, 0).unwrap().to_string(), format!("@{}", i64::MAX));
+    }
+
+    #[test]
+    fn times_before_now_and_days() {
+        let now = Timestamp::new(1_795_271_405, 9).unwrap(); // 2026-11-21T14:30:05Z
+        let past = |text: &str| Zone::utc().past(text, now).map(|time| time.to_string());
+        for (text, time) in [
+            ("30d", "2026-10-22T14:30:05Z"),
+            ("2 weeks", "2026-11-07T14:30:05Z"),
+            ("1y 6mo", "2025-05-21T14:30:05Z"),
+            ("10min", "2026-11-21T14:20:05Z"),
+            ("2026-01-31", "2026-01-31T00:00:00Z"),
+            (" 2026-01-31 14:30 ", "2026-01-31T14:30:00Z"),
+        ] {
+            assert_eq!(past(text).as_deref(), Some(time), "{text}");
+        }
+        for bad in ["", "30", "soon", "2027-01-01", "-3d", "30 parsecs"] {
+            assert_eq!(past(bad), None, "{bad}");
+        }
     }
 
     #[test]

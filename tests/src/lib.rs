@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::create::{NewKey, create, put_hashed};
 use backup_writer::device;
+use backup_writer::source::rules::Rules;
 use fs_core::crypto::{Key, SharedRandom};
 use fs_core::id::{ObjectHash, SnapshotId};
 use fs_core::key::slot::{Credential, PasswordCost};
@@ -125,6 +126,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         host: "host".into(),
         set: None,
         tags: Vec::new(),
+        rules: Rules::default(),
         never: Vec::new(),
         state: state.map(Into::into),
         reread: false,

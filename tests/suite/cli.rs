@@ -337,3 +337,34 @@ fn init_tries_the_store_out_once_and_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(shell.path("repository/probe")).unwrap().count(), 0);
     shell.fails(&[&init[..], &["second"]].concat(), 1, "already");
 }
+
+#[test]
+fn what_is_left_out_is_said_by_flags_files_and_profile() {
+    let shell = Shell::with_backup(&[("a.tmp", b""), ("b.bak", b""), ("c", &noise(1, 5000)), ("d", b"d"), ("e.log", b"")]);
+    std::fs::write(shell.path("rules"), "# of files\n*.bak\n").unwrap();
+    let profile = "[default]\nexclude = ['*.log']\nexclude-larger-than = '4k'\n[bad]\nexclude-older-than = 'soon'\n";
+    std::fs::create_dir_all(shell.path(".config/yesterdrive")).unwrap();
+    std::fs::write(shell.path(".config/yesterdrive/config.toml"), profile).unwrap();
+    let output = shell.run(&["backup", "source", "--exclude", "*.tmp", "--exclude-file", "rules"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    for note in ["'*.bak' (rules:2): 1 file", "'*.tmp' (--exclude): 1 file", "'*.log' (the profile's exclude): 1 file", "too large: 1 file"]
+    {
+        assert!(said.contains(&format!("note: left out {}{note}", if note.starts_with('t') { "" } else { "by " })), "{said}");
+    }
+    let listed = shell.ok(&["ls", &format!("latest:{}", shell.path("source").display())]);
+    let names = |listed: &str| listed.lines().filter_map(|line| Some(line.rsplit_once('/')?.1.to_owned())).collect::<Vec<_>>();
+    assert_eq!(names(&listed), ["d"]);
+    shell.ok(&["backup", "source", "--exclude", "*.tmp", "--exclude-larger-than", "1M"]);
+    let listed = shell.ok(&["ls", &format!("latest:{}", shell.path("source").display())]);
+    assert_eq!(names(&listed), ["b.bak", "c", "d"]);
+
+    std::fs::write(shell.path("rules"), "fine\n[z-a]\n").unwrap();
+    shell.fails(&["backup", "source", "--exclude-file", "rules"], 2, "rules:2: '[z-a]' is no pattern");
+    shell.fails(&["backup", "source", "--exclude", "[x"], 2, "--exclude: '[x' is no pattern");
+    shell.fails(&["backup", "source", "--exclude", "#x"], 2, "fits nothing");
+    shell.fails(&["backup", "source", "--exclude-file", "nowhere"], 2, "nowhere");
+    shell.fails(&["backup", "source", "--exclude-if-present", "a/b"], 2, "a/b");
+    shell.fails(&["backup", "source", "--exclude-larger-than", "big"], 2, "exclude-larger-than big");
+    shell.fails(&["--profile", "bad", "backup", "source"], 2, "exclude-older-than soon");
+}

@@ -13,6 +13,7 @@ mod mount;
 mod mount_load;
 mod mount_memory;
 mod tidy;
+mod sources;
 mod stores;
 mod mount_pin;
 mod mount_program;

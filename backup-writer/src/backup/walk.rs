@@ -9,6 +9,8 @@ use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Severity};
 use fs_core::tree::{Entry, EntryKind};
 
+use super::sieve::{Scope, Sieve};
+use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
 
 /// One step of the walk.
@@ -29,6 +31,8 @@ pub(super) struct Walk<'a> {
     pub sources: &'a [PathBuf],
     /// Entries that are left out wherever they are met: device and inode.
     pub never: &'a HashSet<((u32, u32), u64)>,
+    /// What is left out.
+    pub rules: &'a Rules,
     /// Files up to this size come first.
     pub small: u64,
 }
@@ -45,6 +49,8 @@ struct Wanted {
 /// A directory whose subdirectories are still to come.
 struct Open {
     directory: Directory,
+    /// `None` above the sources.
+    scope: Option<Scope>,
     rest: std::vec::IntoIter<(Child, Wanted)>,
 }
 
@@ -60,25 +66,33 @@ impl Walk<'_> {
     fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
         let Ok((root, child)) = source.root() else { return Ok(()) };
         let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
-        let wanted = self.wanted();
+        let (wanted, sieve) = (self.wanted(), Sieve::new(self.rules));
+        let scope = wanted.all.then(|| Scope::of_source(&child.stamp));
         emit(enter(child, &wanted))?;
-        open.push(self.list(source, root, &wanted, &path, emit)?);
+        open.push(self.list(source, root, (&wanted, &path), (&sieve, scope), emit)?);
         // A stack and no recursion: a tree may be deeper than a thread's stack.
         while let Some(top) = open.last_mut() {
             let Some((child, wanted)) = top.rest.next() else {
-                emit(Step::Leave)?;
+                top.scope.as_ref().and_then(|scope| sieve.leave(scope)).map_or(Ok(()), |finding| emit(Step::Finding(finding)))?;
                 open.pop();
                 path.pop();
+                if open.is_empty() {
+                    break;
+                }
+                emit(Step::Leave)?;
                 continue;
             };
             let Some(name) = child.entry.name.clone() else { continue };
             let opened = source.open(&top.directory, &name, &child.stamp);
             let stamp = child.stamp;
+            let below = top.scope.as_ref().map(|scope| scope.of_child(&name));
+            let scope = below.or_else(|| wanted.all.then(|| Scope::of_source(&stamp)));
             path.push(name);
             emit(enter(child, &wanted))?;
             match opened {
+                Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, &stamp)) => {}
                 Ok(directory) if !wanted.all || self.enters(source, &directory, &stamp) => {
-                    let next = self.list(source, directory, &wanted, &path, emit)?;
+                    let next = self.list(source, directory, (&wanted, &path), (&sieve, scope), emit)?;
                     open.push(next);
                     continue;
                 }
@@ -90,7 +104,10 @@ impl Walk<'_> {
             emit(Step::Leave)?;
             path.pop();
         }
-        Ok(())
+        for finding in sieve.finish() {
+            emit(Step::Finding(finding))?;
+        }
+        emit(Step::Leave)
     }
 
     /// Whether a directory is saved. One that is only on the way to a source is always entered: `/dev/shm/x` may be named though `/dev` is not saved.
@@ -103,18 +120,23 @@ impl Walk<'_> {
         &self,
         source: &LiveTree,
         directory: Directory,
-        wanted: &Wanted,
-        path: &TreePath,
+        (wanted, path): (&Wanted, &TreePath),
+        (sieve, mut scope): (&Sieve<'_>, Option<Scope>),
         emit: &dyn Fn(Step) -> Result<(), Stopped>,
     ) -> Result<Open, Stopped> {
         let names = if wanted.all { source.names(&directory) } else { Ok(wanted.children.keys().cloned().collect()) };
-        let names = match names {
+        let mut names = match names {
             Ok(names) => names,
             Err(error) => {
                 emit(failed(path, &error))?;
                 Vec::new()
             }
         };
+        if let Some(scope) = &mut scope {
+            let (taken, findings) = sieve.names(source, &directory, names, (scope, path));
+            names = taken;
+            findings.into_iter().try_for_each(|finding| emit(Step::Finding(finding)))?;
+        }
         let (mut large, mut directories) = (Vec::new(), Vec::new());
         for name in names {
             let child = match source.entry(&directory, &name) {
@@ -127,6 +149,9 @@ impl Walk<'_> {
             if self.never.contains(&(child.stamp.device, child.stamp.inode)) && child.entry.kind != EntryKind::Directory {
                 continue;
             }
+            if scope.as_ref().is_some_and(|scope| !sieve.takes(scope, &child)) {
+                continue;
+            }
             match child.entry.kind {
                 EntryKind::Directory => directories.push((child, wanted.below(&name))),
                 EntryKind::File if child.entry.size > self.small => large.push(child),
@@ -136,7 +161,7 @@ impl Walk<'_> {
         for child in large {
             emit(Step::Entry(Box::new(child), directory.clone()))?;
         }
-        Ok(Open { directory, rest: directories.into_iter() })
+        Ok(Open { directory, scope, rest: directories.into_iter() })
     }
 
     fn wanted(&self) -> Wanted {

@@ -24,6 +24,7 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
         host: options.host.clone().unwrap_or_else(host_name),
         set: options.set.clone(),
         tags: options.tags.clone(),
+        rules: options.rules.clone(),
         never,
         state: session::state(global, &repository),
         reread: options.reread,

@@ -23,11 +23,7 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
         let sheet = place.join("recovery-sheet.txt");
         init::run(&new, &Init { new_key_file: Some(key.clone()), recovery_sheet: Some(sheet), i_accept_loss: false }, output)?;
     }
-    let result = backup::run(
-        &here,
-        &Backup { paths: vec![options.folder.clone()], set: None, tags: Vec::new(), host: None, reread: false },
-        output,
-    )?;
+    let result = backup::run(&here, &Backup { paths: vec![options.folder.clone()], ..Backup::default() }, output)?;
     if !mount_linux::mounts::list().iter().any(|mount| mount.path == drive) || mount_linux::mounts::is_dead(&drive) {
         start(&repository, &key, &drive, global)?;
     }

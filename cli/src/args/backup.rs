@@ -1,0 +1,132 @@
+//! The flags of `backup`, completed by the profile.
+
+use std::path::PathBuf;
+
+use backup_writer::source::rules::{Line, Marker, PatternError, Patterns, Rules, lines_of};
+use fs_core::time::{Clock as _, SystemClock, Timestamp, Zone};
+
+use super::{label, size};
+use crate::config::{self, Profile};
+use crate::error::{Exit, Failure};
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Backup {
+    /// What to save (default: what the profile names)
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// File the snapshot under this set (default: one for each profile or list of paths)
+    #[arg(long, value_parser = label)]
+    pub(crate) set: Option<String>,
+    /// Add a tag
+    #[arg(long = "tag", value_name = "TAG", value_parser = label)]
+    pub(crate) tags: Vec<String>,
+    /// File the snapshot under this host name
+    #[arg(long, value_parser = label)]
+    pub(crate) host: Option<String>,
+    /// Read all files, also those that look unchanged
+    #[arg(long)]
+    pub(crate) reread: bool,
+    #[command(flatten)]
+    pub(crate) rule_flags: RuleFlags,
+    /// What is left out.
+    #[arg(skip)]
+    pub(crate) rules: Rules,
+}
+
+/// What is left out, as flags and as keys of a profile. Both count: a flag adds to a list of the profile and stands in for a single value.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "What is left out")]
+pub(crate) struct RuleFlags {
+    /// Leave out what fits, as in .gitignore and relative to each PATH: '*.tmp', '/build/', '!keep.tmp'
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude: Vec<String>,
+    /// Leave out what fits a line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exclude_file: Vec<PathBuf>,
+    /// Files named .yesterignore leave nothing out
+    #[arg(long)]
+    pub(crate) no_ignore_files: bool,
+    /// Leave out the contents of folders with a valid CACHEDIR.TAG
+    #[arg(long)]
+    pub(crate) exclude_caches: bool,
+    /// Leave out the contents of folders that hold this, or a file of this name that begins with HEADER
+    #[arg(long, value_name = "NAME[:HEADER]")]
+    pub(crate) exclude_if_present: Vec<String>,
+    /// Leave out larger files: 500M, 4G
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) exclude_larger_than: Option<String>,
+    /// Leave out files that were not modified for so long, or since a day: 30d, '1y 6mo', 2026-01-31
+    #[arg(long, value_name = "TIME")]
+    pub(crate) exclude_older_than: Option<String>,
+    /// Leave out files that were modified within this time, or since a day: 10min, 2026-01-31
+    #[arg(long, value_name = "TIME")]
+    pub(crate) exclude_newer_than: Option<String>,
+    /// Stay on the file system of each PATH: folders where others are mounted are saved empty
+    #[arg(short = 'x', long)]
+    pub(crate) one_file_system: bool,
+}
+
+impl Backup {
+    /// Adds what the profile says.
+    pub(super) fn complete(&mut self, profile: Profile, profile_name: Option<&str>) -> Result<(), Failure> {
+        self.rules = rules(&profile.rules(), &self.rule_flags)?;
+        if self.paths.is_empty() {
+            self.paths = profile.paths;
+        }
+        if self.tags.is_empty() {
+            self.tags = profile.tags;
+        }
+        self.host = self.host.take().or(profile.host);
+        let of_profile = || profile_name.filter(|name| *name != config::DEFAULT).map(str::to_owned);
+        self.set = self.set.take().or(profile.set).or_else(of_profile);
+        Ok(())
+    }
+}
+
+impl RuleFlags {
+    /// Its patterns: files first, so that what is given one by one counts more.
+    fn lines(&self, place: &str) -> Result<Vec<Line>, Failure> {
+        let mut lines = Vec::new();
+        for file in &self.exclude_file {
+            let bytes = std::fs::read(file).map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", file.display())))?;
+            lines.extend(lines_of(&file.display().to_string(), &bytes));
+        }
+        for pattern in &self.exclude {
+            if pattern.trim().is_empty() || pattern.starts_with('#') {
+                let message = format!("{place}: '{pattern}' fits nothing");
+                return Err(Failure::new(Exit::Usage, message).hint("a name that begins with # is written \\#name"));
+            }
+            lines.push(Line { place: place.into(), text: pattern.clone().into_bytes() });
+        }
+        Ok(lines)
+    }
+}
+
+fn rules(profile: &RuleFlags, flags: &RuleFlags) -> Result<Rules, Failure> {
+    let wrong = |error: PatternError| Failure::new(Exit::Usage, error.to_string()).hint("patterns are written as in .gitignore files");
+    let lines = [profile.lines("the profile's exclude")?, flags.lines("--exclude")?].concat();
+    let (patterns, errors) = Patterns::parse(&lines);
+    errors.into_iter().next().map_or(Ok(()), |error| Err(wrong(error)))?;
+    let marker = |text: &String| Marker::parse(text).map_err(|e| Failure::new(Exit::Usage, format!("exclude-if-present {text}: {e}")));
+    let markers = profile.exclude_if_present.iter().chain(&flags.exclude_if_present).map(marker).collect::<Result<Vec<_>, _>>()?;
+    let caches = (profile.exclude_caches || flags.exclude_caches).then(Marker::cache_tag);
+    let one = |name: &str, flag: &Option<String>, profile: &Option<String>| {
+        let text = flag.as_ref().or(profile.as_ref());
+        text.map(|text| (name.to_owned(), text.clone()))
+    };
+    let moment = |(name, text): (String, String)| {
+        let time: Option<Timestamp> = Zone::system().past(&text, SystemClock.now());
+        let hint = "give a time before now or a day: 30d, '2 weeks', '1y 6mo', 2026-01-31";
+        time.ok_or_else(|| Failure::new(Exit::Usage, format!("{name} {text}: it is no time")).hint(hint))
+    };
+    let size = |(name, text): (String, String)| size(&text).map_err(|error| Failure::new(Exit::Usage, format!("{name} {text}: {error}")));
+    Ok(Rules {
+        patterns,
+        ignore_files: !(profile.no_ignore_files || flags.no_ignore_files),
+        markers: caches.into_iter().chain(markers).collect(),
+        size_max: one("exclude-larger-than", &flags.exclude_larger_than, &profile.exclude_larger_than).map(size).transpose()?,
+        modified_min: one("exclude-older-than", &flags.exclude_older_than, &profile.exclude_older_than).map(moment).transpose()?,
+        modified_max: one("exclude-newer-than", &flags.exclude_newer_than, &profile.exclude_newer_than).map(moment).transpose()?,
+        one_file_system: profile.one_file_system || flags.one_file_system,
+    })
+}
