@@ -138,7 +138,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
 
 /// Tomorrow by the system's clock: files that a test has just made are old enough to be trusted.
 #[expect(clippy::disallowed_methods, reason = "compared with times that the file system gives")]
-fn later_than_any_file() -> fs_core::time::Timestamp {
+pub fn later_than_any_file() -> fs_core::time::Timestamp {
     fs_core::time::Timestamp::from(std::time::SystemTime::now()).saturating_add(Duration::from_secs(86_400))
 }
 

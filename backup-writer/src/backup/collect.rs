@@ -1,7 +1,7 @@
 //! The collector: takes the steps of the walk in order, decides what has to be read, and builds trees from the bottom up.
 //!
 //! It runs on the calling thread. Files are handed to the readers a bounded number of steps before their results are taken, so that packs
-//! hold them in the order of the walk.
+//! hold them in the order of the walk and the readers have work also where a directory ends.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -37,28 +37,48 @@ pub(super) struct Built {
     pub links: Vec<(u64, u64)>,
 }
 
-/// A directory that is being gathered.
+/// A directory that the walk is in.
+struct Lead {
+    path: TreePath,
+    before: BeforeDirectory,
+}
+
+/// A directory that is being gathered, some steps behind the walk.
 struct Frame {
     entry: Entry,
+    /// What the parent snapshot has in its place.
+    was: Option<Found>,
+    path: TreePath,
     children: Vec<Built>,
-    before: BeforeDirectory,
     /// Children that are in the parent snapshot as they are now.
     same_count: usize,
     /// What this machine will know of its files.
     states: DirectoryBuilder,
 }
 
-/// A file that was handed to the readers, or anything that needs none.
+/// What was met and is still to be gathered, in the order of the walk: files are read meanwhile.
 enum Pending {
-    Ready(Box<(Entry, Option<FileState>)>),
+    Enter(Box<Frame>),
+    /// An entry that is complete.
+    Ready(Box<Ready>),
     Reading(Box<Reading>),
+    Finding(Finding),
+    Leave(Box<BeforeDirectory>),
 }
 
+struct Ready {
+    entry: Entry,
+    state: Option<FileState>,
+    was: Option<Found>,
+}
+
+/// A file that was handed to the readers.
 struct Reading {
     entry: Entry,
     inode: Option<u64>,
     results: Receiver<Piece>,
     had_parent: bool,
+    was: Option<Found>,
 }
 
 pub(super) struct Collector<'a> {
@@ -89,59 +109,56 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Takes the steps of the walk until it is done.
+    /// Takes the steps of the walk until it is done. Files are begun some steps before they are gathered, across the ends of directories, so that there is
+    /// always something to read.
     pub(super) fn collect(&mut self, steps: &Receiver<Step>, jobs: &Sender<FileJob>) -> Result<Built, BackupError> {
-        let (mut frames, mut path): (Vec<Frame>, TreePath) = (Vec::new(), TreePath::ROOT);
+        let (mut leads, mut frames): (Vec<Lead>, Vec<Frame>) = (Vec::new(), Vec::new());
         let mut waiting: VecDeque<Pending> = VecDeque::new();
         for step in steps {
             if self.observer.is_cancelled() {
                 return Err(BackupError::Cancelled);
             }
-            match step {
-                Step::Finding(finding) => self.finding(finding),
+            let pending = match step {
+                Step::Finding(finding) => Pending::Finding(finding),
                 Step::Enter(entry) => {
-                    self.drain(&mut frames, &mut waiting, &path, 0)?;
-                    if let Some(name) = &entry.name {
-                        path.push(name.clone());
-                    }
-                    self.observer.at(&path);
-                    let frame = self.enter(*entry, frames.last_mut(), &path)?;
-                    frames.push(frame);
+                    let (lead, frame) = self.enter(*entry, leads.last_mut())?;
+                    leads.push(lead);
+                    Pending::Enter(Box::new(frame))
                 }
                 Step::Entry(child, directory) => {
-                    let Some(frame) = frames.last_mut() else { continue };
-                    let pending = self.begin(*child, directory, frame, &path, jobs)?;
-                    waiting.push_back(pending);
-                    self.drain(&mut frames, &mut waiting, &path, STEPS_AHEAD / 2)?;
+                    let Some(lead) = leads.last_mut() else { continue };
+                    self.begin(*child, directory, lead, jobs)?
                 }
                 Step::Leave => {
-                    self.drain(&mut frames, &mut waiting, &path, 0)?;
-                    let Some(frame) = frames.pop() else { continue };
-                    let built = self.leave(frame, frames.last_mut(), &path)?;
-                    path.pop();
-                    match frames.last_mut() {
-                        Some(above) => self.add(above, built, &path)?,
-                        None => {
-                            self.note_attributes(&built.entry);
-                            return Ok(built);
-                        }
-                    }
+                    let Some(lead) = leads.pop() else { continue };
+                    Pending::Leave(Box::new(lead.before))
+                }
+            };
+            waiting.push_back(pending);
+            let keep = if leads.is_empty() { 0 } else { STEPS_AHEAD / 2 };
+            while waiting.len() > keep {
+                let Some(pending) = waiting.pop_front() else { break };
+                if let Some(root) = self.gather(pending, &mut frames)? {
+                    return Ok(root);
                 }
             }
         }
         Err(BackupError::Cancelled)
     }
 
-    fn enter(&mut self, entry: Entry, above: Option<&mut Frame>, path: &TreePath) -> Result<Frame, BackupError> {
-        self.stats.directory_count += 1;
-        let before = match (above, &entry.name) {
-            (Some(above), Some(name)) => {
-                let found = self.before.entry(&mut above.before, name, path)?;
-                self.before.directory(found.as_ref().map(Found::entry), path)
-            }
-            _ => self.before.directory(self.before.parent.map(|(root, _)| root), path),
+    fn enter(&mut self, entry: Entry, above: Option<&mut Lead>) -> Result<(Lead, Frame), BackupError> {
+        let (mut path, mut was) = (TreePath::ROOT, None);
+        if let (Some(above), Some(name)) = (above, &entry.name) {
+            path = above.path.join(name.clone());
+            was = self.before.entry(&mut above.before, name, &above.path)?;
+        }
+        let before = match (&was, &entry.name) {
+            (_, None) => self.before.parent.map(|(root, _)| root),
+            (was, Some(_)) => was.as_ref().map(Found::entry),
         };
-        Ok(Frame { entry, children: Vec::new(), before, same_count: 0, states: DirectoryBuilder::default() })
+        let before = self.before.directory(before, &path);
+        let frame = Frame { entry, was, path: path.clone(), children: Vec::new(), same_count: 0, states: DirectoryBuilder::default() };
+        Ok((Lead { path, before }, frame))
     }
 
     /// Decides whether a file has to be read.
@@ -149,25 +166,25 @@ impl<'a> Collector<'a> {
         &mut self,
         child: source::Child,
         directory: source::Directory,
-        frame: &mut Frame,
-        path: &TreePath,
+        lead: &mut Lead,
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
         let source::Child { mut entry, stamp, lasting_inode: inode } = child;
-        let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new((entry, None)))) };
-        let found = self.before.entry(&mut frame.before, &name, path)?;
-        let before = found.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
+        let ready = |entry, state, was| Ok(Pending::Ready(Box::new(Ready { entry, state, was })));
+        let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
+        let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
+        let before = was.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
         self.packer.put_values(&mut entry, before)?;
         if entry.kind != EntryKind::File {
             self.stats.other_count += 1;
-            return Ok(Pending::Ready(Box::new((entry, None))));
+            return ready(entry, None, was);
         }
-        if let Some(state) = self.before.unchanged(&entry, inode, before, &frame.before)? {
+        if let Some(state) = self.before.unchanged(&entry, inode, before, &lead.before)? {
             entry.take_content(&state.entry);
             self.stats.unchanged_count += 1;
-            return Ok(Pending::Ready(Box::new((entry, Some(state)))));
+            return ready(entry, Some(state), was);
         }
-        let known = frame.before.known.as_ref().and_then(|known| known.get(&name));
+        let known = lead.before.known.as_ref().and_then(|known| known.get(&name));
         let last = before.or(known.as_ref().map(|known| &known.entry));
         // A file keeps the way in which it was cut.
         let block_size = match last {
@@ -178,48 +195,64 @@ impl<'a> Collector<'a> {
         if jobs.send(FileJob { directory, name, stamp, block_size, results }).is_err() {
             return Err(BackupError::Cancelled);
         }
-        Ok(Pending::Reading(Box::new(Reading { had_parent: last.is_some(), entry, inode, results: receiver })))
+        let had_parent = last.is_some();
+        Ok(Pending::Reading(Box::new(Reading { entry, inode, results: receiver, had_parent, was })))
     }
 
-    /// Takes results until at most `keep` files are left waiting.
-    fn drain(&mut self, frames: &mut [Frame], waiting: &mut VecDeque<Pending>, path: &TreePath, keep: usize) -> Result<(), BackupError> {
-        while waiting.len() > keep {
-            let Some(pending) = waiting.pop_front() else { break };
-            let Some(frame) = frames.last_mut() else { break };
-            let taken = match pending {
-                Pending::Ready(ready) => Some(*ready),
-                Pending::Reading(reading) => self.take_file(*reading, path)?,
-            };
-            let Some((entry, state)) = taken else { continue };
-            self.progress.entry_count += 1;
-            self.observer.progress(&self.progress);
-            if entry.kind == EntryKind::File {
-                self.stats.file_count += 1;
-                self.stats.byte_count += entry.size;
+    /// Gathers what comes next, and waits for it if it is still being read. The root when that is complete.
+    fn gather(&mut self, pending: Pending, frames: &mut Vec<Frame>) -> Result<Option<Built>, BackupError> {
+        let taken = match pending {
+            Pending::Finding(finding) => {
+                self.finding(finding);
+                None
             }
-            if let Some(state) = state {
-                self.packer.rely_on(state.packs());
-                frame.states.push(&state);
+            Pending::Enter(frame) => {
+                self.stats.directory_count += 1;
+                self.observer.at(&frame.path);
+                frames.push(*frame);
+                None
             }
-            let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-            self.add(frame, Built { entry, links }, path)?;
+            Pending::Ready(ready) => Some(*ready),
+            Pending::Reading(reading) => {
+                let Some(frame) = frames.last() else { return Ok(None) };
+                self.take_file(*reading, &frame.path)?
+            }
+            Pending::Leave(before) => {
+                let Some(frame) = frames.pop() else { return Ok(None) };
+                let (built, was) = self.leave(frame, *before)?;
+                let Some(above) = frames.last_mut() else {
+                    self.note_attributes(&built.entry);
+                    return Ok(Some(built));
+                };
+                self.add(above, built, was.as_ref());
+                None
+            }
+        };
+        let (Some(Ready { entry, state, was }), Some(frame)) = (taken, frames.last_mut()) else { return Ok(None) };
+        self.progress.entry_count += 1;
+        self.observer.progress(&self.progress);
+        if entry.kind == EntryKind::File {
+            self.stats.file_count += 1;
+            self.stats.byte_count += entry.size;
         }
-        Ok(())
+        if let Some(state) = state {
+            self.packer.rely_on(state.packs());
+            frame.states.push(&state);
+        }
+        let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
+        self.add(frame, Built { entry, links }, was.as_ref());
+        Ok(None)
     }
 
-    fn add(&mut self, frame: &mut Frame, child: Built, path: &TreePath) -> Result<(), BackupError> {
+    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) {
         self.note_attributes(&child.entry);
-        if let Some(name) = &child.entry.name {
-            let before = self.before.entry(&mut frame.before, name, path)?;
-            frame.same_count += usize::from(before.is_some_and(|before| *before.entry() == child.entry));
-        }
+        frame.same_count += usize::from(was.is_some_and(|was| *was.entry() == child.entry));
         frame.children.push(child);
-        Ok(())
     }
 
     /// Places the chunks of a file as they come; `None` if it could not be read.
-    fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<(Entry, Option<FileState>)>, BackupError> {
-        let Reading { mut entry, inode, results, had_parent } = reading;
+    fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<Ready>, BackupError> {
+        let Reading { mut entry, inode, results, had_parent, was } = reading;
         let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
         let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
         let mut put_list = |packer: &mut Packer, list: List| {
@@ -242,7 +275,12 @@ impl<'a> Collector<'a> {
                 FileResult::Read { size, sparse, file_hash, block_size, changed } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
                     (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
-                    let count = if had_parent { &mut self.stats.changed_count } else { &mut self.stats.new_count };
+                    let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
+                    let count = match (had_parent, is_same) {
+                        (true, true) => &mut self.stats.unchanged_count,
+                        (true, false) => &mut self.stats.changed_count,
+                        (false, _) => &mut self.stats.new_count,
+                    };
                     *count += 1;
                     if changed {
                         self.stats.failed_count += 1;
@@ -255,7 +293,7 @@ impl<'a> Collector<'a> {
                     };
                     let is_kept = !changed && is_settled(&entry, self.began);
                     let state = is_kept.then(|| FileState::of(&entry, inode, packs));
-                    return Ok(Some((entry, state)));
+                    return Ok(Some(Ready { entry, state, was }));
                 }
                 FileResult::Failed(error) => {
                     self.stats.failed_count += 1;
@@ -268,16 +306,14 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
-    fn leave(&mut self, frame: Frame, above: Option<&mut Frame>, path: &TreePath) -> Result<Built, BackupError> {
-        let Frame { mut entry, mut children, before, same_count, states } = frame;
-        self.note_states(states, &before, path);
-        match (above, &entry.name) {
-            (Some(above), Some(name)) => {
-                let found = self.before.entry(&mut above.before, &name.clone(), path)?;
-                self.packer.put_values(&mut entry, found.as_ref().map(Found::entry))?;
-            }
-            _ => self.packer.put_values(&mut entry, self.before.parent.map(|(root, _)| root))?,
-        }
+    fn leave(&mut self, frame: Frame, before: BeforeDirectory) -> Result<(Built, Option<Found>), BackupError> {
+        let Frame { mut entry, was, path, mut children, same_count, states } = frame;
+        self.note_states(states, &before, &path);
+        let known = match &entry.name {
+            Some(_) => was.as_ref().map(Found::entry),
+            None => self.before.parent.map(|(root, _)| root),
+        };
+        self.packer.put_values(&mut entry, known)?;
         if let Some(damage) = before.damage.clone() {
             self.finding(damage);
         }
@@ -309,7 +345,7 @@ impl<'a> Collector<'a> {
             None => self.write_pages(entries)?,
         };
         entry.subtree = Some(subtree);
-        Ok(Built { entry, links })
+        Ok((Built { entry, links }, was))
     }
 
     /// What cannot be noted is read again by the next run.
