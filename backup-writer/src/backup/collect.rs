@@ -20,7 +20,7 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory};
-use super::read::{FileJob, FileResult, PIECES_AHEAD, Piece};
+use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{Packer, Shared};
@@ -30,6 +30,11 @@ use crate::state::DirectoryBuilder;
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
+
+/// Devices are cut like disk images.
+const DEVICE_NAME: &[u8] = b"device.img";
+/// A stream is cut as if it had this size: its own is known too late.
+const STREAM_SIZE: u64 = 1 << 30;
 
 /// A finished directory: its entry and its hard-linked entries by position relative to it.
 pub(super) struct Built {
@@ -59,6 +64,8 @@ struct Reading {
     inode: Option<u64>,
     results: Receiver<Piece>,
     had_parent: bool,
+    /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
+    is_made: bool,
 }
 
 pub(super) struct Collector<'a> {
@@ -114,6 +121,14 @@ impl<'a> Collector<'a> {
                     waiting.push_back(pending);
                     self.drain(&mut frames, &mut waiting, &path, STEPS_AHEAD / 2)?;
                 }
+                Step::Made(entry, origin) => {
+                    self.drain(&mut frames, &mut waiting, &path, 0)?;
+                    let Some(frame) = frames.last_mut() else { continue };
+                    let pending = self.begin_made(*entry, origin, frame, &path, jobs)?;
+                    waiting.push_back(pending);
+                    // One after the other: a dump that waits for us holds locks in its database.
+                    self.drain(&mut frames, &mut waiting, &path, 0)?;
+                }
                 Step::Leave => {
                     self.drain(&mut frames, &mut waiting, &path, 0)?;
                     let Some(frame) = frames.pop() else { continue };
@@ -153,7 +168,7 @@ impl<'a> Collector<'a> {
         path: &TreePath,
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
-        let source::Child { mut entry, stamp, lasting_inode: inode } = child;
+        let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
         let Some(name) = entry.name.clone() else { return Ok(Pending::Ready(Box::new((entry, None)))) };
         let found = self.before.entry(&mut frame.before, &name, path)?;
         let before = found.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
@@ -174,11 +189,30 @@ impl<'a> Collector<'a> {
             Some(last) => last.block_size,
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
-        let (results, receiver) = bounded(PIECES_AHEAD);
-        if jobs.send(FileJob { directory, name, stamp, block_size, results }).is_err() {
-            return Err(BackupError::Cancelled);
-        }
-        Ok(Pending::Reading(Box::new(Reading { had_parent: last.is_some(), entry, inode, results: receiver })))
+        let origin = Origin::Listed { directory, name: alias.unwrap_or(name), stamp };
+        let (results, had_parent) = (send(jobs, origin, block_size)?, last.is_some());
+        Ok(Pending::Reading(Box::new(Reading { entry, inode, results, had_parent, is_made: false })))
+    }
+
+    /// What is no listed file is always read.
+    fn begin_made(
+        &mut self,
+        entry: Entry,
+        origin: Origin,
+        frame: &mut Frame,
+        path: &TreePath,
+        jobs: &Sender<FileJob>,
+    ) -> Result<Pending, BackupError> {
+        let found = entry.name.as_ref().map(|name| self.before.entry(&mut frame.before, name, path)).transpose()?.flatten();
+        let before = found.as_ref().map(Found::entry).filter(|before| before.kind == EntryKind::File);
+        let config = self.shared.repository().config();
+        let block_size = match (&origin, before) {
+            (Origin::Device(_, size), _) => before.and_then(|before| before.block_size).or(config.block_size(DEVICE_NAME, *size)),
+            (_, Some(before)) => before.block_size,
+            (_, None) => config.block_size(entry.name_bytes(), STREAM_SIZE),
+        };
+        let (results, had_parent) = (send(jobs, origin, block_size)?, before.is_some());
+        Ok(Pending::Reading(Box::new(Reading { entry, inode: None, results, had_parent, is_made: true })))
     }
 
     /// Takes results until at most `keep` files are left waiting.
@@ -219,7 +253,7 @@ impl<'a> Collector<'a> {
 
     /// Places the chunks of a file as they come; `None` if it could not be read.
     fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<(Entry, Option<FileState>)>, BackupError> {
-        let Reading { mut entry, inode, results, had_parent } = reading;
+        let Reading { mut entry, inode, results, had_parent, is_made } = reading;
         let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
         let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
         let mut put_list = |packer: &mut Packer, list: List| {
@@ -235,15 +269,20 @@ impl<'a> Collector<'a> {
                     list.push(reference, &mut |list| put_list(packer, list))?;
                     continue;
                 }
+                Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
+                Piece::Waiting => continue,
                 Piece::End(result) => result?,
             };
             let place = entry.name.clone().map_or_else(|| path.clone(), |name| path.join(name));
             match result {
-                FileResult::Read { size, sparse, file_hash, block_size, changed } => {
+                FileResult::Read { size, sparse, file_hash, block_size, changed, said } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
                     (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
                     let count = if had_parent { &mut self.stats.changed_count } else { &mut self.stats.new_count };
                     *count += 1;
+                    if !said.is_empty() {
+                        self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{said}")));
+                    }
                     if changed {
                         self.stats.failed_count += 1;
                         let message = "it changed while it was read: this version may mix two states";
@@ -253,10 +292,11 @@ impl<'a> Collector<'a> {
                         Content::Inline(_) => Vec::new(),
                         Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
                     };
-                    let is_kept = !changed && is_settled(&entry, self.began);
+                    let is_kept = !changed && !is_made && is_settled(&entry, self.began);
                     let state = is_kept.then(|| FileState::of(&entry, inode, packs));
                     return Ok(Some((entry, state)));
                 }
+                FileResult::Cut(error) => return Err(error.into()),
                 FileResult::Failed(error) => {
                     self.stats.failed_count += 1;
                     self.finding(Finding::at(Severity::Warning, place, error.to_string()));
@@ -341,6 +381,13 @@ impl<'a> Collector<'a> {
             self.findings.push(finding);
         }
     }
+}
+
+/// Hands a file to the readers.
+fn send(jobs: &Sender<FileJob>, origin: Origin, block_size: Option<u32>) -> Result<Receiver<Piece>, BackupError> {
+    let (results, receiver) = bounded(PIECES_AHEAD);
+    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled)?;
+    Ok(receiver)
 }
 
 fn sorted(packs: impl Iterator<Item = PackId>) -> Vec<PackId> {
