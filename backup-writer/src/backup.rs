@@ -14,7 +14,7 @@ use fs_core::crypto;
 use fs_core::id::{ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::Observer;
-use fs_core::path::display;
+use fs_core::path::{Name, display};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity, Stats};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
@@ -28,17 +28,21 @@ use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
 use crate::packer::{PackError, Packer, Shared, list_packs};
 use crate::source::rules::Rules;
-use crate::source::{self, LiveTree};
+use crate::source::stream::{Stream, StreamError};
+use crate::source::{self, LiveTree, SourceError};
 use crate::state::FileStates;
 
 mod before;
+mod blocks;
 mod collect;
+mod named;
 mod read;
 mod sieve;
 mod walk;
 
 use before::Before;
 use collect::{Built, Collector};
+use named::Named;
 use read::FileJob;
 use walk::{Step, Walk};
 
@@ -52,6 +56,12 @@ const STEPS_AHEAD: usize = 128;
 pub struct BackupOptions {
     /// Paths to save.
     pub paths: Vec<PathBuf>,
+    /// Where the snapshot shows them: one for each path, or none to show them where they are.
+    pub shown_as: Vec<PathBuf>,
+    /// Block devices, or files in their place, to save as files.
+    pub devices: Vec<PathBuf>,
+    /// Files that stand in no file system.
+    pub streams: Vec<Stream>,
     /// Host name under which the snapshot is filed.
     pub host: String,
     /// Set; empty for the host's default set, `None` for one of its own for each list of paths.
@@ -64,6 +74,8 @@ pub struct BackupOptions {
     pub never: Vec<PathBuf>,
     /// This repository's local state folder; `None` to keep nothing locally.
     pub state: Option<PathBuf>,
+    /// Whether others go first: what is read is not kept in the system's cache, where the system can do that.
+    pub gentle: bool,
     /// Whether all files are read even if they look unchanged.
     pub reread: bool,
     /// zstd level.
@@ -102,6 +114,40 @@ pub enum BackupError {
     /// Nothing to save was named.
     #[error("no path to back up was given")]
     Nothing,
+    /// A device cannot be read.
+    #[error("{} cannot be backed up as a device", .path.display())]
+    BlockDevice {
+        /// The device.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
+    /// Places to show paths at, but not one for each.
+    #[error("{paths} paths cannot be shown at {places} places: name one for each")]
+    ShownAs {
+        /// Number of paths.
+        paths: usize,
+        /// Number of places.
+        places: usize,
+    },
+    /// One place in the snapshot would hold two things.
+    #[error("{} cannot stand in one snapshot with {}: take another one of it", .inner.display(), .outer.display())]
+    Inside {
+        /// What is shown inside.
+        inner: PathBuf,
+        /// What it is inside of.
+        outer: PathBuf,
+    },
+    /// Two streams have one name.
+    #[error("two things to save are named {name}")]
+    Twice {
+        /// The name.
+        name: Name,
+    },
+    /// A stream is not complete.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
     /// The observer cancelled.
     #[error("the backup was interrupted; what was uploaded is used by the next run")]
     Cancelled,
@@ -136,7 +182,8 @@ pub fn backup(
     observer: &dyn Observer,
 ) -> Result<BackupReport, BackupError> {
     let started = repository.clock().now();
-    let sources = absolute_paths(&options.paths)?;
+    let named = Named::of(options)?;
+    let sources = named.sources();
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let snapshots = repository.snapshots()?;
     let set = options.set.clone().unwrap_or_else(|| set_of_paths(&snapshots, &options.host, &sources));
@@ -151,10 +198,10 @@ pub fn backup(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let walk = Walk { sources: &sources, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
+    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
 
     let mut collector = Collector::new(&shared, packer, before, started, observer);
-    let root = run_pipeline(&shared, &walk, options.level, &mut collector)?;
+    let root = run_pipeline(&shared, &walk, options, &mut collector)?;
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
@@ -175,7 +222,7 @@ pub fn backup(
         server_time: wait("clock", store.server_time())?,
         host: options.host.clone(),
         set,
-        sources: sources.iter().map(|path| SourcePath { path: path_bytes(path), case_insensitive: false }).collect(),
+        sources: sources.into_iter().map(|path| SourcePath { path, case_insensitive: false }).collect(),
         tags: options.tags.clone(),
         root: root.entry,
         link_table,
@@ -238,13 +285,13 @@ fn commit(
 
 /// The set of a list of paths: the host's default set for the list that it has held so far, one named by its paths for every other. So an hourly run
 /// for `/home` and a nightly one for `/etc` never look like each other's deletions.
-fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[PathBuf]) -> String {
+fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> String {
     let in_default_set = snapshots.iter().rfind(|s| s.manifest.host == host && s.manifest.set.is_empty());
-    let is_same = |s: &Snapshot| s.manifest.sources.iter().map(|source| &*source.path).eq(paths.iter().map(|path| path_bytes(path)));
+    let is_same = |s: &Snapshot| s.manifest.sources.iter().map(|source| &source.path).eq(paths);
     if in_default_set.is_none_or(is_same) {
         return String::new();
     }
-    let name = |path: &PathBuf| display(&path_bytes(path)).trim_matches('/').replace('/', "-");
+    let name = |path: &Vec<u8>| display(path).trim_matches('/').replace('/', "-");
     let mut set = paths.iter().map(name).collect::<Vec<_>>().join("+");
     if set.len() > SET_LENGTH_MAX {
         let mut hash = fs_core::id::to_hex(&crypto::hash(set.as_bytes()));
@@ -270,22 +317,14 @@ fn heads(snapshots: &[Snapshot], signer: &Signer) -> Vec<Head> {
     heads.into_iter().map(|(device, (sequence, manifest))| Head { device, sequence, manifest }).collect()
 }
 
-/// Absolute, sorted, none inside another.
-fn absolute_paths(paths: &[PathBuf]) -> Result<Vec<PathBuf>, BackupError> {
-    let absolute = |path: &PathBuf| source::absolute(path).map_err(|source| BackupError::Path { path: path.clone(), source });
-    let mut all = paths.iter().map(absolute).collect::<Result<Vec<_>, _>>()?;
-    all.sort();
-    all.dedup_by(|later, earlier| later.starts_with(&*earlier));
-    if all.is_empty() { Err(BackupError::Nothing) } else { Ok(all) }
-}
-
-fn path_bytes(path: &Path) -> Vec<u8> {
-    std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).to_vec()
-}
-
 /// Runs the walk, the readers and the collector until the walk is done.
-fn run_pipeline(shared: &Arc<Shared>, walk: &Walk<'_>, level: i32, collector: &mut Collector<'_>) -> Result<Built, BackupError> {
-    let source = LiveTree::default();
+fn run_pipeline(
+    shared: &Arc<Shared>,
+    walk: &Walk<'_>,
+    options: &BackupOptions,
+    collector: &mut Collector<'_>,
+) -> Result<Built, BackupError> {
+    let (source, level) = (LiveTree::new(options.gentle), options.level);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let (steps, to_collect) = bounded::<Step>(STEPS_AHEAD);

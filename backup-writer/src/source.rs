@@ -5,19 +5,21 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{IoSliceMut, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind, Extent, Value};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 pub mod rules;
+pub mod stream;
 
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
@@ -79,6 +81,8 @@ pub struct Child {
     pub stamp: Stamp,
     /// Its inode, where the file system gives it the same again after a remount.
     pub lasting_inode: Option<u64>,
+    /// Its name in the file system, where the snapshot shows it under another.
+    pub alias: Option<Name>,
 }
 
 /// An open directory. Shared with the threads that read its files.
@@ -92,15 +96,31 @@ pub struct LiveTree {
     groups: Mutex<HashMap<u32, Option<String>>>,
     /// File systems that keep inodes, by device.
     lasting: Mutex<HashMap<(u32, u32), bool>>,
+    /// Whether what is read leaves the system's cache as it was.
+    gentle: bool,
 }
 
 impl LiveTree {
+    /// A live tree. A `gentle` one does not fill the system's cache with what it reads, where the system can do that (Linux 6.14, and the
+    /// file system must know how); what was cached before stays so.
+    pub fn new(gentle: bool) -> Self {
+        Self { gentle, ..Self::default() }
+    }
+
     /// Opens the root of the file system.
     ///
     /// # Errors
     /// [`SourceError`].
     pub fn root(&self) -> Result<(Directory, Child), SourceError> {
-        let directory = Directory(Arc::new(open_at(CWD, b"/")?));
+        self.at(Path::new("/"))
+    }
+
+    /// Opens a directory by its path.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn at(&self, path: &Path) -> Result<(Directory, Child), SourceError> {
+        let directory = Directory(Arc::new(open_at(CWD, path.as_os_str().as_bytes())?));
         let child = self.child(&directory, b".", None)?;
         Ok((directory, child))
     }
@@ -166,9 +186,55 @@ impl LiveTree {
     /// # Errors
     /// [`SourceError`], `Replaced` if it is another file by now.
     pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<SourceFile, SourceError> {
-        let file = open_to_read(directory, name)?;
+        let file = SourceFile { uncached: AtomicBool::new(self.gentle), ..open_to_read(directory, name)? };
         let now = file.stamp()?;
         if now.inode == stamp.inode && now.device == stamp.device { Ok(file) } else { Err(SourceError::Replaced) }
+    }
+
+    /// An entry by its path, with the directory that it is in. The entry is shown under another name.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn entry_as(&self, path: &Path, shown: &Name) -> Result<(Directory, Child), SourceError> {
+        let (Some(parent), Some(Ok(name))) = (path.parent(), path.file_name().map(|name| Name::new(name.as_bytes()))) else {
+            return Err(SourceError::Failed(Errno::INVAL));
+        };
+        let directory = Directory(Arc::new(open_at(CWD, parent.as_os_str().as_bytes())?));
+        let mut child = self.entry(&directory, &name)?;
+        (child.entry.name, child.alias) = (Some(shown.clone()), Some(name));
+        Ok((directory, child))
+    }
+
+    /// A block device that is saved as a file of its size; links that lead to it are followed, as its names most often are some.
+    ///
+    /// # Errors
+    /// [`SourceError`], `NOTBLK` if it is neither a block device nor a regular file.
+    pub fn device(&self, path: &Path, shown: Option<&Name>) -> Result<(Entry, SourceFile, u64), SourceError> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
+        let file = SourceFile { file: File::from(fd), uncached: AtomicBool::new(self.gentle) };
+        let stat = rustix::fs::statx(&file.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
+        if !matches!(kind_of(stat.stx_mode.into()), Some(EntryKind::BlockDevice | EntryKind::File)) {
+            return Err(SourceError::Failed(Errno::NOTBLK));
+        }
+        let size = rustix::fs::seek(&file.file, SeekFrom::End(0))?;
+        let mut entry = Entry::new(shown.cloned(), EntryKind::File);
+        (entry.size, entry.mode) = (size, u32::from(stat.stx_mode) & 0o777);
+        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
+        entry.user = cached(&self.users, stat.stx_uid, user_name);
+        entry.group = cached(&self.groups, stat.stx_gid, group_name);
+        entry.mtime = Some(stamp_of(&stat).mtime);
+        Ok((entry, file, size))
+    }
+
+    /// The entry of a file that is in no file system, of this user and this time.
+    pub fn made_entry(&self, name: Name, kind: EntryKind, time: Option<Timestamp>) -> Entry {
+        let mut entry = Entry::new(Some(name), kind);
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        entry.mode = if kind == EntryKind::Directory { 0o700 } else { 0o600 };
+        (entry.uid, entry.gid, entry.mtime) = (Some(uid), Some(gid), time);
+        entry.user = cached(&self.users, uid, user_name);
+        entry.group = cached(&self.groups, gid, group_name);
+        entry
     }
 
     /// The first bytes of a small regular file: its mark, or its patterns.
@@ -217,7 +283,7 @@ impl LiveTree {
         let path = [format!("/proc/self/fd/{}/", directory.0.as_raw_fd()).as_bytes(), raw_name].concat();
         read_xattrs(&path, &mut entry);
         let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
-        Ok(Child { entry, stamp, lasting_inode })
+        Ok(Child { entry, stamp, lasting_inode, alias: None })
     }
 
     /// File systems that have no inodes make them up, anew after every mount.
@@ -232,6 +298,8 @@ impl LiveTree {
 #[derive(Debug)]
 pub struct SourceFile {
     file: File,
+    /// Whether it is read past the system's cache, until the file system says that it cannot do that.
+    uncached: AtomicBool,
 }
 
 impl SourceFile {
@@ -239,12 +307,42 @@ impl SourceFile {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, SourceError> {
+        self.read_from(buffer, None)
+    }
+
+    /// Fills the buffer from this offset; less only at the end.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, SourceError> {
+        let mut filled = 0;
+        while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
+            match self.read_from(space, Some(offset + filled as u64))? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Reads at an offset, or where the file stands.
+    fn read_from(&self, buffer: &mut [u8], offset: Option<u64>) -> Result<usize, SourceError> {
+        /// `RWF_DONTCACHE`: pages that this read brings in go with it, those that were there stay. To Linux the largest offset means
+        /// where the file stands.
+        const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
         loop {
-            match self.file.read(buffer) {
+            let uncached = self.uncached.load(Ordering::Relaxed);
+            let read = match (uncached, offset) {
+                (true, _) => preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset.unwrap_or(u64::MAX), DONT_CACHE),
+                (false, Some(offset)) => rustix::io::pread(&self.file, &mut *buffer, offset),
+                (false, None) => rustix::io::read(&self.file, &mut *buffer),
+            };
+            match read {
                 Ok(count) => return Ok(count),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO).into()),
+                Err(Errno::INTR) => {}
+                Err(_) if uncached => self.uncached.store(false, Ordering::Relaxed),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -253,7 +351,7 @@ impl SourceFile {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub fn seek(&mut self, offset: u64) -> Result<(), SourceError> {
+    pub fn seek(&self, offset: u64) -> Result<(), SourceError> {
         rustix::fs::seek(&self.file, SeekFrom::Start(offset))?;
         Ok(())
     }
@@ -331,7 +429,7 @@ fn open_to_read(directory: &Directory, name: &Name) -> Result<SourceFile, Errno>
     // Only the owner may leave the time of access alone.
     let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
         .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
-    Ok(SourceFile { file: File::from(fd) })
+    Ok(SourceFile { file: File::from(fd), uncached: AtomicBool::new(false) })
 }
 
 fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {

@@ -146,7 +146,7 @@ pub(crate) enum Command {
     /// Create a repository and print its recovery sheet
     Init(Init),
     /// Take a snapshot
-    Backup(Backup),
+    Backup(Box<Backup>),
     /// List snapshots
     Snapshots(Snapshots),
     /// List a folder of a snapshot

@@ -34,6 +34,16 @@ pub(crate) struct Profile {
     pub(crate) memory: Option<String>,
     pub(crate) cache_size: Option<String>,
     #[serde(default)]
+    pub(crate) shown_as: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) devices: Vec<PathBuf>,
+    #[serde(default)]
+    pub(crate) commands: Vec<Dump>,
+    pub(crate) before: Option<String>,
+    #[serde(default)]
+    pub(crate) before_may_fail: bool,
+    pub(crate) after: Option<String>,
+    #[serde(default)]
     exclude: Vec<String>,
     #[serde(default)]
     exclude_file: Vec<PathBuf>,
@@ -48,6 +58,19 @@ pub(crate) struct Profile {
     exclude_newer_than: Option<String>,
     #[serde(default)]
     one_file_system: bool,
+}
+
+/// A command whose output is saved.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Dump {
+    pub(crate) command: String,
+    pub(crate) name: String,
+    pub(crate) end_mark: Option<String>,
+    #[serde(default)]
+    pub(crate) no_end_mark: bool,
+    #[serde(default)]
+    pub(crate) allow_empty: bool,
 }
 
 impl Profile {
@@ -80,7 +103,7 @@ impl Profile {
     /// `~/` means the same as in a shell.
     fn expand(mut self, home: Option<&Path>) -> Self {
         let paths = [&mut self.password_file, &mut self.key_file, &mut self.recovery_file, &mut self.cache_dir];
-        for path in paths.into_iter().flatten().chain(&mut self.paths).chain(&mut self.exclude_file) {
+        for path in paths.into_iter().flatten().chain(&mut self.paths).chain(&mut self.exclude_file).chain(&mut self.shown_as) {
             if let (Ok(rest), Some(home)) = (path.strip_prefix("~"), home) {
                 *path = home.join(rest);
             }

@@ -7,6 +7,7 @@ use backup_writer::backup::BackupError;
 use backup_writer::create::CreateError;
 use backup_writer::packer::PackError;
 use backup_writer::restore::RestoreError;
+use backup_writer::source::stream::StreamError;
 use fs_core::cache::CacheError;
 use fs_core::repository::{PinError, ReadError, RepositoryError};
 use fs_core::snapshot::select::SelectError;
@@ -193,6 +194,15 @@ impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         match error {
             BackupError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            BackupError::Nothing | BackupError::ShownAs { .. } | BackupError::Inside { .. } | BackupError::Twice { .. } => {
+                Self::from_error(Exit::Usage, &error)
+            }
+            BackupError::Stream(StreamError::Empty { .. }) => {
+                Self::from_error(Exit::Failed, &error).hint("there is no snapshot; --allow-empty takes it as it is")
+            }
+            BackupError::Stream(StreamError::Cut { .. }) => Self::from_error(Exit::Failed, &error)
+                .hint("there is no snapshot; --end-mark TEXT names another mark, --no-end-mark expects none"),
+            BackupError::Stream(_) => Self::from_error(Exit::Failed, &error).hint("there is no snapshot"),
             BackupError::Repository(error) | BackupError::Pack(PackError::Repository(error)) => error.into(),
             BackupError::Store(error) | BackupError::Pack(PackError::Store(error)) => error.into(),
             error => Self::from_error(Exit::Failed, &error),

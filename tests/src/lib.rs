@@ -123,12 +123,16 @@ pub fn add_snapshots(bench: &Bench, count: u64, roll_up_every: u64) -> Result<()
 pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
     BackupOptions {
         paths: vec![folder.into()],
+        shown_as: Vec::new(),
+        devices: Vec::new(),
+        streams: Vec::new(),
         host: "host".into(),
         set: None,
         tags: Vec::new(),
         rules: Rules::default(),
         never: Vec::new(),
         state: state.map(Into::into),
+        gentle: false,
         reread: false,
         level: 3,
         utc_offset_minutes: 0,

@@ -368,3 +368,47 @@ fn what_is_left_out_is_said_by_flags_files_and_profile() {
     shell.fails(&["backup", "source", "--exclude-larger-than", "big"], 2, "exclude-larger-than big");
     shell.fails(&["--profile", "bad", "backup", "source"], 2, "exclude-older-than soon");
 }
+
+#[test]
+fn streams_are_named_by_flags_and_profile() {
+    let shell = Shell::with_backup(&[("a", b"a")]);
+    shell.ok(&["backup", "source", "--command", "echo one", "--name", "one", "--command", "echo two", "--name", "two"]);
+    assert_eq!(shell.ok(&["cat", "latest:/stdin/two"]), "two\n");
+    shell.fails(&["backup", "--command", "echo"], 2, "1 commands and 0 names");
+    shell.fails(&["backup", "--command", "echo", "--name", "a/b"], 2, "without a slash");
+    shell.fails(&["backup", "--stdin", "x"], 1, "x is empty");
+    shell.fails(&["backup", "--command", "echo why >&2; exit 7", "--name", "x"], 1, "exit status: 7; it said:\nwhy");
+    shell.fails(&["backup", "source", "--as", "a", "--as", "b"], 2, "name one for each");
+    shell.fails(&["backup", "--device", "source"], 1, "cannot be backed up as a device");
+    let profile = "[dump]\ncommands = [{ command = 'echo halfway; echo done', name = 'db', end-mark = 'done' }]\n\
+                   [half]\ncommands = [{ command = 'echo halfway', name = 'db', end-mark = 'done' }]\n\
+                   [wrong]\ncommands = [{ command = 'echo', name = 'a/b' }]\n";
+    std::fs::create_dir_all(shell.path(".config/yesterdrive")).unwrap();
+    std::fs::write(shell.path(".config/yesterdrive/config.toml"), profile).unwrap();
+    shell.ok(&["--profile", "dump", "backup"]);
+    assert_eq!(shell.ok(&["cat", "latest:/stdin/db", "--set", "dump"]), "halfway\ndone\n");
+    shell.fails(&["--profile", "half", "backup"], 1, "db does not end with 'done'");
+    shell.fails(&["--profile", "wrong", "backup"], 2, "the profile's command 'a/b'");
+    assert_eq!(shell.ok(&["snapshots", "--json"]).lines().count(), 3);
+}
+
+#[test]
+fn hooks_run_around_a_backup_and_know_how_it_ended() {
+    let shell = Shell::with_backup(&[("a", b"a")]);
+    let after = "echo \"$YESTERDRIVE_HOOK $YESTERDRIVE_RESULT $YESTERDRIVE_EXIT ${YESTERDRIVE_SNAPSHOT:+snapshot} $YESTERDRIVE_FILES $YESTERDRIVE_REPOSITORY\" >> log; echo said";
+    let log = || std::fs::read_to_string(shell.path("log")).unwrap_or_default();
+    let said = shell.ok(&["backup", "source", "--before", "echo made > source/by-hook", "--after", after, "--json"]);
+    assert_eq!((said.lines().count(), log().as_str()), (1, "after done 0 snapshot 2 repository\n"), "{said}");
+    shell.fails(
+        &["backup", "source", "--before", "exit 4", "--after", after],
+        1,
+        "before the backup failed: exit status: 4; nothing was saved",
+    );
+    assert!(log().ends_with("after failed 1   repository\n"), "{}", log());
+    shell.fails(&["backup", "nowhere", "--after", after], 1, "nowhere");
+    assert!(log().ends_with("after failed 1   repository\n") && log().lines().count() == 3, "{}", log());
+    shell.fails(&["backup", "source", "--before", "exit 4", "--before-may-fail", "--after", after], 3, "warning: the command before");
+    assert!(log().ends_with("after findings 3 snapshot 2 repository\n"), "{}", log());
+    shell.fails(&["backup", "source", "--after", "false"], 3, "warning: the command after the backup failed: exit status: 1");
+    assert_eq!(shell.ok(&["snapshots", "--json"]).lines().count(), 4);
+}

@@ -16,17 +16,17 @@ use fs_core::testing::{CallKind, RecordingStore};
 use fs_core::time::Timestamp;
 use tests::{Bench, look, options};
 
-fn bench() -> Bench {
+pub(crate) fn bench() -> Bench {
     Bench::new(Arc::new(MemoryStore::new())).unwrap()
 }
 
-fn saved(bench: &Bench, how: &BackupOptions) -> BackupReport {
+pub(crate) fn saved(bench: &Bench, how: &BackupOptions) -> BackupReport {
     bench.clock.advance(std::time::Duration::from_secs(60));
     backup(&bench.open().unwrap(), &bench.store, how, &Silent).unwrap()
 }
 
 /// Restores a path of the newest snapshot, verified.
-fn restored(bench: &Bench, path: &Path, target: &Path) -> RestoreReport {
+pub(crate) fn restored(bench: &Bench, path: &Path, target: &Path) -> RestoreReport {
     let repository = bench.open().unwrap();
     let path = TreePath::parse(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).unwrap();
     let how = RestoreOptions { verify: true, ..RestoreOptions::default() };
@@ -51,14 +51,14 @@ fn patterns(lines: &[&str]) -> Patterns {
     Patterns::parse(&lines.iter().map(line).collect::<Vec<_>>()).0
 }
 
-fn write(folder: &Path, files: &[(&str, &str)]) {
+pub(crate) fn write(folder: &Path, files: &[(&str, &str)]) {
     for (name, content) in files {
         std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
         std::fs::write(folder.join(name), content).unwrap();
     }
 }
 
-fn notes(report: &BackupReport) -> Vec<String> {
+pub(crate) fn notes(report: &BackupReport) -> Vec<String> {
     assert!(report.findings.iter().all(|finding| finding.severity == Severity::Note), "{:?}", report.findings);
     report.findings.iter().map(ToString::to_string).collect()
 }

@@ -20,7 +20,7 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory};
-use super::read::{FileJob, FileResult, PIECES_AHEAD, Piece};
+use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{Packer, Shared};
@@ -30,6 +30,11 @@ use crate::state::DirectoryBuilder;
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
+
+/// Devices are cut like disk images.
+const DEVICE_NAME: &[u8] = b"device.img";
+/// A stream is cut as if it had this size: its own is known too late.
+const STREAM_SIZE: u64 = 1 << 30;
 
 /// A finished directory: its entry and its hard-linked entries by position relative to it.
 pub(super) struct Built {
@@ -79,6 +84,8 @@ struct Reading {
     results: Receiver<Piece>,
     had_parent: bool,
     was: Option<Found>,
+    /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
+    is_made: bool,
 }
 
 pub(super) struct Collector<'a> {
@@ -118,6 +125,8 @@ impl<'a> Collector<'a> {
             if self.observer.is_cancelled() {
                 return Err(BackupError::Cancelled);
             }
+            // One after the other: a dump that waits for us holds locks in its database.
+            let mut is_alone = false;
             let pending = match step {
                 Step::Finding(finding) => Pending::Finding(finding),
                 Step::Enter(entry) => {
@@ -129,21 +138,36 @@ impl<'a> Collector<'a> {
                     let Some(lead) = leads.last_mut() else { continue };
                     self.begin(*child, directory, lead, jobs)?
                 }
+                Step::Made(entry, origin) => {
+                    self.gather_all(&mut waiting, &mut frames, 0)?;
+                    is_alone = true;
+                    let Some(lead) = leads.last_mut() else { continue };
+                    self.begin_made(*entry, origin, lead, jobs)?
+                }
                 Step::Leave => {
                     let Some(lead) = leads.pop() else { continue };
                     Pending::Leave(Box::new(lead.before))
                 }
             };
             waiting.push_back(pending);
-            let keep = if leads.is_empty() { 0 } else { STEPS_AHEAD / 2 };
-            while waiting.len() > keep {
-                let Some(pending) = waiting.pop_front() else { break };
-                if let Some(root) = self.gather(pending, &mut frames)? {
-                    return Ok(root);
-                }
+            let keep = if leads.is_empty() || is_alone { 0 } else { STEPS_AHEAD / 2 };
+            if let Some(root) = self.gather_all(&mut waiting, &mut frames, keep)? {
+                return Ok(root);
             }
         }
         Err(BackupError::Cancelled)
+    }
+
+    /// Gathers until at most `keep` steps are left waiting. The root when that is complete.
+    fn gather_all(&mut self, waiting: &mut VecDeque<Pending>, frames: &mut Vec<Frame>, keep: usize) -> Result<Option<Built>, BackupError> {
+        while waiting.len() > keep {
+            let Some(pending) = waiting.pop_front() else { break };
+            let root = self.gather(pending, frames)?;
+            if root.is_some() {
+                return Ok(root);
+            }
+        }
+        Ok(None)
     }
 
     fn enter(&mut self, entry: Entry, above: Option<&mut Lead>) -> Result<(Lead, Frame), BackupError> {
@@ -169,7 +193,7 @@ impl<'a> Collector<'a> {
         lead: &mut Lead,
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
-        let source::Child { mut entry, stamp, lasting_inode: inode } = child;
+        let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
         let ready = |entry, state, was| Ok(Pending::Ready(Box::new(Ready { entry, state, was })));
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
@@ -191,12 +215,23 @@ impl<'a> Collector<'a> {
             Some(last) => last.block_size,
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
-        let (results, receiver) = bounded(PIECES_AHEAD);
-        if jobs.send(FileJob { directory, name, stamp, block_size, results }).is_err() {
-            return Err(BackupError::Cancelled);
-        }
-        let had_parent = last.is_some();
-        Ok(Pending::Reading(Box::new(Reading { entry, inode, results: receiver, had_parent, was })))
+        let origin = Origin::Listed { directory, name: alias.unwrap_or(name), stamp };
+        let (results, had_parent) = (send(jobs, origin, block_size)?, last.is_some());
+        Ok(Pending::Reading(Box::new(Reading { entry, inode, results, had_parent, is_made: false, was })))
+    }
+
+    /// What is no listed file is always read.
+    fn begin_made(&mut self, entry: Entry, origin: Origin, lead: &mut Lead, jobs: &Sender<FileJob>) -> Result<Pending, BackupError> {
+        let was = entry.name.as_ref().map(|name| self.before.entry(&mut lead.before, name, &lead.path)).transpose()?.flatten();
+        let before = was.as_ref().map(Found::entry).filter(|before| before.kind == EntryKind::File);
+        let config = self.shared.repository().config();
+        let block_size = match (&origin, before) {
+            (Origin::Device(_, size), _) => before.and_then(|before| before.block_size).or(config.block_size(DEVICE_NAME, *size)),
+            (_, Some(before)) => before.block_size,
+            (_, None) => config.block_size(entry.name_bytes(), STREAM_SIZE),
+        };
+        let (results, had_parent) = (send(jobs, origin, block_size)?, before.is_some());
+        Ok(Pending::Reading(Box::new(Reading { entry, inode: None, results, had_parent, is_made: true, was })))
     }
 
     /// Gathers what comes next, and waits for it if it is still being read. The root when that is complete.
@@ -252,7 +287,7 @@ impl<'a> Collector<'a> {
 
     /// Places the chunks of a file as they come; `None` if it could not be read.
     fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<Ready>, BackupError> {
-        let Reading { mut entry, inode, results, had_parent, was } = reading;
+        let Reading { mut entry, inode, results, had_parent, is_made, was } = reading;
         let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
         let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
         let mut put_list = |packer: &mut Packer, list: List| {
@@ -268,11 +303,13 @@ impl<'a> Collector<'a> {
                     list.push(reference, &mut |list| put_list(packer, list))?;
                     continue;
                 }
+                Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
+                Piece::Waiting => continue,
                 Piece::End(result) => result?,
             };
             let place = entry.name.clone().map_or_else(|| path.clone(), |name| path.join(name));
             match result {
-                FileResult::Read { size, sparse, file_hash, block_size, changed } => {
+                FileResult::Read { size, sparse, file_hash, block_size, changed, said } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
                     (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
                     let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
@@ -282,6 +319,9 @@ impl<'a> Collector<'a> {
                         (false, _) => &mut self.stats.new_count,
                     };
                     *count += 1;
+                    if !said.is_empty() {
+                        self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{said}")));
+                    }
                     if changed {
                         self.stats.failed_count += 1;
                         let message = "it changed while it was read: this version may mix two states";
@@ -291,10 +331,11 @@ impl<'a> Collector<'a> {
                         Content::Inline(_) => Vec::new(),
                         Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
                     };
-                    let is_kept = !changed && is_settled(&entry, self.began);
+                    let is_kept = !changed && !is_made && is_settled(&entry, self.began);
                     let state = is_kept.then(|| FileState::of(&entry, inode, packs));
                     return Ok(Some(Ready { entry, state, was }));
                 }
+                FileResult::Cut(error) => return Err(error.into()),
                 FileResult::Failed(error) => {
                     self.stats.failed_count += 1;
                     self.finding(Finding::at(Severity::Warning, place, error.to_string()));
@@ -377,6 +418,13 @@ impl<'a> Collector<'a> {
             self.findings.push(finding);
         }
     }
+}
+
+/// Hands a file to the readers.
+fn send(jobs: &Sender<FileJob>, origin: Origin, block_size: Option<u32>) -> Result<Receiver<Piece>, BackupError> {
+    let (results, receiver) = bounded(PIECES_AHEAD);
+    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled)?;
+    Ok(receiver)
 }
 
 fn sorted(packs: impl Iterator<Item = PackId>) -> Vec<PackId> {

@@ -1,6 +1,8 @@
 //! The readers: a file becomes sealed chunks. Several run at once, each with one file.
 
-use crossbeam_channel::{Receiver, Sender};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use fs_core::chunker::{Chunker, Cut};
 use fs_core::compress::Compressor;
 use fs_core::crypto::StreamHash;
@@ -10,25 +12,44 @@ use fs_core::record::RecordKind;
 use fs_core::tree::Extent;
 
 use crate::packer::{PackError, Sealed, Shared};
+use crate::source::stream::{Stream, StreamError};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
 /// Chunks that a reader may be ahead of the packer.
 pub(super) const PIECES_AHEAD: usize = 8;
+/// Block size of devices where nothing says otherwise.
+const DEVICE_BLOCK: u32 = 64 << 10;
 /// Largest chunk or block.
 const WINDOW_MAX: usize = 16 << 20;
 
+/// Where the bytes of a file come from.
+pub(super) enum Origin {
+    /// A file, as it was listed.
+    Listed { directory: Directory, name: Name, stamp: Stamp },
+    /// A block device, or what stands for one, with its size.
+    Device(SourceFile, u64),
+    /// What is known only when it is read.
+    Stream(Arc<Stream>),
+}
+
 /// A file to read.
 pub(super) struct FileJob {
-    pub directory: Directory,
-    pub name: Name,
-    pub stamp: Stamp,
+    pub origin: Origin,
     pub block_size: Option<u32>,
     pub results: Sender<Piece>,
+}
+
+impl FileJob {
+    fn cut(&self) -> Cut {
+        self.block_size.map_or(Cut::ByContent, Cut::Every)
+    }
 }
 
 /// What a reader sends: chunks in order, then one end.
 pub(super) enum Piece {
     Chunk(Sealed),
+    /// Nothing yet: is this still wanted?
+    Waiting,
     /// `Err` only if the repository failed: that ends the run.
     End(Result<FileResult, PackError>),
 }
@@ -42,13 +63,18 @@ pub(super) enum FileResult {
         block_size: Option<u32>,
         /// It was written to while it was read.
         changed: bool,
+        /// What the command said that it comes from.
+        said: String,
     },
     Failed(SourceError),
+    /// The run ends: a part of a stream is none.
+    Cut(StreamError),
 }
 
 /// Why a file was not read to its end.
-enum ReadStop {
+pub(super) enum ReadStop {
     Source(SourceError),
+    Stream(StreamError),
     Repository(PackError),
     /// Nobody takes the chunks: the run was given up.
     Abandoned,
@@ -60,11 +86,20 @@ impl From<SourceError> for ReadStop {
     }
 }
 
+impl From<StreamError> for ReadStop {
+    fn from(error: StreamError) -> Self {
+        if matches!(error, StreamError::Abandoned { .. }) { Self::Abandoned } else { Self::Stream(error) }
+    }
+}
+
 impl From<PackError> for ReadStop {
     fn from(error: PackError) -> Self {
         Self::Repository(error)
     }
 }
+
+/// Hands out the next bytes; none at the end.
+type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 
 /// Reads files until there are no more jobs.
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, level: i32) {
@@ -73,6 +108,7 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree
         let end = match reader.read(source, &job) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
+            Err(ReadStop::Stream(error)) => Ok(FileResult::Cut(error)),
             Err(ReadStop::Repository(error)) => Err(error),
             Err(ReadStop::Abandoned) => continue,
         };
@@ -81,7 +117,7 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree
     }
 }
 
-struct FileReader<'a> {
+pub(super) struct FileReader<'a> {
     shared: &'a Shared,
     chunker: &'a Chunker,
     compressor: Compressor,
@@ -90,36 +126,56 @@ struct FileReader<'a> {
 
 impl FileReader<'_> {
     fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
-        let mut file = source.open_file(&job.directory, &job.name, &job.stamp)?;
-        let before = file.stamp()?;
-        let sparse = file.extents(&before)?;
         let key = self.shared.repository().ring().current().file.clone();
         let mut hash = StreamHash::keyed(&key.ok_or(PackError::Key(ObjectError::NotAllowed))?);
-        let cut = job.block_size.map_or(Cut::ByContent, Cut::Every);
-        let size = match &sparse {
-            None => self.read_range(&mut file, cut, u64::MAX, job, &mut hash)?,
-            Some(extents) => {
-                for extent in extents {
-                    file.seek(extent.offset)?;
-                    if self.read_range(&mut file, cut, extent.length, job, &mut hash)? != extent.length {
-                        return Err(SourceError::Replaced.into());
-                    }
-                }
-                for extent in extents {
-                    hash.update(&extent.offset.to_le_bytes());
-                    hash.update(&extent.length.to_le_bytes());
-                }
-                hash.update(&before.size.to_le_bytes());
-                before.size
+        let (size, sparse, changed, said) = match &job.origin {
+            Origin::Listed { directory, name, stamp } => {
+                let file = source.open_file(directory, name, stamp)?;
+                let (size, sparse) = self.read_file(&file, job, &mut hash)?;
+                let after = file.stamp()?;
+                let is_other = (after.size, after.mtime, after.ctime) != (stamp.size, stamp.mtime, stamp.ctime);
+                (size, sparse, is_other || size != after.size, String::new())
+            }
+            Origin::Device(file, size) => {
+                let blocks = self.read_blocks(file, (job.block_size.unwrap_or(DEVICE_BLOCK), *size), None, job, &mut hash)?;
+                (blocks.size, blocks.sparse, blocks.size != *size, String::new())
+            }
+            Origin::Stream(stream) => {
+                let goes_on = || !matches!(job.results.try_send(Piece::Waiting), Err(TrySendError::Disconnected(_)));
+                let mut running = stream.open()?;
+                let mut input = |buffer: &mut [u8]| Ok(running.read(buffer, &goes_on)?);
+                let size = self.read_range(&mut input, job.cut(), u64::MAX, job, &mut hash)?;
+                (size, None, false, running.finish(&goes_on)?)
             }
         };
-        let after = file.stamp()?;
-        let changed = (after.size, after.mtime, after.ctime) != (job.stamp.size, job.stamp.mtime, job.stamp.ctime) || size != after.size;
-        Ok(FileResult::Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed })
+        Ok(FileResult::Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said })
     }
 
-    /// Reads at most `limit` bytes from where the file stands, cuts and seals them. Says how many there were.
-    fn read_range(&mut self, file: &mut SourceFile, cut: Cut, limit: u64, job: &FileJob, hash: &mut StreamHash) -> Result<u64, ReadStop> {
+    fn read_file(&mut self, file: &SourceFile, job: &FileJob, hash: &mut StreamHash) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
+        let before = file.stamp()?;
+        let sparse = file.extents(&before)?;
+        if let Some(block) = job.block_size {
+            let blocks = self.read_blocks(file, (block, before.size), sparse.as_deref(), job, hash)?;
+            return Ok((blocks.size, blocks.sparse));
+        }
+        let mut input = |buffer: &mut [u8]| Ok(file.read(buffer)?);
+        let Some(extents) = sparse else { return Ok((self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?, None)) };
+        for extent in &extents {
+            file.seek(extent.offset)?;
+            if self.read_range(&mut input, job.cut(), extent.length, job, hash)? != extent.length {
+                return Err(SourceError::Replaced.into());
+            }
+        }
+        for extent in &extents {
+            hash.update(&extent.offset.to_le_bytes());
+            hash.update(&extent.length.to_le_bytes());
+        }
+        hash.update(&before.size.to_le_bytes());
+        Ok((before.size, Some(extents)))
+    }
+
+    /// Reads at most `limit` bytes from where the input stands, cuts and seals them. Says how many there were.
+    fn read_range(&mut self, input: &mut Input<'_>, cut: Cut, limit: u64, job: &FileJob, hash: &mut StreamHash) -> Result<u64, ReadStop> {
         let window = self.chunker.window(cut).min(WINDOW_MAX);
         let (mut filled, mut start, mut total, mut at_end) = (0, 0, 0u64, false);
         loop {
@@ -134,7 +190,7 @@ impl FileReader<'_> {
                 while !at_end && filled < self.buffer.len() {
                     let wanted = usize::try_from(limit - total).unwrap_or(usize::MAX).min(self.buffer.len() - filled);
                     let space = self.buffer.get_mut(filled..filled + wanted).unwrap_or_default();
-                    let count = if space.is_empty() { 0 } else { file.read(space)? };
+                    let count = if space.is_empty() { 0 } else { input(space)? };
                     at_end = count == 0;
                     (filled, total) = (filled + count, total + count as u64);
                 }
@@ -147,11 +203,19 @@ impl FileReader<'_> {
                 return Ok(total);
             }
             let length = self.chunker.cut(cut, rest);
-            let Some(chunk) = rest.get(..length.max(1)) else { return Ok(total) };
-            hash.update(chunk);
-            let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
-            start += chunk.len();
-            job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)?;
+            let end = start + length.clamp(1, rest.len());
+            let buffer = std::mem::take(&mut self.buffer);
+            let put = self.put(buffer.get(start..end).unwrap_or_default(), job, hash);
+            self.buffer = buffer;
+            put?;
+            start = end;
         }
+    }
+
+    /// Hashes, seals and sends a chunk.
+    pub(super) fn put(&mut self, chunk: &[u8], job: &FileJob, hash: &mut StreamHash) -> Result<(), ReadStop> {
+        hash.update(chunk);
+        let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
+        job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
     }
 }

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Severity};
+use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
 
+use super::named::{Named, STREAM_FOLDER};
+use super::read::Origin;
 use super::sieve::{Scope, Sieve};
 use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
@@ -19,6 +23,8 @@ pub(super) enum Step {
     Enter(Box<Entry>),
     /// An entry of the directory that is open.
     Entry(Box<Child>, Directory),
+    /// A file that is no listed one.
+    Made(Box<Entry>, Origin),
     /// Out of it; everything below was seen.
     Leave,
     /// Something that could not be saved.
@@ -27,8 +33,10 @@ pub(super) enum Step {
 
 /// What to walk.
 pub(super) struct Walk<'a> {
-    /// Absolute paths, none inside another.
-    pub sources: &'a [PathBuf],
+    /// What is saved.
+    pub named: &'a Named,
+    /// When the run began: the time of what has none.
+    pub started: Timestamp,
     /// Entries that are left out wherever they are met: device and inode.
     pub never: &'a HashSet<((u32, u32), u64)>,
     /// What is left out.
@@ -38,20 +46,24 @@ pub(super) struct Walk<'a> {
 }
 
 /// The part of the tree that the sources name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Wanted {
     /// Everything below.
     all: bool,
     /// Only these.
     children: BTreeMap<Name, Wanted>,
+    /// Where it is read, if that is not where it is shown.
+    real: Option<PathBuf>,
+    /// It is read as a block device, there.
+    is_device: bool,
 }
 
 /// A directory whose subdirectories are still to come.
 struct Open {
-    directory: Directory,
     /// `None` above the sources.
     scope: Option<Scope>,
-    rest: std::vec::IntoIter<(Child, Wanted)>,
+    /// Each with the directory that it is opened in.
+    rest: std::vec::IntoIter<(Child, Wanted, Directory)>,
 }
 
 /// The walk cannot go on because nobody takes its steps.
@@ -64,15 +76,17 @@ impl Walk<'_> {
     }
 
     fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
-        let Ok((root, child)) = source.root() else { return Ok(()) };
-        let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
         let (wanted, sieve) = (self.wanted(), Sieve::new(self.rules));
+        let root = wanted.real.as_ref().map_or_else(|| source.root(), |real| source.at(real));
+        let Ok((root, child)) = root else { return Ok(()) };
+        let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
         let scope = wanted.all.then(|| Scope::of_source(&child.stamp));
         emit(enter(child, &wanted))?;
+        self.streams(source, emit)?;
         open.push(self.list(source, root, (&wanted, &path), (&sieve, scope), emit)?);
         // A stack and no recursion: a tree may be deeper than a thread's stack.
         while let Some(top) = open.last_mut() {
-            let Some((child, wanted)) = top.rest.next() else {
+            let Some((child, wanted, directory)) = top.rest.next() else {
                 top.scope.as_ref().and_then(|scope| sieve.leave(scope)).map_or(Ok(()), |finding| emit(Step::Finding(finding)))?;
                 open.pop();
                 path.pop();
@@ -83,7 +97,7 @@ impl Walk<'_> {
                 continue;
             };
             let Some(name) = child.entry.name.clone() else { continue };
-            let opened = source.open(&top.directory, &name, &child.stamp);
+            let opened = source.open(&directory, child.alias.as_ref().unwrap_or(&name), &child.stamp);
             let stamp = child.stamp;
             let below = top.scope.as_ref().map(|scope| scope.of_child(&name));
             let scope = below.or_else(|| wanted.all.then(|| Scope::of_source(&stamp)));
@@ -115,6 +129,20 @@ impl Walk<'_> {
         !self.never.contains(&(stamp.device, stamp.inode)) && !source.is_pseudo(directory)
     }
 
+    /// Before anything else: a command that fails ends the run, and a day of reading files would have been in vain.
+    fn streams(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
+        let (streams, Ok(folder)) = (&self.named.streams, Name::new(STREAM_FOLDER.as_bytes())) else { return Ok(()) };
+        if streams.is_empty() {
+            return Ok(());
+        }
+        emit(Step::Enter(Box::new(source.made_entry(folder, EntryKind::Directory, None))))?;
+        for stream in streams {
+            let entry = source.made_entry(stream.name.clone(), EntryKind::File, Some(self.started));
+            emit(Step::Made(Box::new(entry), Origin::Stream(Arc::clone(stream))))?;
+        }
+        emit(Step::Leave)
+    }
+
     /// Emits the entries of a directory that are no directories, in order, and keeps the subdirectories for later.
     fn list(
         &self,
@@ -139,8 +167,19 @@ impl Walk<'_> {
         }
         let (mut large, mut directories) = (Vec::new(), Vec::new());
         for name in names {
-            let child = match source.entry(&directory, &name) {
-                Ok(child) => child,
+            let below = wanted.below(&name);
+            let found = match (&below.real, below.is_device) {
+                (Some(device), true) => {
+                    let made = source.device(device, Some(&name));
+                    let made = made.map(|(entry, file, size)| Step::Made(Box::new(entry), Origin::Device(file, size)));
+                    emit(made.unwrap_or_else(|error| failed(&path.join(name), &error)))?;
+                    continue;
+                }
+                (Some(real), false) => source.entry_as(real, &name),
+                (None, _) => source.entry(&directory, &name).map(|child| (directory.clone(), child)),
+            };
+            let (directory, child) = match found {
+                Ok(found) => found,
                 Err(error) => {
                     emit(failed(&path.join(name), &error))?;
                     continue;
@@ -153,25 +192,26 @@ impl Walk<'_> {
                 continue;
             }
             match child.entry.kind {
-                EntryKind::Directory => directories.push((child, wanted.below(&name))),
-                EntryKind::File if child.entry.size > self.small => large.push(child),
-                _ => emit(Step::Entry(Box::new(child), directory.clone()))?,
+                EntryKind::Directory => directories.push((child, below, directory)),
+                EntryKind::File if child.entry.size > self.small => large.push((child, directory)),
+                _ => emit(Step::Entry(Box::new(child), directory))?,
             }
         }
-        for child in large {
-            emit(Step::Entry(Box::new(child), directory.clone()))?;
+        for (child, directory) in large {
+            emit(Step::Entry(Box::new(child), directory))?;
         }
-        Ok(Open { directory, scope, rest: directories.into_iter() })
+        Ok(Open { scope, rest: directories.into_iter() })
     }
 
     fn wanted(&self) -> Wanted {
         let mut root = Wanted::default();
-        for source in self.sources {
+        for source in &self.named.paths {
             let mut node = &mut root;
-            for name in names_of(source) {
+            for name in names_of(&source.shown) {
                 node = node.children.entry(name).or_default();
             }
-            node.all = true;
+            (node.all, node.is_device) = (true, source.is_device);
+            node.real = (source.is_device || source.path != source.shown).then(|| source.path.clone());
         }
         root
     }
@@ -180,13 +220,9 @@ impl Walk<'_> {
 impl Wanted {
     fn below(&self, name: &Name) -> Self {
         match self.children.get(name) {
-            Some(child) if !self.all => child.copy(),
-            _ => Self { all: true, children: BTreeMap::new() },
+            Some(child) if !self.all => child.clone(),
+            _ => Self { all: true, ..Self::default() },
         }
-    }
-
-    fn copy(&self) -> Self {
-        Self { all: self.all, children: self.children.iter().map(|(name, child)| (name.clone(), child.copy())).collect() }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use backup_writer::source::rules::{Line, Marker, PatternError, Patterns, Rules, lines_of};
+use backup_writer::source::stream::{EndMark, Input, Stream};
+use fs_core::path::Name;
 use fs_core::time::{Clock as _, SystemClock, Timestamp, Zone};
 
 use super::{label, size};
@@ -27,10 +29,96 @@ pub(crate) struct Backup {
     #[arg(long)]
     pub(crate) reread: bool,
     #[command(flatten)]
+    pub(crate) other: SourceFlags,
+    /// Run this before: a snapshot of the file system, a pause of a service. If it fails, nothing is saved
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) before: Option<String>,
+    /// Save also if the command before fails
+    #[arg(long)]
+    pub(crate) before_may_fail: bool,
+    /// Run this afterwards, whatever happened
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) after: Option<String>,
+    /// Let others go first: lower priority, and what is read does not push theirs out of the system's cache (auto: without a terminal)
+    #[arg(long, value_enum, default_value_t, value_name = "auto|yes|no")]
+    pub(crate) nice: Nice,
+    #[command(flatten)]
     pub(crate) rule_flags: RuleFlags,
+    /// What the profile's commands print.
+    #[arg(skip)]
+    pub(crate) commands: Vec<config::Dump>,
     /// What is left out.
     #[arg(skip)]
     pub(crate) rules: Rules,
+}
+
+/// When to let others go first.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Nice {
+    /// Where nobody looks on.
+    #[default]
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// Sources that are no plain paths.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Other sources")]
+pub(crate) struct SourceFlags {
+    /// Show a PATH at this place of the snapshot, for snapshots of a file system: one for each PATH, in order
+    #[arg(long = "as", value_name = "PLACE")]
+    pub(crate) shown_as: Vec<PathBuf>,
+    /// Save a block device as a file of its size
+    #[arg(long = "device", value_name = "DEVICE")]
+    pub(crate) devices: Vec<PathBuf>,
+    /// Save standard input as stdin/NAME
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub(crate) stdin: Option<Name>,
+    /// Save what this command prints as stdin/NAME; if it fails, there is no snapshot
+    #[arg(long = "command", value_name = "COMMAND")]
+    pub(crate) commands: Vec<String>,
+    /// The NAME for each --command, in order
+    #[arg(long = "name", value_name = "NAME", value_parser = name)]
+    pub(crate) names: Vec<Name>,
+    /// What is read must end with this (known for mysqldump, mariadb-dump, pg_dump, pg_dumpall)
+    #[arg(long, value_name = "TEXT", conflicts_with = "no_end_mark")]
+    pub(crate) end_mark: Option<String>,
+    /// Expect no mark at the end of a dump
+    #[arg(long)]
+    pub(crate) no_end_mark: bool,
+    /// What is read may be empty
+    #[arg(long)]
+    pub(crate) allow_empty: bool,
+}
+
+impl SourceFlags {
+    fn is_empty(&self) -> bool {
+        self.devices.is_empty() && self.stdin.is_none() && self.commands.is_empty()
+    }
+
+    /// All that is read from elsewhere than the file system. `input` is standard input.
+    pub(crate) fn streams(&self, input: impl FnOnce() -> Result<Input, Failure>) -> Result<Vec<Stream>, Failure> {
+        if self.commands.len() != self.names.len() {
+            let message = format!("{} commands and {} names were given", self.commands.len(), self.names.len());
+            return Err(Failure::new(Exit::Usage, message).hint("give each --command its --name"));
+        }
+        let end_mark = match (&self.end_mark, self.no_end_mark) {
+            (Some(text), _) => EndMark::Text(text.clone()),
+            (None, true) => EndMark::Nothing,
+            (None, false) => EndMark::Known,
+        };
+        let stream = |name: &Name, input| Stream { name: name.clone(), input, end_mark: end_mark.clone(), allow_empty: self.allow_empty };
+        let stdin = self.stdin.as_ref().map(|name| Ok::<_, Failure>(stream(name, input()?))).transpose()?;
+        let commands = self.commands.iter().zip(&self.names).map(|(command, name)| stream(name, Input::Command(command.clone())));
+        Ok(stdin.into_iter().chain(commands).collect())
+    }
+}
+
+fn name(text: &str) -> Result<Name, String> {
+    Name::new(text.as_bytes()).map_err(|_| "give a name without a slash".into())
 }
 
 /// What is left out, as flags and as keys of a profile. Both count: a flag adds to a list of the profile and stands in for a single value.
@@ -66,13 +154,43 @@ pub(crate) struct RuleFlags {
     pub(crate) one_file_system: bool,
 }
 
+impl TryFrom<&config::Dump> for Stream {
+    type Error = Failure;
+
+    fn try_from(dump: &config::Dump) -> Result<Self, Failure> {
+        let wrong = |reason| Failure::new(Exit::Usage, format!("the profile's command '{}': {reason}", dump.name));
+        let name = name(&dump.name).map_err(wrong)?;
+        let end_mark = match (&dump.end_mark, dump.no_end_mark) {
+            (Some(_), true) => return Err(wrong("it has an end-mark and no-end-mark".into())),
+            (Some(text), false) => EndMark::Text(text.clone()),
+            (None, true) => EndMark::Nothing,
+            (None, false) => EndMark::Known,
+        };
+        Ok(Self { name, input: Input::Command(dump.command.clone()), end_mark, allow_empty: dump.allow_empty })
+    }
+}
+
 impl Backup {
+    /// Whether anything was named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.paths.is_empty() && self.other.is_empty() && self.commands.is_empty()
+    }
+
     /// Adds what the profile says.
     pub(super) fn complete(&mut self, profile: Profile, profile_name: Option<&str>) -> Result<(), Failure> {
         self.rules = rules(&profile.rules(), &self.rule_flags)?;
-        if self.paths.is_empty() {
+        // What is named on the command line stands in for all that the profile names.
+        if self.paths.is_empty() && self.other.is_empty() {
             self.paths = profile.paths;
+            self.other.devices = profile.devices;
+            self.commands = profile.commands;
+            if self.other.shown_as.is_empty() {
+                self.other.shown_as = profile.shown_as;
+            }
         }
+        self.before = self.before.take().or(profile.before);
+        self.before_may_fail |= profile.before_may_fail;
+        self.after = self.after.take().or(profile.after);
         if self.tags.is_empty() {
             self.tags = profile.tags;
         }
