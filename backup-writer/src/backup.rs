@@ -44,7 +44,7 @@ use before::Before;
 use collect::{Built, Collector};
 use named::Named;
 use read::FileJob;
-use walk::{Step, Walk};
+use walk::{BATCH, Step, Walk};
 
 /// Longest set that is named by its paths, in bytes.
 const SET_LENGTH_MAX: usize = 120;
@@ -327,7 +327,7 @@ fn run_pipeline(
     let (source, level) = (LiveTree::new(options.gentle), options.level);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
-    let (steps, to_collect) = bounded::<Step>(STEPS_AHEAD);
+    let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
     let (jobs, to_read) = bounded::<FileJob>(STEPS_AHEAD);
     let reader_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     thread::scope(|scope| {

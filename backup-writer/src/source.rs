@@ -75,7 +75,7 @@ pub struct Stamp {
 /// One entry as listed.
 #[derive(Clone, Debug)]
 pub struct Child {
-    /// Everything but content and what is below.
+    /// Everything but content and what is below, and of regular files also without extended attributes and ACLs: most are known from before.
     pub entry: Entry,
     /// Its identity.
     pub stamp: Stamp,
@@ -88,6 +88,36 @@ pub struct Child {
 /// An open directory. Shared with the threads that read its files.
 #[derive(Clone, Debug)]
 pub struct Directory(Arc<OwnedFd>);
+
+impl Directory {
+    /// Reads the extended attributes and ACLs of an entry. Those that cannot be read are left out: most often the file system has none.
+    pub fn read_attributes(&self, name: &[u8], entry: &mut Entry) {
+        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
+        let path = path.as_slice();
+        let mut list = [0u8; 1024];
+        let names = match rustix::fs::llistxattr(path, &mut list) {
+            Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => return,
+            Ok(length) => list.get(..length).unwrap_or_default().to_vec(),
+            Err(_) => {
+                let mut long = vec![0u8; XATTR_SIZE_MAX];
+                let Ok(length) = rustix::fs::llistxattr(path, &mut long[..]) else { return };
+                long.truncate(length);
+                long
+            }
+        };
+        for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {
+            let mut value = vec![0u8; XATTR_SIZE_MAX];
+            let Ok(length) = rustix::fs::lgetxattr(path, name, &mut value[..]) else { continue };
+            value.truncate(length);
+            match name {
+                b"system.posix_acl_access" => entry.acl.access = Some(value),
+                b"system.posix_acl_default" => entry.acl.default = Some(value),
+                _ => entry.xattrs.push((name.to_vec(), Value::Inline(value))),
+            }
+        }
+        entry.xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+    }
+}
 
 /// Reads a live tree. Keeps the names of owners and groups that it has looked up.
 #[derive(Debug, Default)]
@@ -280,8 +310,9 @@ impl LiveTree {
             entry.link_group = Some(stat.stx_ino ^ device.rotate_left(24));
             entry.link_count = Some(stat.stx_nlink.into());
         }
-        let path = [format!("/proc/self/fd/{}/", directory.0.as_raw_fd()).as_bytes(), raw_name].concat();
-        read_xattrs(&path, &mut entry);
+        if kind != EntryKind::File {
+            directory.read_attributes(raw_name, &mut entry);
+        }
         let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
         Ok(Child { entry, stamp, lasting_inode, alias: None })
     }
@@ -474,32 +505,6 @@ fn user_name(id: u32) -> Option<String> {
 
 fn group_name(id: u32) -> Option<String> {
     nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(id)).ok().flatten().map(|group| group.name)
-}
-
-/// Attributes that cannot be read are left out: most often the file system has none.
-fn read_xattrs(path: &[u8], entry: &mut Entry) {
-    let mut list = [0u8; 1024];
-    let names = match rustix::fs::llistxattr(path, &mut list) {
-        Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => return,
-        Ok(length) => list.get(..length).unwrap_or_default().to_vec(),
-        Err(_) => {
-            let mut long = vec![0u8; XATTR_SIZE_MAX];
-            let Ok(length) = rustix::fs::llistxattr(path, &mut long[..]) else { return };
-            long.truncate(length);
-            long
-        }
-    };
-    for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0u8; XATTR_SIZE_MAX];
-        let Ok(length) = rustix::fs::lgetxattr(path, name, &mut value[..]) else { continue };
-        value.truncate(length);
-        match name {
-            b"system.posix_acl_access" => entry.acl.access = Some(value),
-            b"system.posix_acl_default" => entry.acl.default = Some(value),
-            _ => entry.xattrs.push((name.to_vec(), Value::Inline(value))),
-        }
-    }
-    entry.xattrs.sort_by(|a, b| a.0.cmp(&b.0));
 }
 
 fn is_own_mount(directory: &Directory) -> bool {

@@ -287,6 +287,11 @@ impl Entry {
         self.unknown.clone_from(&other.unknown);
     }
 
+    /// Takes over the extended attributes and ACLs of another entry of the same file.
+    pub fn take_attributes(&mut self, other: &Self) {
+        (self.xattrs, self.acl) = (other.xattrs.clone(), other.acl.clone());
+    }
+
     /// The name's bytes; empty for the root.
     pub fn name_bytes(&self) -> &[u8] {
         self.name.as_ref().map_or(&[], Name::as_bytes)

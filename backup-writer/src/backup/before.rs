@@ -11,7 +11,7 @@ use fs_core::report::{Finding, Severity};
 use fs_core::repository::ReadError;
 use fs_core::time::Timestamp;
 use fs_core::tree::page::{Found, Wanted};
-use fs_core::tree::{Entry, EntryKind, Page, page};
+use fs_core::tree::{Entry, EntryKind, Page, Value, page};
 
 use crate::packer::Shared;
 use crate::parent::{FileState, is_settled, is_unchanged};
@@ -92,6 +92,16 @@ impl Before<'_> {
             _ => self.as_in_parent(now, inode, before)?,
         };
         Ok(state.filter(|state| state.packs().all(|pack| self.shared.is_listed(&pack))))
+    }
+
+    /// Whether an unchanged file has the attributes that the parent snapshot says: setting one moves the time of change. Long values are looked at again,
+    /// because their records may be gone.
+    pub(super) fn has_attributes(&self, now: &Entry, before: &Entry) -> bool {
+        let settled = self.parent.is_some_and(|(_, began)| is_settled(now, began));
+        settled
+            && now.ctime.is_some()
+            && now.ctime == before.ctime
+            && before.xattrs.iter().all(|(_, value)| matches!(value, Value::Inline(_)))
     }
 
     fn as_in_parent(&self, now: &Entry, inode: Option<u64>, before: Option<&Entry>) -> Result<Option<FileState>, ReadError> {

@@ -118,10 +118,10 @@ impl<'a> Collector<'a> {
 
     /// Takes the steps of the walk until it is done. Files are begun some steps before they are gathered, across the ends of directories, so that there is
     /// always something to read.
-    pub(super) fn collect(&mut self, steps: &Receiver<Step>, jobs: &Sender<FileJob>) -> Result<Built, BackupError> {
+    pub(super) fn collect(&mut self, steps: &Receiver<Vec<Step>>, jobs: &Sender<FileJob>) -> Result<Built, BackupError> {
         let (mut leads, mut frames): (Vec<Lead>, Vec<Frame>) = (Vec::new(), Vec::new());
         let mut waiting: VecDeque<Pending> = VecDeque::new();
-        for step in steps {
+        for step in steps.iter().flatten() {
             if self.observer.is_cancelled() {
                 return Err(BackupError::Cancelled);
             }
@@ -198,12 +198,20 @@ impl<'a> Collector<'a> {
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
         let before = was.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
-        self.packer.put_values(&mut entry, before)?;
         if entry.kind != EntryKind::File {
+            self.packer.put_values(&mut entry, before)?;
             self.stats.other_count += 1;
             return ready(entry, None, was);
         }
-        if let Some(state) = self.before.unchanged(&entry, inode, before, &lead.before)? {
+        let state = self.before.unchanged(&entry, inode, before, &lead.before)?;
+        match before.filter(|before| state.is_some() && self.before.has_attributes(&entry, before)) {
+            Some(before) => entry.take_attributes(before),
+            None => {
+                directory.read_attributes(alias.as_ref().unwrap_or(&name).as_bytes(), &mut entry);
+                self.packer.put_values(&mut entry, before)?;
+            }
+        }
+        if let Some(state) = state {
             entry.take_content(&state.entry);
             self.stats.unchanged_count += 1;
             return ready(entry, Some(state), was);

@@ -1,5 +1,6 @@
 //! The ordered walk of a source: for each directory small files by name, then larger ones, then subdirectories. That is the order of packs.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,9 @@ use super::read::Origin;
 use super::sieve::{Scope, Sieve};
 use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
+
+/// Steps that are handed over together: where nothing changed, handing each over by itself costs more than the walk.
+pub(super) const BATCH: usize = 32;
 
 /// One step of the walk.
 pub(super) enum Step {
@@ -71,8 +75,15 @@ struct Stopped;
 
 impl Walk<'_> {
     /// Walks until the end, or until nobody takes the steps any more.
-    pub(super) fn run(&self, source: &LiveTree, steps: &Sender<Step>) {
-        let _ = self.walk(source, &|step| steps.send(step).map_err(|_| Stopped));
+    pub(super) fn run(&self, source: &LiveTree, steps: &Sender<Vec<Step>>) {
+        let batch = RefCell::new(Vec::new());
+        let send = |steps_now: Vec<Step>| steps.send(steps_now).map_err(|_| Stopped);
+        let emit = |step| {
+            let mut batch = batch.borrow_mut();
+            batch.push(step);
+            if batch.len() < BATCH { Ok(()) } else { send(std::mem::take(&mut batch)) }
+        };
+        let _ = self.walk(source, &emit).and_then(|()| send(batch.take()));
     }
 
     fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
