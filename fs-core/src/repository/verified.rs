@@ -213,7 +213,10 @@ impl Found {
         reader.tuple(7, |reader| {
             let (id, is_covered) = (SnapshotId::from_bytes(reader.byte_array()?), reader.u64()? == 1);
             let before = self.seals.len();
-            reader.each(ITEMS_MAX, |reader, _| Ok::<_, ObjectError>(self.seals.push((object_hash(reader)?, id))))?;
+            reader.each(ITEMS_MAX, |reader, _| {
+                self.seals.push((object_hash(reader)?, id));
+                Ok::<_, ObjectError>(())
+            })?;
             let series = usize::try_from(reader.u64()?).ok().and_then(|at| self.series.get(at));
             let series = series.ok_or(ObjectError::Broken("a row names a series that is not there"))?;
             let (sequence, started, at) = (reader.u64()?, reader.time()?, reader.u32()?);
@@ -306,4 +309,74 @@ fn encode_group(writer: &mut CborWriter, group: &[(&SnapshotId, &Row)], seals: &
         writer.u64(places.get(&Arc::as_ptr(&outline.series)).copied().unwrap_or(u64::MAX));
         writer.u64(outline.sequence).time(outline.started).u64(outline.kept.at().into());
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::codec::tests::manifest;
+    use crate::snapshot::{Manifest, Snapshot};
+
+    fn found(device: DeviceId) -> Found {
+        let series = Some(Arc::new(Series::of(&manifest(device, 1))));
+        Found { series: vec![series, None], recent: Recent::default(), rows: Vec::new(), seals: Vec::new() }
+    }
+
+    /// Opening a repository looks at no manifest that nobody asks for: what is no manifest at all is taken over, and an error for those who ask.
+    #[test]
+    fn manifests_are_decoded_for_those_who_ask() {
+        let device = DeviceId::from_bytes([1; 16]);
+        let of = |n: u8, payload: &[u8]| {
+            let outline = Outline {
+                series: Arc::new(Series::of(&manifest(device, 1))),
+                sequence: n.into(),
+                started: manifest(device, 1).started,
+                kept: Kept::alone(payload, &Recent::default()),
+            };
+            (SnapshotId::from_bytes([n; 32]), Row { outline, is_covered: n == 2 })
+        };
+        let rows = [of(1, &manifest(device, 1).encode()), of(2, b"no manifest")];
+        let seal = ObjectHash::from_bytes([9; 32]);
+        let encoded = |place: u64| {
+            let mut writer = CborWriter::new();
+            for (id, row) in &rows {
+                let places = HashMap::from([(Arc::as_ptr(&row.outline.series), place)]);
+                encode_group(&mut writer, &[(id, row)], &[(&rows[1].0, &seal)], &places);
+            }
+            writer.finish()
+        };
+        let mut all = found(device);
+        all.decode(&encoded(0)).unwrap();
+        assert_eq!(all.seals, [(seal, rows[1].0)]);
+        let read: Vec<_> =
+            all.rows.into_iter().map(|(id, row)| (row.is_covered, Snapshot { id, sealed: true, outline: row.outline })).collect();
+        assert_eq!(read.iter().map(|(covered, snapshot)| (*covered, snapshot.sequence())).collect::<Vec<_>>(), [(false, 1), (true, 2)]);
+        assert_eq!(read[0].1.manifest().unwrap(), manifest(device, 1));
+        assert!(read[1].1.manifest().unwrap_err().to_string().contains(&rows[1].0.to_string()));
+
+        let mut none = found(device);
+        none.decode(&encoded(1)).unwrap();
+        assert!(none.rows.is_empty() && none.seals.is_empty(), "its device may not write any more");
+        assert!(found(device).decode(&encoded(2)).is_err() && found(device).decode(&encoded(0)[1..]).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_takes_little_memory() {
+        let device = DeviceId::from_bytes([1; 16]);
+        let mut known = Known::default();
+        let (count, mut plain) = (1000, 0);
+        for n in 1..=1000 {
+            let (id, mut manifest) = (|n: u64| SnapshotId::from_bytes(crate::crypto::hash(&n.to_le_bytes())), manifest(device, n));
+            manifest.previous = Some(id(n - 1));
+            plain += manifest.encode().len();
+            known.insert(id(n), super::super::known::Checked::new(&manifest, manifest.encode()));
+        }
+        known.pack().unwrap();
+        let blocks: HashMap<_, _> = known.manifests.values().map(|row| (Arc::as_ptr(row.outline.kept.block()), row)).collect();
+        let mut writer = CborWriter::new();
+        blocks.values().for_each(|row| row.outline.kept.block().encode(&mut writer));
+        let at_hand = size_of::<(SnapshotId, Row)>() + size_of::<(ObjectHash, SnapshotId)>();
+        assert!(at_hand <= 160 && size_of::<Manifest>() > 1000 && plain > 500_000, "{at_hand} bytes at hand, {plain} in all");
+        assert!(writer.len() <= count * 120, "{} bytes kept", writer.len());
+    }
 }

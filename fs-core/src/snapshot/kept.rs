@@ -17,9 +17,12 @@ const BLOCK_SIZE_MAX: usize = 32 << 20;
 /// Blocks that stay open for who asks for one manifest after the other.
 const OPEN_MAX: usize = 8;
 
+/// Opened blocks, the last one first.
+type Open = VecDeque<(Weak<Block>, Bytes)>;
+
 /// The blocks of a repository that were opened last.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recent(Arc<Mutex<VecDeque<(Weak<Block>, Bytes)>>>);
+pub(crate) struct Recent(Arc<Mutex<Open>>);
 
 impl Recent {
     fn get(&self, block: &Arc<Block>) -> Option<Bytes> {
@@ -173,6 +176,10 @@ impl<K> Filling<K> {
 mod tests {
     use super::*;
 
+    fn read(kept: &Kept) -> Vec<u8> {
+        kept.read(|payload| Ok(payload.to_vec())).unwrap()
+    }
+
     #[test]
     fn many_manifests_take_little_and_come_back() {
         let recent = Recent::default();
@@ -187,11 +194,11 @@ mod tests {
         blocks.iter().for_each(|block| block.encode(&mut writer));
         assert!(blocks.len() > OPEN_MAX && writer.len() < 1000 * 30, "{} blocks, {} bytes", blocks.len(), writer.len());
         for (n, kept) in kept.iter().rev() {
-            kept.read(|read| Ok(assert_eq!(read, payload(*n)))).unwrap();
+            assert_eq!(read(kept), payload(*n));
         }
         assert_eq!(recent.0.lock().unwrap().len(), OPEN_MAX);
         let again = Arc::new(Block::decode(&mut CborReader::new(writer.as_bytes()), &recent).unwrap());
-        Kept::new(&again, kept[1].1.at()).read(|read| Ok(assert_eq!(read, payload(1)))).unwrap();
+        assert_eq!(read(&Kept::new(&again, kept[1].1.at())), payload(1));
         assert!(Kept::new(&again, 1 << 20).read(|_| Ok(())).is_err() && Kept::new(&again, 1).read(|_| Ok(())).is_err());
     }
 
@@ -199,7 +206,7 @@ mod tests {
     fn what_is_loose_stands_alone_or_with_what_nobody_wants() {
         let recent = Recent::default();
         let alone = Kept::alone(b"short", &recent);
-        alone.read(|read| Ok(assert_eq!(read, b"short"))).unwrap();
+        assert_eq!(read(&alone), b"short");
         assert!(alone.block().is_loose(1) && !alone.block().has_unused(1));
         let mut filling = Filling::new(&recent);
         let full = (0..100_u64).find_map(|n| filling.add(n, &[7; 1000]).pop()).unwrap().1;
