@@ -186,15 +186,16 @@ pub fn backup(
     let sources = named.sources();
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let snapshots = repository.snapshots()?;
-    let set = options.set.clone().unwrap_or_else(|| set_of_paths(&snapshots, &options.host, &sources));
+    let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &sources), Ok)?;
     let parent = find_parent(&snapshots, (&options.host, &set), &signer);
+    let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
     let shared = Arc::new(Shared::new(Arc::clone(repository))?);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone(), options.level);
     let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
     let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
     let before = Before {
         shared: &shared,
-        parent: parent.map(|parent| (&parent.manifest.root, parent.manifest.started)),
+        parent: parent_manifest.as_ref().map(|parent| (&parent.root, parent.started)),
         states: states.as_ref(),
         reread: options.reread,
     };
@@ -211,10 +212,10 @@ pub fn backup(
     let written = packer.finish()?;
     (stats.new_bytes, stats.stored_bytes) = (written.new_bytes, written.stored_bytes);
 
-    let previous = snapshots.iter().filter(|s| s.manifest.device == signer.device).max_by_key(|s| s.manifest.sequence);
+    let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
         device: signer.device,
-        sequence: previous.map_or(1, |previous| previous.manifest.sequence + 1),
+        sequence: previous.map_or(1, |previous| previous.sequence() + 1),
         previous: previous.map(|previous| previous.id),
         heads: heads(&snapshots, &signer),
         started,
@@ -285,11 +286,11 @@ fn commit(
 
 /// The set of a list of paths: the host's default set for the list that it has held so far, one named by its paths for every other. So an hourly run
 /// for `/home` and a nightly one for `/etc` never look like each other's deletions.
-fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> String {
-    let in_default_set = snapshots.iter().rfind(|s| s.manifest.host == host && s.manifest.set.is_empty());
-    let is_same = |s: &Snapshot| s.manifest.sources.iter().map(|source| &source.path).eq(paths);
+fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> Result<String, ReadError> {
+    let in_default_set = snapshots.iter().rfind(|s| s.host() == host && s.set().is_empty()).map(Snapshot::manifest).transpose()?;
+    let is_same = |manifest: Manifest| manifest.sources.iter().map(|source| &source.path).eq(paths);
     if in_default_set.is_none_or(is_same) {
-        return String::new();
+        return Ok(String::new());
     }
     let name = |path: &Vec<u8>| display(path).trim_matches('/').replace('/', "-");
     let mut set = paths.iter().map(name).collect::<Vec<_>>().join("+");
@@ -298,21 +299,21 @@ fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> String
         hash.truncate(16);
         set = format!("{}…{hash}", set.chars().take(SET_LENGTH_MAX / 4).collect::<String>());
     }
-    set
+    Ok(set)
 }
 
 /// The newest sealed snapshot of this device and set, or else of this host and set.
 fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), signer: &Signer) -> Option<&'a Snapshot> {
-    let fits = |s: &&Snapshot| s.sealed && s.manifest.host == host && s.manifest.set == set;
-    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || s.manifest.device == signer.device);
+    let fits = |s: &&Snapshot| s.sealed && s.host() == host && s.set() == set;
+    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || s.device() == signer.device);
     newest(true).or_else(|| newest(false))
 }
 
 fn heads(snapshots: &[Snapshot], signer: &Signer) -> Vec<Head> {
     let mut heads = BTreeMap::new();
-    for snapshot in snapshots.iter().filter(|s| s.manifest.device != signer.device) {
-        let head = heads.entry(snapshot.manifest.device).or_insert((0, snapshot.id));
-        *head = (*head).max((snapshot.manifest.sequence, snapshot.id));
+    for snapshot in snapshots.iter().filter(|s| s.device() != signer.device) {
+        let head = heads.entry(snapshot.device()).or_insert((0, snapshot.id));
+        *head = (*head).max((snapshot.sequence(), snapshot.id));
     }
     heads.into_iter().map(|(device, (sequence, manifest))| Head { device, sequence, manifest }).collect()
 }

@@ -168,11 +168,14 @@ impl Run<'_> {
                 format!("snapshot {id} is incomplete: its backup was interrupted before the last check; the next run replaces it");
             self.note([Finding { severity: Severity::Note, place: Place::Operation, message }]);
         }
-        let manifest = &snapshot.manifest;
+        let manifest = match snapshot.manifest() {
+            Ok(manifest) => manifest,
+            Err(error) => return self.damaged(&TreePath::ROOT, &id, "its manifest", &error.into()),
+        };
         for reference in manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings) {
             self.read(RecordKind::Table, reference, &TreePath::ROOT, &id);
         }
-        let mut open = vec![(TreePath::ROOT, manifest.root.clone())];
+        let mut open = vec![(TreePath::ROOT, manifest.root)];
         while let Some((path, entry)) = open.pop() {
             if self.observer.is_cancelled() {
                 return;

@@ -110,7 +110,7 @@ pub enum RestoreError {
 /// # Errors
 /// [`ReadError`].
 pub fn entry_at(repository: &Repository, snapshot: &Snapshot, path: &TreePath) -> Result<Option<Entry>, ReadError> {
-    let mut entry = snapshot.manifest.root.clone();
+    let mut entry = snapshot.manifest()?.root;
     for name in path.names() {
         let Some(subtree) = &entry.subtree else { return Ok(None) };
         match repository.find_entry(subtree, Wanted::Name(name.as_bytes()))? {

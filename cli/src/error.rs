@@ -10,6 +10,7 @@ use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
 use fs_core::cache::CacheError;
 use fs_core::repository::{PinError, ReadError, RepositoryError};
+use fs_core::snapshot::ManifestError;
 use fs_core::snapshot::select::SelectError;
 use fs_core::storage::StoreError;
 
@@ -132,10 +133,18 @@ impl From<RepositoryError> for Failure {
     }
 }
 
+impl From<ManifestError> for Failure {
+    fn from(error: ManifestError) -> Self {
+        Self::from_error(Exit::Failed, &error)
+            .hint("the repository may be in order: remove its folder from the cache folder (--cache-dir), and it is read anew")
+    }
+}
+
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Store(error) => error.into(),
+            ReadError::Manifest(error) => error.into(),
             error => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
         }
     }

@@ -20,8 +20,8 @@ use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::pack::pack_kind;
 use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef};
 use crate::report::{Finding, Severity};
-use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
+use crate::snapshot::{ManifestError, Snapshot};
 use crate::state::private_folder;
 use crate::storage::{ObjectName, ReadStore, StoreError, wait};
 use crate::time::{SharedClock, SystemClock};
@@ -33,6 +33,7 @@ mod catalogue;
 mod fetch;
 mod flights;
 mod keep;
+mod known;
 mod listing;
 mod open;
 mod opened;
@@ -47,6 +48,7 @@ mod worker;
 use fetch::Fetcher;
 pub use fetch::{FetchStatus, PART_MAX};
 pub use flights::{Urgency, Waiter};
+use known::Known;
 pub use opened::{Held, Opened, Pause, Want};
 pub use pin::{PinError, PinReport};
 pub use pins::{Pinned, forget_pins};
@@ -126,6 +128,9 @@ pub enum ReadError {
         #[source]
         source: ObjectError,
     },
+    /// What this machine keeps of a snapshot is of no use.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The index could not be loaded to look for a record that is not where its reference says.
     #[error("the index cannot be read")]
     Index(#[source] Box<RepositoryError>),
@@ -144,7 +149,9 @@ impl ReadError {
             Self::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => true,
             Self::Store(_) | Self::Index(_) => false,
             Self::Shared(error) => error.is_damage(),
-            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } | Self::Tree(_) | Self::Key { .. } => true,
+            Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } | Self::Tree(_) | Self::Key { .. } | Self::Manifest(_) => {
+                true
+            }
         }
     }
 }
@@ -191,7 +198,7 @@ pub struct Repository {
     random: SharedRandom,
     certificates: Mutex<HashMap<DeviceId, Certificate>>,
     record_keys: Mutex<HashMap<(SessionKeyRef, RecordKind), RecordKey>>,
-    catalogue: Mutex<catalogue::Known>,
+    catalogue: Mutex<Known>,
     shards: Mutex<HashMap<ObjectHash, Arc<Shard>>>,
     memory_max: usize,
     memory: MemoryCache<Opened>,
@@ -230,7 +237,7 @@ impl Repository {
             fetcher: Fetcher::new(options.memory_max / 8),
         };
         opened.read_certificates(devices, &mut ahead)?;
-        *lock(&opened.catalogue) = catalogue::Known { opening: listing.map(|listing| (listing, ahead)), ..verified::load(&opened) };
+        *lock(&opened.catalogue) = Known { opening: listing.map(|listing| (listing, ahead)), ..verified::load(&opened) };
         Ok(opened)
     }
 
@@ -289,7 +296,7 @@ impl Repository {
         verified.map_err(|source| RepositoryError::Object { name: name.clone(), source })
     }
 
-    /// All snapshots, sealed or not, oldest first. Lists the store; manifests seen before are not read again.
+    /// All snapshots, sealed or not, oldest first. Lists the store; manifests seen before are not read again, and none is decoded.
     ///
     /// # Errors
     /// If the store cannot be listed or read. A manifest that does not open is left out here; [`Self::snapshots_and_findings`] names it.

@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 pub mod attributes;
 pub mod codec;
+pub(crate) mod kept;
 pub mod select;
 
 use attributes::AttributeNames;
+use kept::{Kept, Recent};
 
 use crate::id::{DeviceId, SnapshotId};
+use crate::object::ObjectError;
 use crate::record::Reference;
 use crate::report::Stats;
 use crate::time::Timestamp;
@@ -79,13 +82,110 @@ pub struct Manifest {
     pub attribute_names: Option<AttributeNames>,
 }
 
+/// What many snapshots have in common, kept once for all of them.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Series {
+    /// Who wrote them.
+    pub device: DeviceId,
+    /// Host name.
+    pub host: String,
+    /// Set; empty for the host's default set.
+    pub set: String,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Which extended attributes occur in each tree; `None` if that is not known.
+    pub attribute_names: Option<AttributeNames>,
+}
+
+impl Series {
+    /// That of a manifest.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self {
+            device: manifest.device,
+            host: manifest.host.clone(),
+            set: manifest.set.clone(),
+            tags: manifest.tags.clone(),
+            attribute_names: manifest.attribute_names.clone(),
+        }
+    }
+}
+
+/// What is at hand of every snapshot. The rest of its manifest is kept compressed and decoded for those who ask.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    /// What it has in common with others.
+    pub series: Arc<Series>,
+    /// Counts the device's manifests from 1.
+    pub sequence: u64,
+    /// When the run began, by the device's clock.
+    pub started: Timestamp,
+    pub(crate) kept: Kept,
+}
+
 /// A snapshot as a repository lists it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Hash of its manifest object.
     pub id: SnapshotId,
-    /// What it says.
-    pub manifest: Arc<Manifest>,
     /// Whether its seal stands: only sealed snapshots are ever "latest".
     pub sealed: bool,
+    /// What is at hand of its manifest.
+    pub outline: Outline,
+}
+
+/// What this machine keeps of a manifest is of no use: it was checked when it came.
+#[derive(Debug, thiserror::Error)]
+#[error("what is kept of snapshot {snapshot} cannot be read")]
+pub struct ManifestError {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// What is wrong.
+    #[source]
+    pub source: ObjectError,
+}
+
+impl Snapshot {
+    /// A snapshot of a manifest.
+    pub fn new(id: SnapshotId, manifest: &Manifest, sealed: bool) -> Self {
+        let (series, kept) = (Arc::new(Series::of(manifest)), Kept::alone(&manifest.encode(), &Recent::default()));
+        Self { id, sealed, outline: Outline { series, sequence: manifest.sequence, started: manifest.started, kept } }
+    }
+
+    /// All that it says, decoded anew. Costs some microseconds, a few more if its neighbours were not asked for just before.
+    ///
+    /// # Errors
+    /// [`ManifestError`], if what was kept on this machine is of no use.
+    pub fn manifest(&self) -> Result<Manifest, ManifestError> {
+        self.outline.kept.read(Manifest::decode).map_err(|source| ManifestError { snapshot: self.id, source })
+    }
+
+    /// Who wrote it.
+    pub fn device(&self) -> DeviceId {
+        self.outline.series.device
+    }
+
+    /// Counts the device's manifests from 1.
+    pub fn sequence(&self) -> u64 {
+        self.outline.sequence
+    }
+
+    /// When the run began, by the device's clock.
+    pub fn started(&self) -> Timestamp {
+        self.outline.started
+    }
+
+    /// Host name.
+    pub fn host(&self) -> &str {
+        &self.outline.series.host
+    }
+
+    /// Set; empty for the host's default set.
+    pub fn set(&self) -> &str {
+        &self.outline.series.set
+    }
+
+    /// Tags.
+    pub fn tags(&self) -> &[String] {
+        &self.outline.series.tags
+    }
 }

@@ -187,6 +187,12 @@ impl Zone {
     }
 }
 
+/// Seconds since 1970 of a clock reading in UTC: year, then month, day, hour, minute and second; `None` if there is no such reading.
+pub fn reading_seconds(year: i16, [month, day, hour, minute, second]: [i8; 5]) -> Option<i64> {
+    let civil = jiff::civil::DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
+    Some(TimeZone::UTC.to_timestamp(civil).ok()?.as_second())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,12 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use lru::LruCache;
 
-use crate::id::SnapshotId;
 use crate::path::Name;
 use crate::prefetch::Runs;
 use crate::record::Reference;
-use crate::repository::{Held, Pause, Repository, RepositoryError};
-use crate::snapshot::Snapshot;
+use crate::repository::{Held, Pause, ReadError, Repository, RepositoryError};
 use crate::time::{Timestamp, Zone};
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION};
@@ -26,6 +24,7 @@ use crate::tree::{Entry, EntryKind, Page, ROOT_POSITION};
 mod ahead;
 pub mod answer;
 pub mod attr;
+pub mod by_time;
 mod content;
 pub mod error;
 pub mod handle;
@@ -44,6 +43,8 @@ use layout::{Children, DOTS, Folder, STATUS_NAME, Virtual, VirtualKind};
 
 /// Entries whose place in the tree is remembered.
 const NODES_KEPT: usize = 1 << 14;
+/// Snapshots whose manifests stay decoded.
+const TOPS_KEPT: usize = 64;
 /// Directories in which entries were found last: what is asked next is most often beside what was asked before.
 const RECENT: usize = 16;
 /// Files whose readers are kept.
@@ -85,6 +86,14 @@ pub struct ViewOptions {
     pub zone: Zone,
 }
 
+/// What is looked at of a manifest again and again while its snapshot is.
+#[derive(Debug)]
+struct Top {
+    root: Arc<Entry>,
+    started: Timestamp,
+    link_table: Vec<(u64, Reference)>,
+}
+
 /// An entry of a snapshot, found.
 #[derive(Clone, Debug)]
 struct Node {
@@ -93,7 +102,7 @@ struct Node {
     /// Directories above it in the snapshot.
     depth: usize,
     entry: Arc<Entry>,
-    snapshot: Arc<Snapshot>,
+    top: Arc<Top>,
 }
 
 /// An entry in its place, for as long as it is looked at.
@@ -102,21 +111,13 @@ struct Line<'a> {
     inode: Inode,
     depth: usize,
     entry: &'a Entry,
-    snapshot: &'a Snapshot,
+    top: &'a Top,
 }
 
 impl Node {
     fn line(&self) -> Line<'_> {
-        Line { inode: self.inode, depth: self.depth, entry: &self.entry, snapshot: &self.snapshot }
+        Line { inode: self.inode, depth: self.depth, entry: &self.entry, top: &self.top }
     }
-}
-
-/// What the made-up tree was made of.
-#[derive(Debug)]
-struct Shown {
-    slots: SlotTable,
-    /// The snapshots and whether they were sealed; `None` before the first look.
-    snapshots: Option<Vec<(SnapshotId, bool)>>,
 }
 
 /// All snapshots of a repository as one tree. Shared between threads.
@@ -124,8 +125,9 @@ struct Shown {
 pub struct View {
     repository: Arc<Repository>,
     options: ViewOptions,
-    shown: Mutex<Shown>,
+    slots: Mutex<SlotTable>,
     tree: RwLock<Arc<Virtual>>,
+    tops: Mutex<LruCache<u32, Arc<Top>>>,
     nodes: Mutex<LruCache<u64, Node>>,
     recent: Mutex<VecDeque<Node>>,
     handles: Mutex<LruCache<u64, Arc<Handle>>>,
@@ -141,13 +143,13 @@ impl View {
     /// # Errors
     /// [`RepositoryError`] if the snapshots cannot be listed.
     pub fn new(repository: Arc<Repository>, state: Option<&Path>, options: ViewOptions) -> Result<Self, RepositoryError> {
-        let shown = Shown { slots: SlotTable::open(state), snapshots: None };
         let kept = |count| NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN);
         let view = Self {
             repository,
             options,
-            shown: Mutex::new(shown),
+            slots: Mutex::new(SlotTable::open(state)),
             tree: RwLock::default(),
+            tops: Mutex::new(LruCache::new(kept(TOPS_KEPT))),
             nodes: Mutex::new(LruCache::new(kept(NODES_KEPT))),
             recent: Mutex::default(),
             handles: Mutex::new(LruCache::new(kept(HANDLES_KEPT))),
@@ -170,17 +172,15 @@ impl View {
     /// [`RepositoryError`]; the view then stays as it was.
     pub fn refresh(&self) -> Result<Vec<u64>, RepositoryError> {
         let snapshots = self.repository.snapshots()?;
-        let mut shown = lock(&self.shown);
-        let listed: Vec<_> = snapshots.iter().map(|snapshot| (snapshot.id, snapshot.sealed)).collect();
-        if shown.snapshots.as_ref() == Some(&listed) {
+        let mut slots = lock(&self.slots);
+        let before = self.tree();
+        if before.is_made() && before.is_of(&snapshots) {
             return Ok(Vec::new());
         }
         let now = self.repository.clock().now();
         let location = self.repository.store().location();
-        shown.slots.give(snapshots.iter().map(|snapshot| &snapshot.id));
-        let mut fresh = layout::build(&snapshots, &self.options.zone, &mut |id| shown.slots.slot(id), &location, now);
-        shown.snapshots = Some(listed);
-        let before = self.tree();
+        slots.give(snapshots.iter().map(|snapshot| &snapshot.id));
+        let mut fresh = layout::build(snapshots, &self.options.zone, &mut |id| slots.slot(id), &location, now);
         let changed = fresh.changed_since(&before);
         fresh.keep_former(&before);
         *self.tree.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
@@ -254,7 +254,7 @@ impl View {
             let child = match name {
                 b".." => Some(made_up.parent),
                 STATUS_NAME if parent == tree.about.folder => Some(self.new_status(&tree)),
-                name => folder.get(name),
+                name => tree.child(parent, folder, name),
             };
             // Also the folder of a snapshot moves: when it is sealed or forgotten.
             return Ok((self.attr_in(&tree, held, child.ok_or(ViewError::NotFound)?)?, true));
@@ -354,8 +354,14 @@ impl View {
     }
 
     /// Bytes and entries of all snapshots that are the newest of their host and set: what a restore of everything would write.
+    /// A manifest that cannot be read counts nothing.
     pub fn totals(&self) -> (u64, u64) {
-        self.tree().totals
+        let (mut bytes, mut entries) = (0, 0);
+        for stats in self.tree().newest().into_iter().filter_map(|snapshot| Some(snapshot.manifest().ok()?.stats)) {
+            bytes += stats.byte_count;
+            entries += stats.file_count + stats.directory_count + stats.other_count;
+        }
+        (bytes, entries)
     }
 
     fn tree(&self) -> Arc<Virtual> {
@@ -378,14 +384,18 @@ impl View {
 
     fn node(&self, tree: &Virtual, held: &Held, number: u64) -> Answer<Node> {
         let inode = Inode::from_number(number);
-        let (snapshot, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
+        let (_, parent) = tree.snapshot(inode.slot).ok_or(ViewError::Stale)?;
         if let Some(node) = lock(&self.nodes).get(&number) {
             return Ok(node.clone());
         }
         let root = Inode { slot: inode.slot, position: ROOT_POSITION };
-        let top =
-            || Node { inode: root, parent, depth: 0, entry: Arc::new(snapshot.manifest.root.clone()), snapshot: Arc::clone(snapshot) };
-        let mut node = self.recent_above(inode).unwrap_or_else(top);
+        let mut node = match self.recent_above(inode) {
+            Some(node) => node,
+            None => {
+                let top = self.top(tree, inode.slot)?;
+                Node { inode: root, parent, depth: 0, entry: Arc::clone(&top.root), top }
+            }
+        };
         let mut directory = None;
         while node.inode.position != inode.position {
             let offset = inode.position.checked_sub(node.inode.position).ok_or(ViewError::Stale)?;
@@ -396,10 +406,22 @@ impl View {
         if let Some(directory) = directory {
             self.remember(directory);
         }
-        if node.entry.subtree.is_some() {
+        // The roots of all snapshots are looked at when their host's folder is listed: they come from what is kept of the manifests.
+        if node.entry.subtree.is_some() && node.inode != root {
             lock(&self.nodes).put(number, node.clone());
         }
         Ok(node)
+    }
+
+    fn top(&self, tree: &Virtual, slot: u32) -> Answer<Arc<Top>> {
+        if let Some(top) = lock(&self.tops).get(&slot) {
+            return Ok(Arc::clone(top));
+        }
+        let (snapshot, _) = tree.snapshot(slot).ok_or(ViewError::Stale)?;
+        let manifest = snapshot.manifest().map_err(|error| ViewError::from(ReadError::from(error)))?;
+        let top = Arc::new(Top { root: Arc::new(manifest.root), started: manifest.started, link_table: manifest.link_table });
+        lock(&self.tops).put(slot, Arc::clone(&top));
+        Ok(top)
     }
 
     /// The deepest of the recent directories that holds an entry.
@@ -422,8 +444,8 @@ impl View {
 
     fn child(&self, parent: &Node, found: &Found) -> Node {
         let inode = child_inode(parent, found);
-        let (entry, snapshot) = (Arc::new(found.entry().clone()), Arc::clone(&parent.snapshot));
-        let node = Node { inode, parent: parent.inode.number(), depth: parent.depth + 1, entry, snapshot };
+        let (entry, top) = (Arc::new(found.entry().clone()), Arc::clone(&parent.top));
+        let node = Node { inode, parent: parent.inode.number(), depth: parent.depth + 1, entry, top };
         if node.entry.subtree.is_some() {
             lock(&self.nodes).put(inode.number(), node.clone());
         }
@@ -441,17 +463,17 @@ impl View {
             self.child(parent, found);
         }
         let (inode, depth) = (child_inode(parent, found), parent.depth + 1);
-        self.attr(held, Line { inode, depth, entry: found.entry(), snapshot: &parent.snapshot })
+        self.attr(held, Line { inode, depth, entry: found.entry(), top: &parent.top })
     }
 
     fn attr(&self, held: &Held, line: Line<'_>) -> Answer<Attr> {
-        let Line { mut inode, entry, snapshot, .. } = line;
+        let Line { mut inode, entry, top, .. } = line;
         let mut link_count = 1;
         if let Some(subtree) = &entry.subtree {
             link_count = 2 + subtree.directory_count;
         } else if entry.link_group.is_some()
             && !(entry.kind == EntryKind::Symlink && self.options.links == Links::Inside)
-            && let Some((leader, count)) = self.link_row(held, snapshot, inode.position)?
+            && let Some((leader, count)) = self.link_row(held, top, inode.position)?
         {
             (inode.position, link_count) = (leader, count);
         }
@@ -462,7 +484,7 @@ impl View {
             mode = mode & 0o1777 | if entry.subtree.is_some() { 0o500 } else { 0o400 };
         }
         let present = entry.sparse.as_ref().map_or(entry.size, |extents| extents.iter().map(|extent| extent.length).sum());
-        let mtime = entry.mtime.unwrap_or(snapshot.manifest.started);
+        let mtime = entry.mtime.unwrap_or(top.started);
         Ok(Attr {
             inode: inode.number(),
             kind: entry.kind,
@@ -489,8 +511,8 @@ impl View {
     }
 
     /// Leader and link count of a hard-linked entry.
-    fn link_row(&self, held: &Held, snapshot: &Snapshot, position: u64) -> Answer<Option<(u64, u64)>> {
-        let table = &snapshot.manifest.link_table;
+    fn link_row(&self, held: &Held, top: &Top, position: u64) -> Answer<Option<(u64, u64)>> {
+        let table = &top.link_table;
         let record = table.partition_point(|(first, _)| *first <= position).checked_sub(1).and_then(|at| table.get(at));
         let Some((_, reference)) = record else { return Ok(None) };
         let rows = self.repository.links_in_memory(held, reference)?;
@@ -500,11 +522,7 @@ impl View {
 
     fn virtual_attr(&self, tree: &Virtual, inode: u64, made_up: &Folder) -> Attr {
         let (kind, mode, size, link_count) = match &made_up.kind {
-            VirtualKind::Folder(children) => {
-                // A folder has a name for each subfolder's `..`; what is no made-up link or file is one.
-                let is_folder = |child: u64| tree.get(child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
-                (EntryKind::Directory, 0o555, 0, 2 + children.after(0).filter(|(_, _, child)| is_folder(*child)).count() as u64)
-            }
+            VirtualKind::Folder(children) => (EntryKind::Directory, 0o555, 0, 2 + tree.folder_count(children)),
             VirtualKind::Link(target) => (EntryKind::Symlink, 0o777, target.len() as u64, 1),
             VirtualKind::File(bytes) => (EntryKind::File, 0o444, bytes.len() as u64, 1),
         };
@@ -536,9 +554,11 @@ impl View {
         more: &mut dyn FnMut(Listed) -> bool,
     ) -> Answer<()> {
         let dots = [(1, &b"."[..], inode), (DOTS, b"..", parent)].into_iter().filter(|(next, _, _)| *next > offset);
-        for (next, name, child) in dots.chain(children.after(offset.max(DOTS))) {
+        for (next, name, child) in
+            dots.map(|(next, name, child)| (next, name.to_vec(), child)).chain(tree.lines(inode, children, offset.max(DOTS)))
+        {
             let attr = self.attr_in(tree, held, child)?;
-            if !more(Listed { name: name.to_vec(), attr, next, moves: true }) {
+            if !more(Listed { name, attr, next, moves: true }) {
                 break;
             }
         }

@@ -97,7 +97,7 @@ pub fn add_snapshots(bench: &Bench, count: u64, roll_up_every: u64) -> Result<()
     let snapshots = repository.snapshots()?;
     let model = snapshots.last().context("there is no snapshot yet")?;
     let (signer, random) = (device::open(&repository, &*bench.store, None, "many")?, &*bench.random);
-    let mut manifest = Manifest { device: signer.device, sequence: 0, previous: None, ..(*model.manifest).clone() };
+    let mut manifest = Manifest { device: signer.device, sequence: 0, previous: None, ..model.manifest()? };
     for n in 1..=count {
         manifest.sequence = n;
         manifest.started = manifest.started.saturating_add(Duration::from_secs(60));

@@ -34,7 +34,7 @@ fn deep(store: Arc<dyn WriteStore>, place: &Path) -> Bench {
 }
 
 fn read_deep(repository: &Arc<Repository>, snapshot: &Snapshot, place: &Path) -> Vec<u8> {
-    let mut entry = snapshot.manifest.root.clone();
+    let mut entry = snapshot.manifest().unwrap().root;
     let above = place.components().skip(1).map(|part| part.as_os_str().to_str().unwrap());
     for part in above.chain(FOLDERS).chain(["file"]) {
         let name = Name::new(part.as_bytes()).unwrap();

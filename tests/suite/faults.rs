@@ -77,7 +77,7 @@ fn read_all(bench: &Bench, expected: &[(Vec<u8>, Vec<u8>)]) {
     let Ok(repository) = bench.open() else { return };
     let Ok(snapshots) = repository.snapshots() else { return };
     for snapshot in &snapshots {
-        let mut open = vec![snapshot.manifest.root.clone()];
+        let mut open = vec![snapshot.manifest().unwrap().root];
         while let Some(directory) = open.pop() {
             let _ = backup_writer::restore::for_each_entry::<fs_core::repository::ReadError>(&repository, &directory, |entry| {
                 if entry.subtree.is_some() {

@@ -2,9 +2,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
+use fs_core::storage::local::LocalStore;
 use tests::driven::{Drive, Driven, forget, is_long};
-use tests::noise;
+use tests::{Bench, add_snapshots, noise};
 
 /// What the program may take beside the memory that it was given.
 const BESIDE: u64 = 64 << 20;
@@ -61,4 +63,28 @@ fn memory_of_a_mount() {
     let after_both = most_memory(&drive);
     assert!(after_tree <= given_bytes + BESIDE, "{after_tree} bytes for the tree");
     assert!(after_both <= given_bytes + BESIDE, "{after_both} bytes for the tree and the file");
+}
+
+/// Most memory of a drive of so many snapshots, of which this machine has seen each before. The newest one is looked at, and its host's folder is listed.
+fn memory_of(count: u64) -> u64 {
+    let driven = Driven::new("repository").unwrap();
+    std::fs::write(driven.source().join("file"), "content").unwrap();
+    let bench = Bench::new(Arc::new(LocalStore::create(driven.path("repository")).unwrap())).unwrap();
+    bench.backup(&driven.source(), None).unwrap();
+    add_snapshots(&bench, count - 1, 1000).unwrap();
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/data/format1.key"), driven.path("key")).unwrap();
+    drop(driven.mount("first", &[]).unwrap());
+    let drive = driven.mount("drive", &[]).unwrap();
+    assert_eq!(std::fs::read(drive.shown.join("file")).unwrap(), b"content");
+    let opened = most_memory(&drive);
+    assert_eq!(std::fs::read_dir(drive.path.join("Snapshots/host")).unwrap().count() as u64, count);
+    opened
+}
+
+/// Decoded, a manifest takes three times as much.
+#[test]
+fn memory_for_a_snapshot_that_nobody_looks_at() {
+    const COUNT: u64 = 4000;
+    let (few, many) = (memory_of(10), memory_of(COUNT));
+    assert!(many.saturating_sub(few) <= COUNT * 1000, "{few} bytes for ten snapshots, {many} for {COUNT}");
 }

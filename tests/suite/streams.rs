@@ -53,7 +53,7 @@ fn what_commands_print_stands_beside_paths_in_one_snapshot() {
     assert_eq!(std::fs::read(target.join("stdin/long")).unwrap(), [&[b'x'; 5_000_000][..], b"end\n"].concat());
     assert_eq!(std::fs::read(target.join(source.strip_prefix("/").unwrap()).join("a")).unwrap(), b"a file");
     let snapshots = bench.open().unwrap().snapshots().unwrap();
-    let sources: Vec<_> = snapshots[0].manifest.sources.iter().map(|source| source.path.clone()).collect();
+    let sources: Vec<_> = snapshots[0].manifest().unwrap().sources.iter().map(|source| source.path.clone()).collect();
     assert_eq!(sources[1..], [b"stdin/long".to_vec(), b"stdin/piped".to_vec()]);
 }
 

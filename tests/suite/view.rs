@@ -41,7 +41,7 @@ fn list(view: &View, directory: u64, offset: u64, count_max: usize) -> (Vec<Vec<
 /// Takes the oldest snapshot away, as `forget` does.
 fn forget_oldest(memory: &MemoryStore, bench: &Bench) {
     let oldest = bench.open().unwrap().snapshots().unwrap().remove(0);
-    let folders = ["snap", "seal"].map(|kind| format!("{kind}/{}/", oldest.manifest.device));
+    let folders = ["snap", "seal"].map(|kind| format!("{kind}/{}/", oldest.device()));
     let is_its = |name: &ObjectName| folders.iter().any(|folder| name.as_str().starts_with(folder));
     let names: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(is_its).collect();
     assert_eq!(names.len(), 2, "a manifest and a seal");

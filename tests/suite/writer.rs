@@ -242,10 +242,10 @@ fn each_list_of_paths_has_a_set_of_its_own() {
         bench.backup(&etc, None).unwrap();
     }
     let snapshots = bench.open().unwrap().snapshots().unwrap();
-    let sets: Vec<_> = snapshots.iter().map(|snapshot| snapshot.manifest.set.as_str()).collect();
+    let sets: Vec<_> = snapshots.iter().map(|snapshot| snapshot.set()).collect();
     assert_eq!((sets[0], sets[2]), ("", ""), "the first list has the host's default set");
     assert!(sets[1].ends_with("-etc") && sets[1] == sets[3], "{sets:?}");
     for (earlier, later) in [(0, 2), (1, 3)] {
-        assert_eq!(snapshots[later].manifest.parent, Some(snapshots[earlier].id));
+        assert_eq!(snapshots[later].manifest().unwrap().parent, Some(snapshots[earlier].id));
     }
 }

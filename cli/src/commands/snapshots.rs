@@ -1,7 +1,7 @@
 //! `snapshots`
 
 use fs_core::path::display;
-use fs_core::snapshot::Snapshot;
+use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::time::Zone;
 use serde_json::json;
 
@@ -18,14 +18,14 @@ pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Resu
     let skipped = snapshots.len().saturating_sub(options.last.unwrap_or(usize::MAX));
     let zone = Zone::system();
     for snapshot in snapshots.iter().skip(skipped) {
-        output.show(|| line(snapshot, &zone), || record(snapshot));
+        let manifest = snapshot.manifest()?;
+        output.show(|| line(snapshot, &manifest, &zone), || record(snapshot, &manifest));
     }
     output.findings(&findings);
     Ok(if findings.is_empty() { Exit::Done } else { Exit::Findings })
 }
 
-fn line(snapshot: &Snapshot, zone: &Zone) -> String {
-    let manifest = &snapshot.manifest;
+fn line(snapshot: &Snapshot, manifest: &Manifest, zone: &Zone) -> String {
     let time = zone
         .local(manifest.started)
         .map_or_else(|| manifest.started.to_string(), |local| local.civil.strftime("%Y-%m-%d %H:%M:%S").to_string());
@@ -36,8 +36,7 @@ fn line(snapshot: &Snapshot, zone: &Zone) -> String {
     format!("{id}  {time}  {}{set}  {files} files  {bytes}  {}{incomplete}", manifest.host, paths.join(" "))
 }
 
-fn record(snapshot: &Snapshot) -> serde_json::Value {
-    let manifest = &snapshot.manifest;
+fn record(snapshot: &Snapshot, manifest: &Manifest) -> serde_json::Value {
     json!({
         "type": "snapshot", "id": snapshot.id.to_string(), "sealed": snapshot.sealed, "host": manifest.host, "set": manifest.set,
         "started": manifest.started.to_string(), "ended": manifest.ended.to_string(), "tags": manifest.tags,

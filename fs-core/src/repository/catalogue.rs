@@ -1,11 +1,11 @@
 //! Which snapshots there are: manifests and seals, read once, and the roll-ups that spare reading them one by one.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::thread;
 
 use bytes::Bytes;
 
+use super::known::{Checked, Known};
 use super::listing::{Listing, Named, NamedCatalogue};
 use super::open::{Ahead, small};
 use super::{Repository, RepositoryError, lock, verified};
@@ -24,34 +24,18 @@ const CHECKERS_MAX: usize = 8;
 /// Fewer signatures than this are not worth a thread.
 const CHECKS_PER_THREAD_MIN: usize = 32;
 
-/// What was read and checked before. Objects never change, so nothing here goes out of date; what the store no longer lists is only not shown.
-#[derive(Debug, Default)]
-pub(super) struct Known {
-    pub(super) manifests: HashMap<SnapshotId, Arc<Manifest>>,
-    /// Seals that were checked, by the hash of the seal object: what they seal.
-    pub(super) seals: HashMap<ObjectHash, SnapshotId>,
-    /// Catalogues that need not be read again: they were, or are useless.
-    pub(super) done: HashSet<ObjectHash>,
-    /// Those of them that are useless: damaged, or others replace them.
-    pub(super) useless: HashSet<ObjectHash>,
-    /// Manifests that stand in a catalogue.
-    pub(super) covered: HashSet<SnapshotId>,
-    /// What opening the repository has listed and fetched already.
-    pub(super) opening: Option<(Listing, Ahead)>,
-}
-
 /// Who may have signed what: the certificates as they were when a look began.
 pub(super) type Certificates = HashMap<DeviceId, Certificate>;
 
 pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
     let (listing, mut findings) = look(repository, known, Thoroughness::WhatIsWorthIt)?;
     let sealed = sealed(repository, known, &listing, &mut findings)?;
-    let snapshot = |named: &Named| {
+    let snapshot = |(named, sealed): (&Named, bool)| {
         let id = SnapshotId::from(named.hash);
-        Some(Snapshot { id, manifest: Arc::clone(known.manifests.get(&id)?), sealed: sealed.contains(&id) })
+        Some(Snapshot { id, sealed, outline: known.manifests.get(&id)?.outline.clone() })
     };
-    let mut snapshots: Vec<_> = listing.manifests.iter().filter_map(snapshot).collect();
-    snapshots.sort_by_key(|snapshot| (snapshot.manifest.started, snapshot.id));
+    let mut snapshots: Vec<_> = listing.manifests.iter().zip(sealed).filter_map(snapshot).collect();
+    snapshots.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
     Ok((snapshots, findings))
 }
 
@@ -80,7 +64,10 @@ pub(super) fn look(
     read_manifests(repository, known, &listing, &mut ahead, &mut findings)?;
     read_seals(repository, known, &listing, &mut ahead, &mut findings)?;
     if before != (known.manifests.len(), known.seals.len(), known.done.len()) {
-        forget_lost_manifests(known, &listing);
+        known.forget_lost_manifests(&listing);
+        if let Err(error) = known.pack() {
+            tracing::warn!(%error, "manifests that were kept cannot be put together");
+        }
         verified::save(repository, known);
     }
     Ok((listing, findings))
@@ -90,24 +77,22 @@ fn damaged(name: &ObjectName, error: impl ToString) -> Finding {
     Finding::object(Severity::Error, name.as_str(), error.to_string())
 }
 
-fn sealed(
-    repository: &Repository,
-    known: &Known,
-    listing: &Listing,
-    findings: &mut Vec<Finding>,
-) -> Result<HashSet<SnapshotId>, RepositoryError> {
-    let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
-    let mut sealed = HashSet::with_capacity(listing.seals.len());
+/// Of every manifest that is listed whether a seal stands for it.
+fn sealed(repository: &Repository, known: &Known, listing: &Listing, findings: &mut Vec<Finding>) -> Result<Vec<bool>, RepositoryError> {
+    let mut sealed = vec![false; listing.manifests.len()];
     for seal in &listing.seals {
         let Some(manifest) = known.seals.get(&seal.hash) else { continue };
-        if known.manifests.contains_key(manifest) && listed.contains(manifest) {
-            sealed.insert(*manifest);
+        let place = listing.manifest_at(seal.device, seal.sequence, (*manifest).into()).and_then(|at| sealed.get_mut(at));
+        if let Some(sealed) = place
+            && known.manifests.contains_key(manifest)
+        {
+            *sealed = true;
             continue;
         }
         // Both were listed at once: the manifest may have been written and sealed in between. Of a damaged one, that is the finding.
         let name = object::sequence_name(ObjectKind::Manifest, &seal.device, seal.sequence, &(*manifest).into());
         if let Err(StoreError::NotFound { .. }) = wait(name.as_str(), repository.store.stat(&name)) {
-            findings.push(damaged(&seal.name, format!("it seals snapshot {manifest}, which is missing")));
+            findings.push(damaged(&seal.name(), format!("it seals snapshot {manifest}, which is missing")));
         }
     }
     Ok(sealed)
@@ -122,7 +107,7 @@ fn read_catalogues(
     ahead: &mut Ahead,
     findings: &mut Vec<Finding>,
 ) {
-    forget_lost_catalogues(known, listing);
+    known.forget_lost_catalogues(listing);
     loop {
         let missing: HashMap<_, _> = listing
             .manifests
@@ -148,26 +133,6 @@ fn read_catalogues(
             }
             known.done.insert(named.hash);
         }
-    }
-}
-
-/// What was forgotten by the store is not kept by us.
-fn forget_lost_manifests(known: &mut Known, listing: &Listing) {
-    if known.manifests.len() > listing.manifests.len() {
-        let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
-        known.manifests.retain(|id, _| listed.contains(id));
-        known.covered.retain(|id| listed.contains(id));
-        known.seals.retain(|_, id| listed.contains(id));
-    }
-}
-
-/// If a catalogue that was read is gone, nobody knows which manifests stand in one.
-fn forget_lost_catalogues(known: &mut Known, listing: &Listing) {
-    let listed: HashSet<_> = listing.catalogues.iter().map(|named| named.hash).collect();
-    if known.done.iter().any(|hash| !known.useless.contains(hash) && !listed.contains(hash)) {
-        known.covered.clear();
-        known.done.clear();
-        known.useless.clear();
     }
 }
 
@@ -203,16 +168,20 @@ fn take_rows(
             None => take_row(known, &row, seals),
         }
     }
-    let check = |(named, row): (&Named, CatalogueRow)| {
+    let check = |(named, mut row): (&Named, CatalogueRow)| {
         let read = || {
             let (header, _, _) = Header::expect(&row.header, ObjectKind::Manifest, repository.id())?;
-            checked(&certificates, named, Manifest::decode(&row.signed.payload)?, &header, &row.signed)
+            let manifest = Manifest::decode(&row.signed.payload)?;
+            check_place(&certificates, named, &manifest, &header, &row.signed)?;
+            Ok::<_, ObjectError>(manifest)
         };
-        (read().ok(), CatalogueRow { signed: Signed { payload: Vec::new(), ..row.signed }, ..row })
+        let manifest = read().ok();
+        let payload = std::mem::take(&mut row.signed.payload);
+        (manifest.map(|manifest| Checked::new(&manifest, payload)), row)
     };
-    for (manifest, row) in in_parallel(wanted, CHECKS_PER_THREAD_MIN, check) {
-        if let Some(manifest) = manifest {
-            known.manifests.insert(row.manifest, Arc::new(manifest));
+    for (checked, row) in in_parallel(wanted, CHECKS_PER_THREAD_MIN, check) {
+        if let Some(checked) = checked {
+            known.insert(row.manifest, checked);
             take_row(known, &row, seals);
         }
     }
@@ -221,10 +190,10 @@ fn take_rows(
 
 /// A seal that is listed and named by the row of a manifest need not be read: whoever signed the catalogue has.
 fn take_row(known: &mut Known, row: &CatalogueRow, seals: &HashMap<ObjectHash, &Named>) {
-    let Some(manifest) = known.manifests.get(&row.manifest) else { return };
-    known.covered.insert(row.manifest);
+    let Some(manifest) = known.manifests.get_mut(&row.manifest) else { return };
+    manifest.is_covered = true;
     if let Some((hash, named)) = row.seal.and_then(|hash| Some((hash, seals.get(&hash)?)))
-        && (named.device, named.sequence) == (manifest.device, manifest.sequence)
+        && (named.device, named.sequence) == (manifest.outline.series.device, manifest.outline.sequence)
     {
         known.seals.insert(hash, row.manifest);
     }
@@ -239,8 +208,11 @@ fn read_manifests(
 ) -> Result<(), RepositoryError> {
     let missing: Vec<_> = listing.manifests.iter().filter(|named| !known.manifests.contains_key(&named.hash.into())).collect();
     let certificates = certificates(repository, missing.iter().map(|named| named.device))?;
-    let check = |named: &Named, object: &[u8]| Ok(open_manifest(repository, &certificates, named, object)?.0);
-    let mut found = |named: &Named, manifest| drop(known.manifests.insert(named.hash.into(), Arc::new(manifest)));
+    let check = |named: &Named, object: &[u8]| {
+        let (manifest, _, signed) = open_manifest(repository, &certificates, named, object)?;
+        Ok(Checked::new(&manifest, signed.payload))
+    };
+    let mut found = |named: &Named, checked| known.insert(named.hash.into(), checked);
     read_each(repository, &missing, ahead, findings, check, &mut found)
 }
 
@@ -253,20 +225,21 @@ pub(super) fn open_manifest(
 ) -> Result<(Manifest, Header, Signed), ObjectError> {
     check_hash(object, &named.hash)?;
     let (manifest, header, signed) = Manifest::decode_object(object, &repository.ring)?;
-    Ok((checked(certificates, named, manifest, &header, &signed)?, header, signed))
+    check_place(certificates, named, &manifest, &header, &signed)?;
+    Ok((manifest, header, signed))
 }
 
 /// The checks that are the same for a manifest by itself and in a catalogue.
-fn checked(
+fn check_place(
     certificates: &Certificates,
     named: &Named,
-    manifest: Manifest,
+    manifest: &Manifest,
     header: &Header,
     signed: &Signed,
-) -> Result<Manifest, ObjectError> {
+) -> Result<(), ObjectError> {
     check_signed(certificates, header, signed)?;
     let is_at_its_place = (manifest.device, manifest.sequence) == (named.device, named.sequence) && signed.signer == named.device;
-    if is_at_its_place { Ok(manifest) } else { Err(ObjectError::Misplaced) }
+    if is_at_its_place { Ok(()) } else { Err(ObjectError::Misplaced) }
 }
 
 fn read_seals(
@@ -300,13 +273,14 @@ pub(super) fn read_each<T: Send>(
     found: &mut dyn FnMut(&Named, T),
 ) -> Result<(), RepositoryError> {
     for batch in wanted.chunks(BATCH) {
-        let objects = fetch(repository, ahead, batch.iter().map(|named| (&named.name, 0)));
-        let objects = batch.iter().zip(objects).map(|(named, object)| Ok((*named, small(&named.name, object)?)));
+        let names: Vec<_> = batch.iter().map(|named| named.name()).collect();
+        let objects = fetch(repository, ahead, names.iter().map(|name| (name, 0)));
+        let objects = batch.iter().zip(names).zip(objects).map(|((named, name), object)| Ok((*named, small(&name, object)?)));
         let objects = objects.collect::<Result<Vec<_>, StoreError>>()?;
         for (named, result) in in_parallel(objects, CHECKS_PER_THREAD_MIN, |(named, object)| (named, check(named, &object))) {
             match result {
                 Ok(value) => found(named, value),
-                Err(error) => findings.push(damaged(&named.name, &error)),
+                Err(error) => findings.push(damaged(&named.name(), &error)),
             }
         }
     }

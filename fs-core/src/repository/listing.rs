@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::RepositoryError;
 use crate::id::{DeviceId, ObjectHash};
-use crate::object::{ObjectKind, parse_sequence_name};
+use crate::object::{ObjectKind, parse_sequence_name, sequence_name};
 use crate::storage::{Listed, ListedNames, ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
 use crate::time::Timestamp;
 
@@ -15,14 +15,20 @@ const LOOSE_AT_ONCE: usize = 64;
 /// Bytes of a catalogue that are read as fast as a manifest and its seal by themselves: two requests, 64 KiB each on an ordinary line.
 const CATALOGUE_BYTES_PER_MANIFEST: u64 = 128 << 10;
 
-/// A manifest or a seal by its name.
-#[derive(Clone, Debug)]
+/// A manifest or a seal by what its name says, in that order. The name itself is made again when it is needed: there are many.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Named {
     pub(super) device: DeviceId,
     pub(super) sequence: u64,
     pub(super) hash: ObjectHash,
-    pub(super) name: ObjectName,
+    kind: ObjectKind,
     modified: Option<Timestamp>,
+}
+
+impl Named {
+    pub(super) fn name(&self) -> ObjectName {
+        sequence_name(self.kind, &self.device, self.sequence, &self.hash)
+    }
 }
 
 /// A catalogue by its name.
@@ -57,12 +63,14 @@ impl Listing {
     pub(super) fn new(names: Vec<ListedNames>, catalogues: Option<Listed>) -> Result<Self, RepositoryError> {
         let mut names = names.into_iter();
         let mut next = |kind| {
-            let named = |(name, modified)| {
+            let named = |(name, modified): (ObjectName, _)| {
                 let (device, sequence, hash) = parse_sequence_name(kind, &name)?;
-                Some(Named { device, sequence, hash, name, modified })
+                Some(Named { device, sequence, hash, kind, modified })
             };
             let listed = names.next().transpose()?.unwrap_or_default();
-            Ok::<_, StoreError>(listed.into_iter().filter_map(named).collect())
+            let mut all: Vec<_> = listed.into_iter().filter_map(named).collect();
+            all.sort_unstable();
+            Ok::<_, StoreError>(all)
         };
         let (manifests, seals) = (next(ObjectKind::Manifest)?, next(ObjectKind::Seal)?);
         let catalogue = |meta: ObjectMeta| {
@@ -71,6 +79,11 @@ impl Listing {
         };
         let catalogues = catalogues.transpose()?.unwrap_or_default();
         Ok(Self { manifests, seals, catalogues: catalogues.into_iter().filter_map(catalogue).collect() })
+    }
+
+    /// The place of a manifest among those that are listed.
+    pub(super) fn manifest_at(&self, device: DeviceId, sequence: u64, hash: ObjectHash) -> Option<usize> {
+        self.manifests.binary_search_by_key(&(device, sequence, hash), |named| (named.device, named.sequence, named.hash)).ok()
     }
 
     /// The catalogues that most likely hold what `manifest_count` manifests are read for, without those that are known to be of no use.
@@ -101,7 +114,7 @@ impl Listing {
         let best = self.best_catalogues(self.manifests.len(), &HashSet::new());
         let mut wanted: Vec<_> = best.into_iter().map(|catalogue| (catalogue.name.clone(), catalogue.size)).collect();
         if loose.len() <= LOOSE_AT_ONCE {
-            wanted.extend(loose.into_iter().map(|named| (named.name.clone(), 0)));
+            wanted.extend(loose.into_iter().map(|named| (named.name(), 0)));
         }
         wanted
     }

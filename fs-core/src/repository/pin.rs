@@ -17,7 +17,7 @@ use crate::cache::{CacheError, DiskCache};
 use crate::observer::{Observer, Progress};
 use crate::path::TreePath;
 use crate::report::Finding;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Manifest, Snapshot};
 use crate::tree::page::{self, Wanted};
 use crate::tree::{Entry, ROOT_POSITION, TreeError};
 
@@ -122,13 +122,14 @@ impl Repository {
         let number = self.pin_number(&snapshot.id, path).ok_or(PinError::NoCache)?;
         let others = others(disk, number)?;
         let shared = Shared::default();
+        let manifest = &snapshot.manifest().map_err(ReadError::from)?;
         let (entry, position) = {
             // What leads there is looked up before anything is kept: it may be refused yet.
             let find = |directory: &Entry, wanted: Wanted<'_>| match &directory.subtree {
                 Some(subtree) => self.find_entry(subtree, wanted),
                 None => Ok(None),
             };
-            descend(snapshot, path, find)?.ok_or_else(|| PinError::NotThere { path: path.clone() })?
+            descend(manifest, path, find)?.ok_or_else(|| PinError::NotThere { path: path.clone() })?
         };
         let (file_count, byte_count) = entry.subtree.as_ref().map_or((1, entry.size), |subtree| (subtree.file_count, subtree.byte_count));
         check_room(disk, others, &entry, byte_count)?;
@@ -138,7 +139,7 @@ impl Repository {
         let total = Progress { entry_total: file_count, byte_total: byte_count, ..Progress::default() };
         // A cache that had no room before gets another chance.
         disk.flush();
-        let run = Run { keeper: Keeper { repository: self, disk, pin: number, shared: &shared }, snapshot, observer, total };
+        let run = Run { keeper: Keeper { repository: self, disk, pin: number, shared: &shared }, manifest, observer, total };
         let result = run.run(path, &entry, position);
         // Also what an interrupted run has fetched is worth keeping.
         let is_kept = disk.flush();
@@ -179,11 +180,11 @@ fn check_room(disk: &DiskCache, pinned: u64, entry: &Entry, bytes: u64) -> Resul
 
 /// Follows a path from the root of a snapshot: the entry and its position.
 fn descend<E>(
-    snapshot: &Snapshot,
+    manifest: &Manifest,
     path: &TreePath,
     mut find: impl FnMut(&Entry, Wanted<'_>) -> Result<Option<page::Found>, E>,
 ) -> Result<Option<(Entry, u64)>, E> {
-    let (mut entry, mut position) = (snapshot.manifest.root.clone(), ROOT_POSITION);
+    let (mut entry, mut position) = (manifest.root.clone(), ROOT_POSITION);
     for name in path.names() {
         let Some(found) = find(&entry, Wanted::Name(name.as_bytes()))? else { return Ok(None) };
         position += found.position_offset;
@@ -194,7 +195,7 @@ fn descend<E>(
 
 struct Run<'a> {
     keeper: Keeper<'a>,
-    snapshot: &'a Snapshot,
+    manifest: &'a Manifest,
     observer: &'a dyn Observer,
     total: Progress,
 }

@@ -4,7 +4,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::catalogue::{self, Known, Thoroughness, fetch, look, open_catalogue};
+use super::catalogue::{self, Thoroughness, fetch, look, open_catalogue};
+use super::known::Known;
 use super::listing::{Listing, Named, NamedCatalogue};
 use super::open::Ahead;
 use super::{Repository, RepositoryError, lock, verified};
@@ -26,7 +27,7 @@ impl Repository {
     /// Never for keys that do not open catalogues: a writer does not read what others wrote.
     pub fn is_roll_up_due(&self, more: usize) -> bool {
         let known = lock(&self.catalogue);
-        self.ring.catalogue(self.ring.epoch()).is_some() && known.manifests.len() + more >= known.covered.len() + LOOSE_MAX
+        self.ring.catalogue(self.ring.epoch()).is_some() && known.loose_count() + more >= LOOSE_MAX
     }
 
     /// Lists the snapshots anew and gathers what a new catalogue should hold; `None` if it turns out that others have written one.
@@ -70,14 +71,14 @@ impl Repository {
         let mut known = lock(&self.catalogue);
         known.done.insert(hash);
         known.useless.extend(&catalogue.superseded);
-        known.covered.extend(catalogue.rows.iter().map(|row| row.manifest));
+        known.cover(catalogue.rows.iter().map(|row| row.manifest));
         verified::save(self, &known);
     }
 }
 
 /// The rows of all manifests that stand in no catalogue, read anew: what was kept of them is not what was signed.
 fn loose_rows(repository: &Repository, known: &Known, listing: &Listing) -> Result<Vec<CatalogueRow>, RepositoryError> {
-    let is_loose = |id: &SnapshotId| known.manifests.contains_key(id) && !known.covered.contains(id);
+    let is_loose = |id: &SnapshotId| known.manifests.get(id).is_some_and(|row| !row.is_covered);
     let loose = listing.manifests.iter().filter(|named| is_loose(&named.hash.into()));
     let loose: Vec<_> = loose.take(LOOSE_TAKEN_MAX).collect();
     if loose.len() < LOOSE_MAX {

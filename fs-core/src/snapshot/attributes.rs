@@ -17,7 +17,7 @@ const COUNT_MAX: usize = 64;
 const BYTES_MAX: usize = 4096;
 
 /// Names of extended attributes, sorted and without repetition. ACLs count among them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct AttributeNames(BTreeSet<Vec<u8>>);
 
 impl AttributeNames {

@@ -16,10 +16,9 @@ pub struct Filter {
 impl Filter {
     /// Whether a snapshot fits.
     pub fn matches(&self, snapshot: &Snapshot) -> bool {
-        let manifest = &snapshot.manifest;
-        self.host.as_ref().is_none_or(|host| *host == manifest.host)
-            && self.set.as_ref().is_none_or(|set| *set == manifest.set)
-            && self.tag.as_ref().is_none_or(|tag| manifest.tags.contains(tag))
+        self.host.as_ref().is_none_or(|host| host == snapshot.host())
+            && self.set.as_ref().is_none_or(|set| set == snapshot.set())
+            && self.tag.as_ref().is_none_or(|tag| snapshot.tags().contains(tag))
     }
 }
 
@@ -50,7 +49,7 @@ pub fn select<'a>(snapshots: &'a [Snapshot], wanted: &str, filter: &Filter) -> R
     let none = || SelectError::None { wanted: wanted.into() };
     let mut fitting = snapshots.iter().filter(|snapshot| filter.matches(snapshot));
     if wanted == "latest" {
-        return fitting.filter(|snapshot| snapshot.sealed).max_by_key(|snapshot| (snapshot.manifest.started, snapshot.id)).ok_or_else(none);
+        return fitting.filter(|snapshot| snapshot.sealed).max_by_key(|snapshot| (snapshot.started(), snapshot.id)).ok_or_else(none);
     }
     let hits: Vec<_> = fitting.by_ref().filter(|snapshot| !wanted.is_empty() && snapshot.id.to_string().starts_with(wanted)).collect();
     match hits[..] {
@@ -62,8 +61,6 @@ pub fn select<'a>(snapshots: &'a [Snapshot], wanted: &str, filter: &Filter) -> R
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::id::{DeviceId, SnapshotId};
     use crate::snapshot::codec::tests::manifest;
@@ -75,7 +72,7 @@ mod tests {
         manifest.host = host.into();
         let mut id = [0xab; 32];
         id[0] = first;
-        Snapshot { id: SnapshotId::from_bytes(id), manifest: Arc::new(manifest), sealed }
+        Snapshot::new(SnapshotId::from_bytes(id), &manifest, sealed)
     }
 
     #[test]

@@ -139,5 +139,5 @@ fn part_of(bytes: &Bytes, offset: u64, length: u64) -> Bytes {
 
 /// The attributes that occur in the snapshot of an entry, if it says.
 fn listed_attributes(tree: &Virtual, inode: u64) -> Option<&AttributeNames> {
-    tree.snapshot(Inode::from_number(inode).slot)?.0.manifest.attribute_names.as_ref()
+    tree.snapshot(Inode::from_number(inode).slot)?.0.outline.series.attribute_names.as_ref()
 }

@@ -1,6 +1,6 @@
 //! Numbers of entries: 20 bits slot, 44 bits position. Slots are given once and never again, so that a number means one entry for ever.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
@@ -12,10 +12,11 @@ use crate::tree::POSITION_MAX;
 /// Bits of a position.
 const POSITION_BITS: u32 = 44;
 /// Slots are never given twice, also not after rows were deleted. A power failure may cost the last numbers given, and the first mount of ten thousand
-/// snapshots does not wait for the disk ten thousand times.
+/// snapshots does not wait for the disk ten thousand times. The table is read once, from its beginning to its end: pages of it need not be kept.
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = NORMAL;
+    PRAGMA cache_size = -64;
     CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY AUTOINCREMENT, snapshot BLOB NOT NULL UNIQUE)";
 /// Largest slot.
 const SLOT_MAX: u32 = (1 << 20) - 1;
@@ -50,7 +51,7 @@ impl Inode {
 /// Which snapshot has which slot. Kept in the local state folder, so that numbers are the same after a remount on this machine.
 #[derive(Debug)]
 pub struct SlotTable {
-    known: HashMap<SnapshotId, u32>,
+    known: BTreeMap<SnapshotId, u32>,
     /// The largest slot that is known to be given.
     largest: u32,
     database: Option<Connection>,
@@ -63,9 +64,9 @@ impl SlotTable {
             Some(Ok((database, known))) => (Some(database), known),
             Some(Err(error)) => {
                 warn(&*error);
-                (None, HashMap::new())
+                (None, BTreeMap::new())
             }
-            None => (None, HashMap::new()),
+            None => (None, BTreeMap::new()),
         };
         Self { largest: known.values().max().copied().unwrap_or(0), known, database }
     }
@@ -113,13 +114,13 @@ fn warn(error: &(dyn std::error::Error + 'static)) {
     tracing::warn!(error, "entry numbers will not be the same after the next mount");
 }
 
-fn open_table(state: &Path) -> Result<(Connection, HashMap<SnapshotId, u32>), Box<dyn std::error::Error>> {
+fn open_table(state: &Path) -> Result<(Connection, BTreeMap<SnapshotId, u32>), Box<dyn std::error::Error>> {
     let database = open_database(state, "mount.db", SCHEMA)?;
     let known = persistent_slots(&database)?;
     Ok((database, known))
 }
 
-fn persistent_slots(database: &Connection) -> rusqlite::Result<HashMap<SnapshotId, u32>> {
+fn persistent_slots(database: &Connection) -> rusqlite::Result<BTreeMap<SnapshotId, u32>> {
     let mut rows = database.prepare("SELECT snapshot, slot FROM slots")?;
     let rows = rows.query_map([], |row| Ok((SnapshotId::from_bytes(row.get(0)?), row.get(1)?)))?;
     rows.collect()

@@ -1,19 +1,20 @@
 //! How snapshots become directories: a pure function of the snapshots, the time zone and their slots.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::by_time::{ByTime, Shown};
 use super::inode::Inode;
 use super::safe_name;
 use crate::crypto;
 use crate::id::SnapshotId;
-use crate::snapshot::Snapshot;
 use crate::snapshot::attributes::AttributeNames;
-use crate::time::{LocalTime, Timestamp, Zone};
-use crate::tree::{POSITION_MAX, ROOT_POSITION};
+use crate::snapshot::{Series, Snapshot};
+use crate::time::{Timestamp, Zone};
+use crate::tree::POSITION_MAX;
 
 /// Number of the drive's root.
 pub const ROOT: u64 = 1;
@@ -31,21 +32,30 @@ pub enum VirtualKind {
     File(Bytes),
 }
 
+/// What a made-up folder shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Children {
+    /// These lines.
+    Lines(Lines),
+    /// The snapshots of a host.
+    Snapshots(usize),
+    /// Links to snapshots, which are made when somebody looks; so many folders are among them.
+    Links(u64),
+}
+
 /// The lines of a made-up folder, in the order of their cookies. A cookie comes from the name alone: a listing that goes on after the folder has changed
 /// neither skips nor repeats a name that was there all the time.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Children(BTreeMap<u64, (Vec<u8>, u64)>);
+pub struct Lines(BTreeMap<u64, (Vec<u8>, u64)>);
 
-impl Children {
-    /// The number behind a name.
-    pub fn get(&self, name: &[u8]) -> Option<u64> {
+impl Lines {
+    fn get(&self, name: &[u8]) -> Option<u64> {
         // Names whose hashes collide stand one after the other.
         (cookie(name)..).map_while(|at| self.0.get(&at)).find(|(known, _)| known == name).map(|(_, number)| *number)
     }
 
-    /// Lines after a cookie, 0 for all: cookie, name and number.
-    pub fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, &[u8], u64)> {
-        self.0.range((Bound::Excluded(cookie), Bound::Unbounded)).map(|(cookie, (name, number))| (*cookie, &name[..], *number))
+    fn after(&self, cookie: u64) -> impl Iterator<Item = (u64, Vec<u8>, u64)> {
+        self.0.range((Bound::Excluded(cookie), Bound::Unbounded)).map(|(cookie, (name, number))| (*cookie, name.clone(), *number))
     }
 
     fn insert(&mut self, name: &[u8], number: u64) {
@@ -75,17 +85,30 @@ pub struct Folder {
     pub time: Timestamp,
 }
 
+/// Made-up entries by their numbers.
+#[derive(Debug, Default)]
+struct Entries {
+    by_number: HashMap<u64, Folder>,
+    /// Set in the numbers that are given here.
+    mark: u64,
+}
+
 /// Everything that the view makes up.
 #[derive(Debug, Default)]
 pub struct Virtual {
-    entries: HashMap<u64, Folder>,
+    /// What there is of every repository: it grows with the hosts and not with the snapshots.
+    front: Entries,
+    /// `Ids`, `Tags` and what is in them, made when somebody looks there.
+    links: OnceLock<Entries>,
+    /// Their folders.
+    links_in: LinkFolders,
     /// Files and links of the tree before: whoever has found one just now may still read it.
     former: HashMap<u64, Folder>,
-    snapshots: HashMap<u32, (Arc<Snapshot>, u64)>,
+    by_time: ByTime,
+    /// Numbers of the hosts' folders.
+    hosts: Vec<u64>,
     /// Names of the extended attributes that occur in any snapshot; `None` if one does not say.
     pub attribute_names: Option<AttributeNames>,
-    /// Bytes and entries of the newest snapshot of every host and set.
-    pub totals: (u64, u64),
     /// What the status file says of the tree itself.
     pub about: About,
 }
@@ -108,40 +131,22 @@ pub struct About {
 /// The file that says what the drive is doing.
 pub const STATUS_NAME: &[u8] = b"status.json";
 
-/// The number of something made up: from its path, and for links and files from what they hold too.
-pub fn made_up_number(path: &str, name: &[u8], held: &[u8]) -> u64 {
-    (hash_number(&[path.as_bytes(), b"/", name, b"\0", held]) & POSITION_MAX).max(ROOT + 1)
+/// The folders that are filled when somebody looks.
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkFolders {
+    tags: u64,
+    ids: u64,
 }
 
-impl Virtual {
-    /// A made-up entry by its number.
-    pub fn get(&self, inode: u64) -> Option<&Folder> {
-        self.entries.get(&inode).or_else(|| self.former.get(&inode))
-    }
+/// Set in the numbers of what is made when somebody looks: all others are known without making it.
+const MADE_LATER: u64 = 1 << 43;
 
-    /// Keeps what the tree before had for those who have found it there. No name leads to it any more.
-    pub fn keep_former(&mut self, before: &Self) {
-        let gone = before
-            .entries
-            .iter()
-            .filter(|(inode, entry)| !matches!(entry.kind, VirtualKind::Folder(_)) && !self.entries.contains_key(inode));
-        self.former = gone.map(|(inode, entry)| (*inode, entry.clone())).collect();
-    }
+/// The number of something made up: from its path, and for links and files from what they hold too.
+pub fn made_up_number(path: &str, name: &[u8], held: &[u8]) -> u64 {
+    (hash_number(&[path.as_bytes(), b"/", name, b"\0", held]) & (POSITION_MAX >> 1)).max(ROOT + 1)
+}
 
-    /// The snapshot in a slot and the folder that shows it.
-    pub fn snapshot(&self, slot: u32) -> Option<(&Arc<Snapshot>, u64)> {
-        self.snapshots.get(&slot).map(|(snapshot, parent)| (snapshot, *parent))
-    }
-
-    /// Numbers of the folders whose lines differ from those before.
-    pub fn changed_since(&self, before: &Self) -> Vec<u64> {
-        let folders = self.entries.iter().filter(|(_, entry)| matches!(entry.kind, VirtualKind::Folder(_)));
-        folders
-            .filter(|(inode, entry)| before.entries.get(inode).is_some_and(|old| old.kind != entry.kind))
-            .map(|(inode, _)| *inode)
-            .collect()
-    }
-
+impl Entries {
     /// Adds an entry under a path that was not there. Its number comes from the path, and for links and files from what they hold too: what moves or
     /// changes is another entry, because the kernel keeps what it has read of one.
     fn add(&mut self, parent: u64, path: &str, name: &[u8], kind: VirtualKind, time: Timestamp) -> u64 {
@@ -150,130 +155,198 @@ impl Virtual {
             VirtualKind::Link(target) => target,
             VirtualKind::File(bytes) => bytes,
         };
-        let mut number = made_up_number(path, name, held);
-        while self.entries.contains_key(&number) {
-            number = (number + 1) & POSITION_MAX;
+        let mut number = made_up_number(path, name, held) | self.mark;
+        while self.by_number.contains_key(&number) {
+            number = (number + 1) & (POSITION_MAX >> 1) | self.mark;
         }
-        self.entries.insert(number, Folder { parent, kind, time });
-        self.link(parent, name, number);
+        self.by_number.insert(number, Folder { parent, kind, time });
+        if let Some(Folder { kind: VirtualKind::Folder(Children::Lines(lines)), .. }) = self.by_number.get_mut(&parent) {
+            lines.insert(name, number);
+        }
         number
     }
 
-    fn link(&mut self, parent: u64, name: &[u8], number: u64) {
-        if let Some(Folder { kind: VirtualKind::Folder(children), .. }) = self.entries.get_mut(&parent) {
-            children.insert(name, number);
-        }
-    }
-
+    /// A folder that may be there.
     fn folder(&mut self, parent: u64, path: &str, name: &[u8], time: Timestamp) -> u64 {
-        if let Some(Folder { kind: VirtualKind::Folder(children), .. }) = self.entries.get(&parent)
-            && let Some(known) = children.get(name)
-        {
-            return known;
-        }
-        self.add(parent, path, name, VirtualKind::Folder(Children::default()), time)
+        let known = match self.by_number.get(&parent) {
+            Some(Folder { kind: VirtualKind::Folder(Children::Lines(lines)), .. }) => lines.get(name),
+            _ => None,
+        };
+        known.unwrap_or_else(|| self.add(parent, path, name, empty(), time))
     }
 }
 
-/// Makes the tree. `slot` gives each snapshot its slot.
+fn empty() -> VirtualKind {
+    VirtualKind::Folder(Children::Lines(Lines::default()))
+}
+
+impl Virtual {
+    /// A made-up entry by its number.
+    pub fn get(&self, inode: u64) -> Option<&Folder> {
+        if !Inode::from_number(inode).is_made_up() {
+            return None;
+        }
+        let now = if inode & MADE_LATER == 0 { &self.front } else { self.links() };
+        now.by_number.get(&inode).or_else(|| self.former.get(&inode))
+    }
+
+    /// Keeps what the tree before had for those who have found it there. No name leads to it any more.
+    pub fn keep_former(&mut self, before: &Self) {
+        let found = before.front.by_number.iter().chain(before.links.get().into_iter().flat_map(|links| &links.by_number));
+        let gone = found.filter(|(inode, entry)| !matches!(entry.kind, VirtualKind::Folder(_)) && self.get(**inode).is_none());
+        self.former = gone.map(|(inode, entry)| (*inode, entry.clone())).collect();
+    }
+
+    /// The snapshot in a slot and the folder that shows it.
+    pub fn snapshot(&self, slot: u32) -> Option<(&Snapshot, u64)> {
+        let (snapshot, host) = self.by_time.in_slot(slot)?;
+        Some((snapshot, *self.hosts.get(host)?))
+    }
+
+    /// Whether it is a tree that was made, and not the nothing before the first one.
+    pub fn is_made(&self) -> bool {
+        self.front.by_number.contains_key(&ROOT)
+    }
+
+    /// Whether the tree shows these snapshots.
+    pub fn is_of(&self, snapshots: &[Snapshot]) -> bool {
+        let shown = self.by_time.iter().map(|shown| (shown.snapshot.id, shown.snapshot.sealed));
+        shown.eq(snapshots.iter().map(|snapshot| (snapshot.id, snapshot.sealed)))
+    }
+
+    /// The newest complete snapshot of every host and set.
+    pub fn newest(&self) -> Vec<&Snapshot> {
+        self.by_time.newest().into_iter().map(|shown| &shown.snapshot).collect()
+    }
+
+    /// The number behind a name in a made-up folder.
+    pub fn child(&self, folder: u64, children: &Children, name: &[u8]) -> Option<u64> {
+        match children {
+            Children::Lines(lines) => lines.get(name),
+            Children::Snapshots(host) => self.by_time.find(*host, name),
+            Children::Links(_) => self.links_of(folder)?.get(name),
+        }
+    }
+
+    /// Lines of a made-up folder after a cookie, 0 for all: cookie, name and number.
+    pub fn lines<'a>(&'a self, folder: u64, children: &'a Children, after: u64) -> Box<dyn Iterator<Item = (u64, Vec<u8>, u64)> + 'a> {
+        match children {
+            Children::Lines(lines) => Box::new(lines.after(after)),
+            Children::Snapshots(host) => Box::new(self.by_time.lines(*host, after)),
+            Children::Links(_) => Box::new(self.links_of(folder).into_iter().flat_map(move |lines| lines.after(after))),
+        }
+    }
+
+    /// How many folders are in a made-up one.
+    pub fn folder_count(&self, children: &Children) -> u64 {
+        match children {
+            // A folder has a name for each subfolder's `..`; what is no made-up link or file is one.
+            Children::Lines(Lines(lines)) => {
+                let is_folder = |child: u64| self.get(child).is_none_or(|entry| matches!(entry.kind, VirtualKind::Folder(_)));
+                lines.values().filter(|(_, child)| is_folder(*child)).count() as u64
+            }
+            Children::Snapshots(host) => self.by_time.count(*host) as u64,
+            Children::Links(folder_count) => *folder_count,
+        }
+    }
+
+    /// Numbers of the folders whose lines differ from those before. What nobody has looked at has not changed.
+    pub fn changed_since(&self, before: &Self) -> Vec<u64> {
+        let differs = |entry: &Folder, old: &Folder| match (&entry.kind, &old.kind) {
+            (VirtualKind::Folder(Children::Snapshots(now)), VirtualKind::Folder(Children::Snapshots(old))) => {
+                !self.by_time.is_same(*now, &before.by_time, *old)
+            }
+            (VirtualKind::Folder(now), VirtualKind::Folder(old)) => now != old,
+            _ => false,
+        };
+        let pairs = [Some((&self.front, &before.front)), before.links.get().map(|links| (self.links(), links))];
+        let both = pairs
+            .into_iter()
+            .flatten()
+            .flat_map(|(now, old)| now.by_number.iter().filter_map(|(inode, entry)| Some((*inode, entry, old.by_number.get(inode)?))));
+        let mut changed: Vec<_> = both.filter(|(_, entry, old)| differs(entry, old)).map(|(inode, _, _)| inode).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changed
+    }
+
+    fn links_of(&self, folder: u64) -> Option<&Lines> {
+        match &self.links().by_number.get(&folder)?.kind {
+            VirtualKind::Folder(Children::Lines(lines)) => Some(lines),
+            _ => None,
+        }
+    }
+
+    fn links(&self) -> &Entries {
+        self.links.get_or_init(|| {
+            let mut made = Entries { mark: MADE_LATER, ..Entries::default() };
+            let LinkFolders { tags, ids } = self.links_in;
+            for folder in [tags, ids] {
+                let time = self.front.by_number.get(&folder).map(|folder| folder.time).unwrap_or_default();
+                made.by_number.insert(folder, Folder { parent: ROOT, kind: empty(), time });
+            }
+            for shown in self.by_time.iter() {
+                let (snapshot, time) = (&shown.snapshot, shown.snapshot.started());
+                let target = VirtualKind::Link(self.by_time.path(b"../", shown));
+                made.add(ids, "Ids", snapshot.id.short().as_bytes(), target, time);
+                snapshot.tags().iter().for_each(|tag| self.add_tag(&mut made, shown, tag));
+            }
+            made
+        })
+    }
+
+    fn add_tag(&self, made: &mut Entries, shown: &Shown, tag: &str) {
+        let (tag, time) = (safe_name(tag), shown.snapshot.started());
+        let tags = self.links_in.tags;
+        let newest = made.by_number.get(&tags).map(|folder| folder.time).unwrap_or_default();
+        let folder = made.folder(tags, "Tags", &tag, newest);
+        let path = format!("Tags/{}", String::from_utf8_lossy(&tag));
+        let link_name = [self.by_time.host_of(shown), b" ", &self.by_time.name(shown)].concat();
+        made.add(folder, &path, &link_name, VirtualKind::Link(self.by_time.path(b"../../", shown)), time);
+    }
+}
+
+/// Makes the tree of snapshots, the oldest first. `slot` gives each snapshot its slot.
 pub fn build(
-    snapshots: &[Snapshot],
+    snapshots: Vec<Snapshot>,
     zone: &Zone,
     slot: &mut dyn FnMut(&SnapshotId) -> Option<u32>,
     location: &str,
     now: Timestamp,
 ) -> Virtual {
-    let newest = snapshots.iter().map(|snapshot| snapshot.manifest.started).max().unwrap_or_default();
-    let mut tree = Virtual { attribute_names: attribute_names(snapshots), ..Virtual::default() };
-    tree.entries.reserve(snapshots.len());
-    tree.snapshots.reserve(snapshots.len());
-    tree.entries.insert(ROOT, Folder { parent: ROOT, kind: VirtualKind::Folder(Children::default()), time: newest });
-    let mut top = |name: &str| tree.folder(ROOT, "", name.as_bytes(), newest);
-    let (latest, all, tags, ids, about) = (top("Latest"), top("Snapshots"), top("Tags"), top("Ids"), top(".yesterdrive"));
-    let mut last: BTreeMap<Vec<u8>, (&Snapshot, Vec<u8>)> = BTreeMap::new();
-    let hosts = host_folders(snapshots);
-    for ((snapshot, name), host) in snapshots.iter().zip(names(snapshots, &hosts, zone)).zip(&hosts) {
-        let Some(number) = slot(&snapshot.id) else { continue };
-        let time = snapshot.manifest.started;
-        let folder = tree.folder(all, "Snapshots", host, newest);
-        tree.link(folder, &name, Inode { slot: number, position: ROOT_POSITION }.number());
-        tree.snapshots.insert(number, (Arc::new(snapshot.clone()), folder));
-        let place = |up: &[u8]| [up, b"Snapshots/", &host[..], b"/", &name[..]].concat();
-        tree.add(ids, "Ids", snapshot.id.short().as_bytes(), VirtualKind::Link(place(b"../")), time);
-        for tag in &snapshot.manifest.tags {
-            let tag = safe_name(tag);
-            let folder = tree.folder(tags, "Tags", &tag, newest);
-            let path = format!("Tags/{}", String::from_utf8_lossy(&tag));
-            let link_name = [&host[..], b" ", &name[..]].concat();
-            tree.add(folder, &path, &link_name, VirtualKind::Link(place(b"../../")), time);
-        }
-        // Snapshots come oldest first: the last one stays.
-        if snapshot.sealed {
-            last.insert(host.clone(), (snapshot, place(b"../")));
-        }
-    }
-    for (host, (snapshot, target)) in &last {
-        tree.totals.0 += snapshot.manifest.stats.byte_count;
-        tree.totals.1 += snapshot.manifest.stats.file_count + snapshot.manifest.stats.directory_count + snapshot.manifest.stats.other_count;
-        tree.add(latest, "Latest", host, VirtualKind::Link(target.clone()), snapshot.manifest.started);
-    }
-    tree.add(about, ".yesterdrive", b"README.txt", VirtualKind::File(Bytes::from_static(README.as_bytes())), newest);
-    // Its text is made when somebody looks: see `status.rs`.
-    tree.add(about, ".yesterdrive", STATUS_NAME, VirtualKind::File(Bytes::new()), newest);
+    let newest = snapshots.iter().map(Snapshot::started).max().unwrap_or_default();
     let sealed = snapshots.iter().filter(|snapshot| snapshot.sealed).count();
-    tree.about = About { folder: about, location: location.into(), sealed, incomplete: snapshots.len() - sealed, changed: now };
-    tree
+    let about = About { folder: 0, location: location.into(), sealed, incomplete: snapshots.len() - sealed, changed: now };
+    let (attribute_names, tag_count) = summary(&snapshots);
+    let by_time = ByTime::new(snapshots, zone, slot);
+    let mut front = Entries::default();
+    front.by_number.insert(ROOT, Folder { parent: ROOT, kind: empty(), time: newest });
+    let mut top = |name: &str, children| front.add(ROOT, "", name.as_bytes(), VirtualKind::Folder(children), newest);
+    let lines = || Children::Lines(Lines::default());
+    let (latest, all, own) = (top("Latest", lines()), top("Snapshots", lines()), top(".yesterdrive", lines()));
+    let links_in = LinkFolders { tags: top("Tags", Children::Links(tag_count)), ids: top("Ids", Children::Links(0)) };
+    let mut folder = |(at, host): (usize, &[u8])| front.add(all, "Snapshots", host, VirtualKind::Folder(Children::Snapshots(at)), newest);
+    let hosts = by_time.hosts().enumerate().map(&mut folder).collect();
+    for shown in by_time.newest() {
+        let target = VirtualKind::Link(by_time.path(b"../", shown));
+        front.add(latest, "Latest", by_time.host_of(shown), target, shown.snapshot.started());
+    }
+    front.add(own, ".yesterdrive", b"README.txt", VirtualKind::File(Bytes::from_static(README.as_bytes())), newest);
+    // Its text is made when somebody looks: see `status.rs`.
+    front.add(own, ".yesterdrive", STATUS_NAME, VirtualKind::File(Bytes::new()), newest);
+    Virtual { front, links_in, by_time, hosts, attribute_names, about: About { folder: own, ..about }, ..Virtual::default() }
 }
 
-fn attribute_names(snapshots: &[Snapshot]) -> Option<AttributeNames> {
-    snapshots.iter().try_fold(AttributeNames::default(), |mut all, snapshot| {
-        all.add(snapshot.manifest.attribute_names.as_ref()?);
+/// The attributes that occur in any snapshot, if all say so, and how many tags there are.
+fn summary(snapshots: &[Snapshot]) -> (Option<AttributeNames>, u64) {
+    let series: HashMap<*const Series, &Series> =
+        snapshots.iter().map(|snapshot| &snapshot.outline.series).map(|series| (Arc::as_ptr(series), &**series)).collect();
+    let attribute_names = series.values().try_fold(AttributeNames::default(), |mut all, series| {
+        all.add(series.attribute_names.as_ref()?);
         Some(all)
-    })
-}
-
-/// The folder of each snapshot's host: `HOST`, or `HOST (SET)` for other sets than the default.
-fn host_folders(snapshots: &[Snapshot]) -> Vec<Vec<u8>> {
-    let mut known: HashMap<(&str, &str), Vec<u8>> = HashMap::new();
-    let mut folders = Vec::with_capacity(snapshots.len());
-    for snapshot in snapshots {
-        let (host, set) = (&*snapshot.manifest.host, &*snapshot.manifest.set);
-        let folder = || if set.is_empty() { safe_name(host) } else { safe_name(&format!("{host} ({set})")) };
-        folders.push(known.entry((host, set)).or_insert_with(folder).clone());
-    }
-    folders
-}
-
-/// The name of each snapshot in its host's folder: local time without colons; the offset where a clock change makes the time ambiguous, `_2` where two would
-/// collide, `_incomplete` while unsealed.
-fn names(snapshots: &[Snapshot], hosts: &[Vec<u8>], zone: &Zone) -> Vec<Vec<u8>> {
-    let mut taken = HashSet::new();
-    let named = snapshots.iter().zip(hosts).map(|(snapshot, host)| {
-        let time = snapshot.manifest.started;
-        let mut base = zone.local(time).map_or_else(|| time.to_string().replace(':', "-"), |local| time_name(&local));
-        if !snapshot.sealed {
-            base.push_str("_incomplete");
-        }
-        let mut name = base.clone();
-        let mut number = 1;
-        while !taken.insert((host, name.clone())) {
-            number += 1;
-            name = format!("{base}_{number}");
-        }
-        name.into_bytes()
     });
-    named.collect()
-}
-
-fn time_name(local: &LocalTime) -> String {
-    let (date, time) = (local.civil.date(), local.civil.time());
-    let (year, month, day, hour, minute, second) = (date.year(), date.month(), date.day(), time.hour(), time.minute(), time.second());
-    let name = format!("{year:04}-{month:02}-{day:02}_{hour:02}-{minute:02}-{second:02}");
-    if !local.ambiguous {
-        return name;
-    }
-    let (sign, minutes) = (if local.offset_seconds < 0 { '-' } else { '+' }, local.offset_seconds.abs() / 60);
-    format!("{name}{sign}{:02}{:02}", minutes / 60, minutes % 60)
+    let tags: BTreeSet<_> = series.values().flat_map(|series| &series.tags).map(|tag| safe_name(tag)).collect();
+    (attribute_names, tags.len() as u64)
 }
 
 const README: &str = "\
@@ -295,7 +368,7 @@ mod tests {
         let mut manifest = manifest(DeviceId::from_bytes([1; 16]), 1);
         manifest.started = Timestamp::new(seconds, 0).unwrap();
         (manifest.host, manifest.set) = (host.into(), set.into());
-        Snapshot { id: SnapshotId::from_bytes([n; 32]), manifest: Arc::new(manifest), sealed }
+        Snapshot::new(SnapshotId::from_bytes([n; 32]), &manifest, sealed)
     }
 
     fn build_utc(snapshots: &[Snapshot]) -> Virtual {
@@ -304,18 +377,21 @@ mod tests {
             next += 1;
             Some(next)
         };
-        build(snapshots, &Zone::utc(), &mut slot, "/srv/backup", Timestamp::default())
+        build(snapshots.to_vec(), &Zone::utc(), &mut slot, "/srv/backup", Timestamp::default())
+    }
+
+    fn step(tree: &Virtual, folder: u64, name: &str) -> u64 {
+        let VirtualKind::Folder(children) = &tree.get(folder).unwrap().kind else { panic!("{name}") };
+        tree.child(folder, children, name.as_bytes()).unwrap()
     }
 
     fn children(tree: &Virtual, path: &[&str]) -> Vec<String> {
-        let mut inode = ROOT;
-        for part in path {
-            let VirtualKind::Folder(folder) = &tree.get(inode).unwrap().kind else { panic!("{part}") };
-            inode = folder.get(part.as_bytes()).unwrap();
-        }
+        let inode = path.iter().fold(ROOT, |folder, name| step(tree, folder, name));
         match &tree.get(inode).unwrap().kind {
-            VirtualKind::Folder(folder) => {
-                let mut names: Vec<_> = folder.after(0).map(|(_, name, _)| String::from_utf8(name.to_vec()).unwrap()).collect();
+            VirtualKind::Folder(children) => {
+                let lines: Vec<_> = tree.lines(inode, children, 0).collect();
+                assert!(lines.is_sorted_by(|a, b| a.0 < b.0) && lines.iter().all(|line| line.0 > DOTS));
+                let mut names: Vec<_> = lines.into_iter().map(|(_, name, _)| String::from_utf8(name).unwrap()).collect();
                 names.sort();
                 names
             }
@@ -341,29 +417,42 @@ mod tests {
         assert_eq!(children(&tree, &["Latest", "pc"]), ["../Snapshots/pc/2026-11-21_14-30-05_2"]);
         assert_eq!(children(&tree, &["Ids", "0404040404040404"]), ["../Snapshots/a_b (db)/2026-11-21_14-30-05"]);
         assert_eq!(children(&tree, &["Tags", "before update"]).len(), 4);
-        assert_eq!(tree.totals.1, 6, "three files in the newest of two sets");
-    }
-
-    #[test]
-    fn a_clock_set_back_gives_two_names() {
-        let Some(berlin) = Zone::named("Europe/Berlin") else { return };
-        let all = [snapshot(1, 1_792_888_200, "pc", "", true), snapshot(2, 1_792_891_800, "pc", "", true)];
-        let names: Vec<_> = names(&all, &host_folders(&all), &berlin).into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
-        assert_eq!(names, ["2026-10-25_02-30-00+0200", "2026-10-25_02-30-00+0100"]);
+        let newest: Vec<_> = tree.newest().into_iter().map(|snapshot| snapshot.id.as_bytes()[0]).collect();
+        assert!(newest.len() == 2 && newest.contains(&2) && newest.contains(&4), "{newest:?}");
     }
 
     #[test]
     fn numbers_stay_and_moved_links_get_new_ones() {
         let first = build_utc(&[snapshot(1, 1000, "pc", "", true)]);
         let second = build_utc(&[snapshot(1, 1000, "pc", "", true), snapshot(2, 2000, "pc", "", true)]);
-        let number = |tree: &Virtual, folder: &str, name: &str| {
-            let VirtualKind::Folder(root) = &tree.get(ROOT).unwrap().kind else { panic!() };
-            let VirtualKind::Folder(folder) = &tree.get(root.get(folder.as_bytes()).unwrap()).unwrap().kind else { panic!() };
-            folder.get(name.as_bytes()).unwrap()
-        };
+        let number = |tree: &Virtual, folder: &str, name: &str| step(tree, step(tree, ROOT, folder), name);
         assert_eq!(number(&first, "Snapshots", "pc"), number(&second, "Snapshots", "pc"));
         assert_ne!(number(&first, "Latest", "pc"), number(&second, "Latest", "pc"));
         assert_eq!(number(&first, ".yesterdrive", "README.txt"), number(&second, ".yesterdrive", "README.txt"));
         assert!(second.changed_since(&first).contains(&number(&first, "Snapshots", "pc")));
+    }
+
+    /// What grows with the snapshots is made when somebody looks, and only there.
+    #[test]
+    fn links_are_made_for_those_who_look() {
+        let (one, two) = ([snapshot(1, 1000, "pc", "", true)], [snapshot(1, 1000, "pc", "", true), snapshot(2, 2000, "pc", "", true)]);
+        let (first, mut second) = (build_utc(&one), build_utc(&two));
+        for path in [&["Latest", "pc"][..], &["Snapshots", "pc"], &[".yesterdrive"]] {
+            assert!(!children(&first, path).is_empty());
+        }
+        let VirtualKind::Folder(tags) = &first.get(step(&first, ROOT, "Tags")).unwrap().kind else { panic!() };
+        assert_eq!(first.folder_count(tags), 1);
+        assert!(first.changed_since(&build_utc(&[])).contains(&step(&first, ROOT, "Snapshots")));
+        let ids = step(&second, ROOT, "Ids");
+        assert!(!second.changed_since(&first).contains(&ids), "nobody has seen what it was");
+        second.keep_former(&first);
+        assert!(first.links.get().is_none() && second.links.get().is_none());
+
+        let link = step(&first, ids, "0101010101010101");
+        assert!(first.links.get().is_some() && first.get(link).is_some());
+        assert!(second.changed_since(&first).contains(&ids));
+        let mut none = build_utc(&[]);
+        none.keep_former(&first);
+        assert_eq!(none.get(link), first.get(link), "who has found it may still read it");
     }
 }

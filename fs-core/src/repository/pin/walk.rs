@@ -43,15 +43,15 @@ impl<'a> Walk<'a> {
 
     /// Everything that reading an entry takes, and the pages that lead to it.
     pub(super) fn whole(&mut self, path: &TreePath, entry: &Entry, position: u64) -> Result<(), PinError> {
-        let snapshot = self.run.snapshot;
-        descend(snapshot, path, |directory, wanted| self.find(directory, wanted))?;
+        let manifest = self.run.manifest;
+        descend(manifest, path, |directory, wanted| self.find(directory, wanted))?;
         self.entry(entry);
         self.rest()?;
         let within = position..position + entry.position_count();
         for leader in self.leaders(&within)? {
             // What is read of a hard link is read of the first entry of its file, wherever in the snapshot that stands.
             let mut at = ROOT_POSITION;
-            let mut found = snapshot.manifest.root.clone();
+            let mut found = manifest.root.clone();
             while at != leader {
                 let Some(next) = self.find(&found, Wanted::Position(leader.saturating_sub(at)))? else { break };
                 at += next.position_offset;
@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
 
     /// First entries of hard-linked files that stand elsewhere, of those within. Keeps the tables that say so.
     fn leaders(&self, within: &Range<u64>) -> Result<BTreeSet<u64>, PinError> {
-        let table = &self.run.snapshot.manifest.link_table;
+        let table = &self.run.manifest.link_table;
         let from = table.partition_point(|(first, _)| *first <= within.start).saturating_sub(1);
         let concerned = table.iter().skip(from).take_while(|(first, _)| *first < within.end);
         let mut leaders = BTreeSet::new();
