@@ -117,7 +117,7 @@ pub fn export(
         let reading = scope.spawn(move || Reading::new(repository, selection, has_links, send).all(entry));
         let run = Run { groups, observer, totals, report: ExportReport::default() };
         let written = match options.format {
-            Format::Tar => run.all(tar::TarArchive::new(output)),
+            Format::Tar => run.all(tar::TarArchive::new(output, repository)),
             Format::Zip => run.all(zip::ZipArchive::new(output)),
         };
         match (written, reading.join()) {

@@ -167,7 +167,8 @@ pub fn hands_down_a_list(directory: BorrowedFd<'_>) -> bool {
     rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut [0u8; 0][..]).is_ok_and(|length| length > 0)
 }
 
-fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Vec<u8>, ReadError> {
+/// The bytes of an attribute's value, read from the repository if it is long.
+pub(crate) fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Vec<u8>, ReadError> {
     match value {
         Value::Inline(bytes) => Ok(bytes.clone()),
         Value::Stored { size, content } => {

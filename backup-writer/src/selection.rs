@@ -7,7 +7,6 @@ use std::path::Path;
 use fs_core::path::{Name, TreePath};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-
 /// Nothing can be selected by this pattern.
 #[derive(Debug, thiserror::Error)]
 #[error("'{pattern}' is no pattern: {reason}")]

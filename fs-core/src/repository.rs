@@ -18,7 +18,7 @@ use crate::key::slot::Credential;
 use crate::key::{KeyRing, Role};
 use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::pack::pack_kind;
-use crate::record::{record_id, RecordError, RecordKey, RecordKind, Reference, SessionKeyRef};
+use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
 use crate::report::{Finding, Severity};
 use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;

@@ -124,7 +124,11 @@ impl<'a> Reading<'a> {
                     Ok(Some(found)) => found,
                     Ok(None) => break,
                     Err(error) if error.is_damage() => {
-                        self.findings.push(Finding::at(Severity::Error, path.clone(), format!("its list of entries cannot be read: {error}")));
+                        self.findings.push(Finding::at(
+                            Severity::Error,
+                            path.clone(),
+                            format!("its list of entries cannot be read: {error}"),
+                        ));
                         break;
                     }
                     Err(error) => return Err(error.into()),
@@ -137,7 +141,9 @@ impl<'a> Reading<'a> {
                     let is_directory = entry.kind == EntryKind::Directory;
                     match self.selection.of(&path, name, is_directory, is_selected) {
                         Selected::No => {}
-                        selected if is_directory => open.push((path.join(name.clone()), Arc::new(entry.clone()), selected == Selected::Yes)),
+                        selected if is_directory => {
+                            open.push((path.join(name.clone()), Arc::new(entry.clone()), selected == Selected::Yes))
+                        }
                         _ => self.entry(path.join(name.clone()), Arc::new(entry.clone()))?,
                     }
                 }
@@ -243,7 +249,8 @@ impl<'a> Reading<'a> {
             });
         }
         let mut plain = plain.into_iter();
-        let events = group.events.into_iter().map(|event| event.unwrap_or_else(|| Event::Data(plain.next().unwrap_or_else(|| Err(String::new())))));
+        let events =
+            group.events.into_iter().map(|event| event.unwrap_or_else(|| Event::Data(plain.next().unwrap_or_else(|| Err(String::new())))));
         // Whoever does not listen any more says why.
         self.groups.send(events.collect()).map_err(|_| ExportError::Cancelled)
     }

@@ -3,13 +3,16 @@
 //! Holes are written as GNU tar does (its sparse format 1.0): a map before the data. Attributes and lists have the keys that GNU tar, star and libarchive read.
 
 use std::io::{Error, Write};
+use std::sync::Arc;
 
 use fs_core::path::TreePath;
-use fs_core::tree::{Entry, EntryKind, Value};
+use fs_core::repository::{ReadError, Repository};
+use fs_core::tree::{Entry, EntryKind};
 use tar::{Builder, EntryType, Header};
 
 use super::ahead::data_length;
 use super::{Archive, acl};
+use crate::metadata::bytes_of;
 
 const BLOCK: usize = 512;
 /// What the header itself has room for.
@@ -17,15 +20,17 @@ const NAME_MAX: usize = 100;
 const ID_MAX: u32 = 0o7_777_777;
 const SIZE_MAX: u64 = 0o77_777_777_777;
 
-pub(super) struct TarArchive<W: Write> {
+pub(super) struct TarArchive<'a, W: Write> {
+    /// Has long values of attributes.
+    repository: &'a Arc<Repository>,
     builder: Builder<W>,
     /// Bytes of the entry that is being written.
     length: u64,
 }
 
-impl<W: Write> TarArchive<W> {
-    pub(super) fn new(output: W) -> Self {
-        Self { builder: Builder::new(output), length: 0 }
+impl<'a, W: Write> TarArchive<'a, W> {
+    pub(super) fn new(output: W, repository: &'a Arc<Repository>) -> Self {
+        Self { repository, builder: Builder::new(output), length: 0 }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
@@ -39,7 +44,7 @@ impl<W: Write> TarArchive<W> {
     }
 }
 
-impl<W: Write> Archive for TarArchive<W> {
+impl<W: Write> Archive for TarArchive<'_, W> {
     fn begin(&mut self, path: &TreePath, entry: &Entry, link: Option<&TreePath>) -> Result<Option<&'static str>, Error> {
         let Some(kind) = type_of(entry, link.is_some()) else { return Ok(Some("a tar archive has no sockets")) };
         let mut name = [b"./", &path.to_bytes()[..]].concat();
@@ -50,7 +55,9 @@ impl<W: Write> Archive for TarArchive<W> {
         let map = sparse_map(entry).filter(|_| link.is_none());
         let has_content = entry.kind == EntryKind::File && link.is_none();
         let size = if has_content { data_length(entry) + map.as_ref().map_or(0, |map| map.len() as u64) } else { 0 };
-        let mut records = Records::of(entry, link.is_some());
+        let Ok(mut records) = Records::of(self.repository, entry, link.is_some()) else {
+            return Ok(Some("its attributes cannot be read"));
+        };
         if map.is_some() {
             records.add("GNU.sparse.major", "1");
             records.add("GNU.sparse.minor", "0");
@@ -135,7 +142,7 @@ impl Records {
         self.0.push((key.into(), value.into()));
     }
 
-    fn of(entry: &Entry, is_link: bool) -> Self {
+    fn of(repository: &Arc<Repository>, entry: &Entry, is_link: bool) -> Result<Self, ReadError> {
         let mut records = Self::default();
         if let Some(mtime) = entry.mtime {
             let (seconds, nanos) = (mtime.seconds(), mtime.nanos());
@@ -154,7 +161,7 @@ impl Records {
             }
         }
         if is_link {
-            return records;
+            return Ok(records);
         }
         for (key, list) in [("SCHILY.acl.access", &entry.acl.access), ("SCHILY.acl.default", &entry.acl.default)] {
             if let Some(text) = list.as_deref().and_then(acl::text) {
@@ -163,11 +170,11 @@ impl Records {
         }
         for (name, value) in &entry.xattrs {
             // Names that are no text cannot be keys.
-            if let (Ok(name), Value::Inline(value)) = (std::str::from_utf8(name), value) {
-                records.add(format!("SCHILY.xattr.{name}"), value.clone());
+            if let Ok(name) = std::str::from_utf8(name) {
+                records.add(format!("SCHILY.xattr.{name}"), bytes_of(repository, value)?);
             }
         }
-        records
+        Ok(records)
     }
 }
 
@@ -204,7 +211,9 @@ mod tests {
 
     #[test]
     fn times_count_from_zero() {
-        for (seconds, nanos, text) in [(5, 1, "5.000000001"), (-1, 999_999_999, "-0.000000001"), (-2, 500_000_000, "-1.500000000"), (-3, 0, "-3.000000000")] {
+        for (seconds, nanos, text) in
+            [(5, 1, "5.000000001"), (-1, 999_999_999, "-0.000000001"), (-2, 500_000_000, "-1.500000000"), (-3, 0, "-3.000000000")]
+        {
             assert_eq!(decimal(seconds, nanos), text);
         }
     }

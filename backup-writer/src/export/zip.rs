@@ -106,26 +106,15 @@ fn options(entry: &Entry) -> zip::result::ZipResult<FullFileOptions<'static, 'st
             options = options.last_modified_time(time);
         }
         let field = [&[1u8][..], &seconds.to_le_bytes()].concat();
-        options.add_extra_data(EXTENDED_TIME, field, false)?;
+        options.add_extra_field(EXTENDED_TIME, field, false)?;
     }
     Ok(options)
 }
 
 /// The old form of a time, in UTC; the extended one tells the same to those who know it.
 fn dos_time(seconds: i64) -> Option<DateTime> {
-    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    // The civil date of a day: years begin in March, eras have 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let small = |number: i64| u8::try_from(number).ok();
-    let year = u16::try_from(year).ok()?;
-    DateTime::from_date_and_time(year, small(month)?, small(day)?, small(of_day / 3600)?, small(of_day / 60 % 60)?, small(of_day % 60)?).ok()
+    let moment = jiff::Timestamp::from_second(seconds).ok()?;
+    DateTime::try_from(moment.to_zoned(jiff::tz::TimeZone::UTC).datetime()).ok()
 }
 
 #[cfg(test)]

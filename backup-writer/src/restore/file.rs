@@ -224,15 +224,15 @@ impl Run<'_> {
         let kept = target.temporary.as_ref().unwrap_or(&target.name);
         if let Err(reason) = completed {
             if target.is_patched && target.temporary.is_none() {
-                return Err(format!("{reason}; what stands there is old in part and new in part, and has a mode of {:o}", super::decide::WRITING));
+                return Err(format!(
+                    "{reason}; what stands there is old in part and new in part, and has a mode of {:o}",
+                    super::decide::WRITING
+                ));
             }
             let _ = rustix::fs::unlinkat(directory, kept.as_bytes(), AtFlags::empty());
             return Err(reason);
         }
-        let before = Before {
-            owner: opened.owner.filter(|_| !target.is_patched),
-            has_more: target.is_patched || opened.hands_down_a_list,
-        };
+        let before = Before { owner: opened.owner.filter(|_| !target.is_patched), has_more: target.is_patched || opened.hands_down_a_list };
         let path = || target.path();
         for problem in metadata::apply(self.repository, Subject::Open(file.as_fd()), &target.line, self.owners.of(&target.line), before) {
             self.finding(Severity::Warning, &path(), problem.to_string());
@@ -281,6 +281,10 @@ impl Run<'_> {
             }
             hash.update(&entry.size.to_le_bytes());
         }
-        if hash.finish() == expected { Ok(()) } else { Err("the file read back from the disk differs from the saved one: check the disk".into()) }
+        if hash.finish() == expected {
+            Ok(())
+        } else {
+            Err("the file read back from the disk differs from the saved one: check the disk".into())
+        }
     }
 }

@@ -29,8 +29,7 @@ impl Run<'_> {
                 }
                 make_node(directory, first_name, entry)?;
                 let before = Before { owner: None, has_more: false };
-                for problem in
-                    metadata::apply(self.repository, Subject::Named(directory, first_name), entry, self.owners.of(entry), before)
+                for problem in metadata::apply(self.repository, Subject::Named(directory, first_name), entry, self.owners.of(entry), before)
                 {
                     self.finding(Severity::Warning, &path, problem.to_string());
                 }

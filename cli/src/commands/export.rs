@@ -20,10 +20,14 @@ const BUFFER: usize = 256 << 10;
 pub(crate) fn run(global: &Global, options: &Export, output: &Output) -> Result<Exit, Failure> {
     let place = Place::of_any(&options.what)?;
     if options.output.is_none() && std::io::stdout().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "an archive is nothing for a terminal").hint("name a file, -o FILE, or write to a pipe: | tar -t"));
+        return Err(
+            Failure::new(Exit::Usage, "an archive is nothing for a terminal").hint("name a file, -o FILE, or write to a pipe: | tar -t")
+        );
     }
     if options.output.is_none() && global.json {
-        return Err(Failure::new(Exit::Usage, "the archive and its JSON records cannot both go to standard output").hint("name a file: -o FILE"));
+        return Err(
+            Failure::new(Exit::Usage, "the archive and its JSON records cannot both go to standard output").hint("name a file: -o FILE")
+        );
     }
     let global = &place.complete(global);
     let (repository, _) = session::open_cached(global)?;

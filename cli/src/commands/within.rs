@@ -48,7 +48,9 @@ impl Place {
         let bytes = what.as_encoded_bytes();
         let head = head(bytes);
         // Somebody in a drive may name what is there.
-        if head.contains(&b'/') || head.len() == bytes.len() && Path::new(what).symlink_metadata().is_ok() && drive_of(what.as_ref()).is_ok() {
+        if head.contains(&b'/')
+            || head.len() == bytes.len() && Path::new(what).symlink_metadata().is_ok() && drive_of(what.as_ref()).is_ok()
+        {
             return find(what.as_ref());
         }
         Self::snapshot(what)

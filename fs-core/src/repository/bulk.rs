@@ -79,7 +79,8 @@ impl Repository {
     /// Asks for a batch. A store that answers at once gives the answer here; from any other one `later` gets it on a thread of the network, and must be quick.
     pub fn ask<T>(&self, batch: &Batch<T>, later: impl FnOnce(Sealed) + Send + 'static) -> Option<Sealed> {
         let at_hand: Vec<_> = batch.rows.iter().map(|(reference, _)| self.data_at_hand(reference)).collect();
-        let missing = || batch.rows.iter().zip(&at_hand).filter(|(_, at_hand)| at_hand.is_none()).map(|((reference, _), _)| reference.place());
+        let missing =
+            || batch.rows.iter().zip(&at_hand).filter(|(_, at_hand)| at_hand.is_none()).map(|((reference, _), _)| reference.place());
         let (Some(start), Some(end)) = (missing().map(|place| place.start).min(), missing().map(|place| place.end).max()) else {
             return Some(Sealed { start: 0, bytes: Ok(Bytes::new()), at_hand });
         };
