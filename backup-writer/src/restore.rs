@@ -28,11 +28,13 @@ mod decide;
 mod feed;
 mod file;
 mod folder;
+mod held;
 mod links;
 mod node;
 mod walk;
 
 use folder::Folder;
+use held::Held;
 use links::Groups;
 
 /// What to do where something stands already.
@@ -188,6 +190,7 @@ pub fn restore(
         me: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         suffix: format!(".restored-{}", snapshot.id.short()),
         groups: Groups::default(),
+        held: Held::new(),
         report: Mutex::default(),
         bytes: AtomicU64::new(0),
         files: AtomicU64::new(0),
@@ -209,6 +212,7 @@ struct Run<'a> {
     /// What a name ends with that stands beside one that is kept.
     suffix: String,
     groups: Groups,
+    held: Held,
     report: Mutex<RestoreReport>,
     bytes: AtomicU64,
     files: AtomicU64,

@@ -10,6 +10,7 @@ use fs_core::record::Reference;
 use fs_core::repository::{Batch, Sealed};
 
 use super::file::Piece;
+use super::held::UnderWay;
 use super::{RestoreError, Run, chain};
 
 /// Batches that wait for a worker.
@@ -20,16 +21,23 @@ const GATHERED_MAX: usize = 4096;
 /// Batches that one worker has on their way.
 const ON_THE_WAY_MAX: usize = 8;
 
+/// A batch for a worker.
+#[derive(Debug)]
+pub(super) struct Job {
+    batch: Batch<Piece>,
+    _under_way: UnderWay,
+}
+
 /// The way to the workers.
 pub(super) struct Feed<'r> {
     run: &'r Run<'r>,
     gathered: Vec<(Reference, Piece)>,
     bytes: u64,
-    batches: Sender<Batch<Piece>>,
+    batches: Sender<Job>,
 }
 
 impl<'r> Feed<'r> {
-    pub(super) fn new(run: &'r Run<'r>, batches: Sender<Batch<Piece>>) -> Self {
+    pub(super) fn new(run: &'r Run<'r>, batches: Sender<Job>) -> Self {
         Self { run, gathered: Vec::new(), bytes: 0, batches }
     }
 
@@ -39,6 +47,15 @@ impl<'r> Feed<'r> {
         if self.bytes >= GATHERED_BYTES_MAX || self.gathered.len() >= GATHERED_MAX { self.flush() } else { Ok(()) }
     }
 
+    /// Lets the workers catch up if too much is open.
+    pub(super) fn make_room(&mut self) -> Result<(), RestoreError> {
+        if self.run.held.is_full() {
+            self.flush()?;
+            self.run.held.wait();
+        }
+        Ok(())
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
         self.bytes = 0;
         for batch in self.run.repository.batches(std::mem::take(&mut self.gathered)) {
@@ -46,7 +63,7 @@ impl<'r> Feed<'r> {
                 return Err(RestoreError::Cancelled);
             }
             // The workers end only when the channel does.
-            let _ = self.batches.send(batch);
+            let _ = self.batches.send(Job { batch, _under_way: self.run.held.under_way() });
         }
         Ok(())
     }
@@ -57,26 +74,26 @@ type Arrival = (u64, Sealed);
 
 impl Run<'_> {
     /// A worker: until there are no more batches and all that it has asked for have come.
-    pub(super) fn serve(&self, batches: &Receiver<Batch<Piece>>) {
+    pub(super) fn serve(&self, batches: &Receiver<Job>) {
         let (arrive, arrived) = unbounded::<Arrival>();
         let (none, mut is_open, mut number) = (never(), true, 0);
-        let mut on_the_way: HashMap<u64, Batch<Piece>> = HashMap::new();
+        let mut on_the_way: HashMap<u64, Job> = HashMap::new();
         while is_open || !on_the_way.is_empty() {
             let more = if is_open && on_the_way.len() < ON_THE_WAY_MAX { batches } else { &none };
             select! {
                 recv(arrived) -> arrival => {
                     let Ok((number, sealed)) = arrival else { return };
-                    if let Some(batch) = on_the_way.remove(&number) {
-                        self.write_batch(batch, sealed);
+                    if let Some(job) = on_the_way.remove(&number) {
+                        self.write_batch(job, sealed);
                     }
                 }
-                recv(more) -> batch => match batch {
-                    Ok(batch) => {
+                recv(more) -> job => match job {
+                    Ok(job) => {
                         number += 1;
                         let arrive = arrive.clone();
-                        match self.repository.ask(&batch, move |sealed| drop(arrive.send((number, sealed)))) {
-                            Some(sealed) => self.write_batch(batch, sealed),
-                            None => drop(on_the_way.insert(number, batch)),
+                        match self.repository.ask(&job.batch, move |sealed| drop(arrive.send((number, sealed)))) {
+                            Some(sealed) => self.write_batch(job, sealed),
+                            None => drop(on_the_way.insert(number, job)),
                         }
                     }
                     Err(_) => is_open = false,
@@ -85,12 +102,11 @@ impl Run<'_> {
         }
     }
 
-    fn write_batch(&self, batch: Batch<Piece>, sealed: Sealed) {
-        if self.observer.is_cancelled() {
-            return;
+    fn write_batch(&self, job: Job, sealed: Sealed) {
+        if !self.observer.is_cancelled() {
+            self.repository.open_batch(job.batch, sealed, &mut |piece, plain| {
+                self.write(piece, plain.map(|plain| &plain[..]).map_err(|error| chain(error)));
+            });
         }
-        self.repository.open_batch(batch, sealed, &mut |piece, plain| {
-            self.write(piece, plain.map(|plain| &plain[..]).map_err(|error| chain(error)));
-        });
     }
 }

@@ -17,6 +17,7 @@ use rustix::fs::{Advice, AtFlags, FallocateFlags};
 use super::Run;
 use super::decide::{Decision, make_file, rename};
 use super::folder::Folder;
+use super::held::Counted;
 use crate::metadata::{self, Before, Subject};
 
 /// Bytes read back at a time.
@@ -51,6 +52,8 @@ pub(super) struct Target {
     temporary: Option<Name>,
     /// It has old bytes.
     is_patched: bool,
+    /// An old file is open before anything comes for it.
+    _counted: Option<Counted>,
     file: OnceLock<Result<File, String>>,
     /// Where in the content each extent begins, if it has holes.
     starts: Vec<u64>,
@@ -85,8 +88,19 @@ impl Target {
         });
         let starts = starts.collect();
         let (is_patched, file) = (patched.is_some(), patched.map_or_else(OnceLock::new, |file| OnceLock::from(Ok(file))));
-        let folder = Arc::clone(folder);
-        Arc::new(Self { folder, line, name, temporary, is_patched, file, starts, written: AtomicU64::new(0), failed: Mutex::default() })
+        let (folder, counted) = (Arc::clone(folder), is_patched.then(|| run.held.count()));
+        Arc::new(Self {
+            _counted: counted,
+            folder,
+            line,
+            name,
+            temporary,
+            is_patched,
+            file,
+            starts,
+            written: AtomicU64::new(0),
+            failed: Mutex::default(),
+        })
     }
 
     /// Where it belongs, for people.

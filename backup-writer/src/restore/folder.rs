@@ -9,6 +9,7 @@ use fs_core::tree::Entry;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::held::Counted;
 use super::{Overwrite, Run};
 use crate::metadata::{self, Before, Owner, Subject};
 
@@ -41,6 +42,7 @@ pub(super) struct OpenFolder {
     pub(super) owner: Option<Owner>,
     /// Whether what is made in it gets an access control list from it.
     pub(super) hands_down_a_list: bool,
+    _counted: Counted,
 }
 
 impl OpenFolder {
@@ -116,7 +118,7 @@ impl Run<'_> {
                 let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700));
             }
         }
-        Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list })
+        Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list, _counted: self.held.count() })
     }
 
     /// Lets go of a directory. The last one to do so gives it its metadata: writing into it has changed its times.

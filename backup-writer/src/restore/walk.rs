@@ -7,11 +7,11 @@ use crossbeam_channel::bounded;
 use fs_core::reader::ContentReader;
 use fs_core::record::Reference;
 use fs_core::report::Severity;
-use fs_core::repository::{Batch, ReadError};
+use fs_core::repository::ReadError;
 use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Content, Entry, EntryKind, Subtree};
 
-use super::feed::{BATCHES_AHEAD, Feed};
+use super::feed::{BATCHES_AHEAD, Feed, Job};
 use super::file::{Line, Piece, Target, data_length};
 use super::folder::Folder;
 use super::{RestoreError, Run, chain};
@@ -30,7 +30,7 @@ struct Below {
 
 impl Run<'_> {
     pub(super) fn all(&self, entry: Entry, top: Arc<Folder>) -> Result<(), RestoreError> {
-        let (send, batches) = bounded::<Batch<Piece>>(BATCHES_AHEAD);
+        let (send, batches) = bounded::<Job>(BATCHES_AHEAD);
         let worker_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let walked = thread::scope(|scope| {
             for _ in 0..worker_count {
@@ -56,6 +56,7 @@ impl Run<'_> {
             if self.observer.is_cancelled() {
                 return Err(RestoreError::Cancelled);
             }
+            feed.make_room()?;
             self.observer.at(&folder.path);
             if folder.is_selected
                 && let Err(error) = self.open(&folder)
@@ -122,6 +123,7 @@ impl Run<'_> {
         if self.is_link(folder, &line) {
             return Ok(());
         }
+        feed.make_room()?;
         let decided = self.open(folder).map_err(|error| error.to_string()).and_then(|opened| self.decide(opened, &name, &line));
         match decided {
             Ok(None) => {
