@@ -165,29 +165,22 @@ impl Run<'_> {
             if self.observer.is_cancelled() {
                 return Err(ExportError::Cancelled);
             }
-            let mut events = group.into_iter().peekable();
+            let mut events = group.into_iter();
             while let Some(event) = events.next() {
                 match event {
                     Event::Entry { path, entry, link } => {
-                        // Its first bytes come with it.
-                        let failed = match events.peek() {
-                            Some(Event::Data(Err(reason))) => Some(reason.clone()),
-                            _ => None,
-                        };
+                        // Its first bytes come with it: of a small file all of them.
+                        let failed = events.as_slice().iter().map_while(Event::data).find_map(|data| data.as_ref().err().cloned());
                         current = Some(self.begin(&mut archive, path, entry, link, failed)?);
                     }
                     Event::Data(data) => self.data(&mut archive, current.as_mut(), data)?,
                     Event::End => self.end(&mut archive, current.take())?,
-                    Event::Damaged => return self.damaged(),
+                    // The walk ends early; its own error says why.
+                    Event::Damaged => return Ok(self.report),
                 }
             }
         }
         archive.finish()?;
-        Ok(self.report)
-    }
-
-    /// The walk ends early; its own error says why.
-    fn damaged(self) -> Result<ExportReport, ExportError> {
         Ok(self.report)
     }
 

@@ -43,6 +43,16 @@ pub(super) enum Event {
     Damaged,
 }
 
+impl Event {
+    /// The content that it brings, if it does.
+    pub(super) fn data(&self) -> Option<&Result<Bytes, String>> {
+        match self {
+            Self::Data(data) => Some(data),
+            Self::Entry { .. } | Self::End | Self::Damaged => None,
+        }
+    }
+}
+
 /// Events of which some wait for their records.
 struct Group {
     /// `None` stands for the next record.
@@ -50,6 +60,9 @@ struct Group {
     record_count: usize,
     asked: Vec<(u64, Batch<usize>)>,
 }
+
+/// What has come for a batch of this number.
+type Arrival = (u64, Sealed);
 
 /// Walks and reads.
 pub(super) struct Reading<'a> {
@@ -62,7 +75,8 @@ pub(super) struct Reading<'a> {
     bytes: u64,
     on_the_way: VecDeque<Group>,
     arrived: HashMap<u64, Sealed>,
-    arrivals: (Sender<(u64, Sealed)>, Receiver<(u64, Sealed)>),
+    arrive: Sender<Arrival>,
+    arrivals: Receiver<Arrival>,
     asked_count: u64,
     first_of_group: HashMap<u64, TreePath>,
     findings: Vec<Finding>,
@@ -75,6 +89,7 @@ pub(super) fn data_length(entry: &Entry) -> u64 {
 
 impl<'a> Reading<'a> {
     pub(super) fn new(repository: &'a Arc<Repository>, selection: Selection, has_links: bool, groups: Sender<Vec<Event>>) -> Self {
+        let (arrive, arrivals) = unbounded();
         Self {
             repository,
             selection,
@@ -85,7 +100,8 @@ impl<'a> Reading<'a> {
             bytes: 0,
             on_the_way: VecDeque::new(),
             arrived: HashMap::new(),
-            arrivals: unbounded(),
+            arrive,
+            arrivals,
             asked_count: 0,
             first_of_group: HashMap::new(),
             findings: Vec::new(),
@@ -217,7 +233,7 @@ impl<'a> Reading<'a> {
         let mut group = Group { events, record_count: gathered.len(), asked: Vec::new() };
         for batch in self.repository.batches(gathered) {
             self.asked_count += 1;
-            let (number, arrive) = (self.asked_count, self.arrivals.0.clone());
+            let (number, arrive) = (self.asked_count, self.arrive.clone());
             if let Some(sealed) = self.repository.ask(&batch, move |sealed| drop(arrive.send((number, sealed)))) {
                 self.arrived.insert(number, sealed);
             }
@@ -239,7 +255,7 @@ impl<'a> Reading<'a> {
                     break sealed;
                 }
                 // We hold a sender ourselves, so this ends only with an answer; each comes within its deadline.
-                let Ok((other, sealed)) = self.arrivals.1.recv() else { return Err(ExportError::Cancelled) };
+                let Ok((other, sealed)) = self.arrivals.recv() else { return Err(ExportError::Cancelled) };
                 self.arrived.insert(other, sealed);
             };
             self.repository.open_batch(batch, sealed, &mut |at, opened: Result<&Bytes, &ReadError>| {

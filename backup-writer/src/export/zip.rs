@@ -15,7 +15,7 @@ const EXTENDED_TIME: u16 = 0x5455;
 const LARGE: u64 = 0xf000_0000;
 /// How hard to compress: most of the gain for little time.
 const LEVEL: i64 = 3;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 pub(super) struct ZipArchive<W: Write> {
     writer: ZipWriter<StreamWriter<W>>,

@@ -7,7 +7,6 @@ use crossbeam_channel::bounded;
 use fs_core::reader::ContentReader;
 use fs_core::record::Reference;
 use fs_core::report::Severity;
-use fs_core::repository::ReadError;
 use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Content, Entry, EntryKind, Subtree};
 
@@ -174,7 +173,7 @@ impl Run<'_> {
                 let mut at = 0;
                 while at < length {
                     let end = at.saturating_add(LOOKED_UP).min(length);
-                    let records = self.repository.answer(|held| reader.records(held, at..end)).map_err(ReadError::from)?;
+                    let records = self.repository.answer(|held| reader.records(held, at..end))?;
                     for reference in records {
                         at += u64::from(reference.plain_len);
                         send(reference)?;

@@ -116,7 +116,8 @@ impl Repository {
             Err(error) if is_final(&error) => (BytesMut::new(), None),
             Err(error) => (BytesMut::new(), Some(Arc::new(self.noted(error.into())))),
         };
-        let (mut at, mut last): (u64, Option<(Reference, Result<Bytes, ReadError>)>) = (sealed.start, None);
+        let mut at = sealed.start;
+        let mut last: Option<(Reference, Result<Bytes, ReadError>)> = None;
         for ((reference, what), at_hand) in batch.rows.into_iter().zip(sealed.at_hand) {
             if last.as_ref().is_none_or(|(known, _)| known.id != reference.id) {
                 let opened = match (at_hand, &failed) {
