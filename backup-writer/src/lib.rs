@@ -12,5 +12,7 @@ pub mod parent;
 pub mod state;
 pub mod backup;
 pub mod metadata;
+pub mod selection;
 pub mod restore;
+pub mod export;
 pub mod check;

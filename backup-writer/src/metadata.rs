@@ -1,6 +1,8 @@
-//! Gives a restored entry the metadata that it had: owner, then mode (changing the owner clears bits of it), attributes, ACLs, times last.
+//! Gives a restored entry the metadata that it had.
 //!
-//! Nothing here follows a symbolic link. What the system does not allow is a problem to report, not an error. What is captured stands in `source.rs`.
+//! The order matters: the owner first, because changing it clears set-user-id bits and capabilities; then attributes, while the file can still be written to; the
+//! mode; access control lists, which contain a mode; times last. Nothing here follows a symbolic link. What the system does not allow is a problem to report,
+//! not an error. What is captured stands in `source.rs`.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
@@ -13,12 +15,14 @@ use fs_core::tree::{Entry, EntryKind, Value};
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-/// What is restored beside the content.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MetadataOptions {
-    /// Owner and group; otherwise everything belongs to who restores.
-    pub owner: bool,
-}
+mod owners;
+
+pub use owners::{Names, Owner, Owners};
+
+const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
+const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
+/// The longest list of attribute names that Linux gives.
+const NAMES_SIZE_MAX: usize = 64 << 10;
 
 /// Something of an entry's metadata that could not be restored.
 #[derive(Debug, thiserror::Error)]
@@ -36,62 +40,140 @@ pub enum MetadataProblem {
     Read(#[from] ReadError),
 }
 
-/// Applies the metadata of `entry` to what stands under `name` in `directory`.
+/// What gets the metadata.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+    /// What stands under a name in a directory that nobody else changes meanwhile: a link, a pipe, a device.
+    Named(BorrowedFd<'a>, &'a Name),
+}
+
+/// What an entry has before it gets its metadata.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    /// Owner and group, where they are known for certain.
+    pub owner: Option<Owner>,
+    /// It may have attributes or access control lists that were not saved, and must lose them.
+    pub has_more: bool,
+}
+
+/// Applies the metadata of `entry`; `owner` is who it shall belong to.
 pub fn apply(
     repository: &Arc<Repository>,
-    directory: BorrowedFd<'_>,
-    name: &Name,
+    subject: Subject<'_>,
     entry: &Entry,
-    options: MetadataOptions,
+    owner: Option<Owner>,
+    before: Before,
 ) -> Vec<MetadataProblem> {
     let mut problems = Vec::new();
-    let raw_name = name.as_bytes();
     let mut note = |what: &str, result: Result<(), Errno>| {
         if let Err(error) = result {
             problems.push(MetadataProblem::Refused { what: what.into(), error });
         }
     };
-    if options.owner && (entry.uid.is_some() || entry.gid.is_some()) {
-        let (uid, gid) = (entry.uid.map(Uid::from_raw), entry.gid.map(Gid::from_raw));
-        note("owner", rustix::fs::chownat(directory, raw_name, uid, gid, AtFlags::SYMLINK_NOFOLLOW));
+    if let Some(owner) = owner.filter(|owner| before.owner != Some(*owner)) {
+        note("owner", subject.chown(owner));
     }
-    // The path leads through an open descriptor and names the entry itself: calls on it do not follow links where they say so (`l…`).
-    let path = [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), raw_name].concat();
-    if entry.kind != EntryKind::Symlink {
-        // No entry of another kind is a link, and the directory is ours: nobody swaps it meanwhile without being its owner.
-        note("mode", rustix::fs::chmodat(directory, raw_name, Mode::from_raw_mode(entry.mode), AtFlags::empty()));
+    if before.has_more {
+        subject.remove_others(entry);
     }
-    for (xattr, value) in [(&b"system.posix_acl_access"[..], &entry.acl.access), (b"system.posix_acl_default", &entry.acl.default)] {
-        if let Some(value) = value {
-            note("access control list", rustix::fs::lsetxattr(&path[..], xattr, value, XattrFlags::empty()));
-        }
-    }
-    for (xattr, value) in &entry.xattrs {
-        let result = match value {
-            Value::Inline(bytes) => Ok(bytes.clone()),
-            Value::Stored { size, content } => {
-                ContentReader::new(Arc::clone(repository), *size, content.clone(), None).read(0, *size).map(|bytes| bytes.to_vec())
-            }
-        };
-        match result {
+    let mut unread = Vec::new();
+    for (name, value) in &entry.xattrs {
+        match bytes_of(repository, value) {
             Ok(bytes) => {
-                if let Err(error) = rustix::fs::lsetxattr(&path[..], &xattr[..], &bytes, XattrFlags::empty()) {
-                    let what = format!("attribute {}", fs_core::path::display(xattr));
-                    problems.push(MetadataProblem::Refused { what, error });
+                if let Err(error) = subject.set_attribute(name, &bytes) {
+                    note(&format!("attribute {}", fs_core::path::display(name)), Err(error));
                 }
             }
-            Err(error) => problems.push(error.into()),
+            Err(error) => unread.push(error),
+        }
+    }
+    if entry.kind != EntryKind::Symlink {
+        note("mode", subject.chmod(entry.mode));
+    }
+    for (name, value) in [(ACL_ACCESS, &entry.acl.access), (ACL_DEFAULT, &entry.acl.default)] {
+        if let Some(value) = value {
+            note("access control list", subject.set_attribute(name, value));
         }
     }
     if let Some(mtime) = entry.mtime {
-        let times = Timestamps { last_access: timespec(mtime), last_modification: timespec(mtime) };
-        if let Err(error) = rustix::fs::utimensat(directory, raw_name, &times, AtFlags::SYMLINK_NOFOLLOW) {
-            problems.push(MetadataProblem::Refused { what: "time of modification".into(), error });
-        }
+        note("time of modification", subject.set_time(mtime));
     }
+    problems.extend(unread.into_iter().map(MetadataProblem::from));
     problems
 }
 
-fn timespec(time: Timestamp) -> Timespec {
-    Timespec { tv_sec: time.seconds(), tv_nsec: time.nanos().into() }
+impl Subject<'_> {
+    fn chown(self, owner: Owner) -> Result<(), Errno> {
+        let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+        match self {
+            Self::Open(fd) => rustix::fs::fchown(fd, uid, gid),
+            Self::Named(directory, name) => rustix::fs::chownat(directory, name.as_bytes(), uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    fn chmod(self, mode: u32) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(mode);
+        match self {
+            Self::Open(fd) => rustix::fs::fchmod(fd, mode),
+            // It is no link: links have no mode.
+            Self::Named(directory, name) => rustix::fs::chmodat(directory, name.as_bytes(), mode, AtFlags::empty()),
+        }
+    }
+
+    fn set_attribute(self, attribute: &[u8], value: &[u8]) -> Result<(), Errno> {
+        match self {
+            Self::Open(fd) => rustix::fs::fsetxattr(fd, attribute, value, XattrFlags::empty()),
+            Self::Named(directory, name) => rustix::fs::lsetxattr(path_of(directory, name), attribute, value, XattrFlags::empty()),
+        }
+    }
+
+    fn set_time(self, mtime: Timestamp) -> Result<(), Errno> {
+        let time = Timespec { tv_sec: mtime.seconds(), tv_nsec: mtime.nanos().into() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        match self {
+            Self::Open(fd) => rustix::fs::futimens(fd, &times),
+            Self::Named(directory, name) => rustix::fs::utimensat(directory, name.as_bytes(), &times, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+
+    /// Takes away attributes that were not saved, as far as the system allows it. Labels that a system gives to every file are its own.
+    fn remove_others(self, entry: &Entry) {
+        let Self::Open(fd) = self else { return };
+        let mut names = vec![0u8; NAMES_SIZE_MAX];
+        let length = rustix::fs::flistxattr(fd, &mut names[..]).unwrap_or(0);
+        for name in names.get(..length).unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
+            let is_saved = match name {
+                ACL_ACCESS => entry.acl.access.is_some(),
+                ACL_DEFAULT => entry.acl.default.is_some(),
+                b"security.selinux" | b"security.ima" | b"security.evm" => true,
+                _ => entry.xattrs.iter().any(|(saved, _)| saved == name),
+            };
+            if !is_saved {
+                let _ = rustix::fs::fremovexattr(fd, name);
+            }
+        }
+    }
+}
+
+/// A path that leads through an open directory and names the entry itself: calls that follow no links (`l…`) need one.
+fn path_of(directory: BorrowedFd<'_>, name: &Name) -> Vec<u8> {
+    [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_bytes()].concat()
+}
+
+/// Whether what is made in a directory gets an access control list from it.
+pub fn hands_down_a_list(directory: BorrowedFd<'_>) -> bool {
+    // A longer list than that is one too.
+    matches!(rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut [0u8; 64][..]), Ok(1..) | Err(Errno::RANGE))
+}
+
+/// The bytes of an attribute's value, read from the repository if it is long.
+pub(crate) fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Vec<u8>, ReadError> {
+    match value {
+        Value::Inline(bytes) => Ok(bytes.clone()),
+        Value::Stored { size, content } => {
+            ContentReader::new(Arc::clone(repository), *size, content.clone(), None).read(0, *size).map(|bytes| bytes.to_vec())
+        }
+    }
 }

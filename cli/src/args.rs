@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use backup_writer::check::ReadData;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use fs_core::storage::RemoteOptions;
 use fs_core::storage::aws_profile::AwsFiles;
 use fs_core::storage::limit::{Limits, Rate};
@@ -16,8 +16,10 @@ use crate::error::{Exit, Failure};
 use crate::secret::Credentials;
 
 pub(crate) mod backup;
+mod restore;
 
 pub(crate) use backup::Backup;
+pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
 
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
@@ -155,6 +157,8 @@ pub(crate) enum Command {
     Cat(Cat),
     /// Copy a snapshot, or a part of one, back to a folder
     Restore(Restore),
+    /// Write a snapshot, or a part of one, as a tar or zip archive
+    Export(Export),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
     /// Show all snapshots as a drive
@@ -243,44 +247,6 @@ pub(crate) struct Cat {
     /// `latest` or the beginning of a snapshot's id, then `:` and the file
     #[arg(value_name = "SNAPSHOT:PATH")]
     pub(crate) what: OsString,
-    #[command(flatten)]
-    pub(crate) select: Select,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum OverwriteChoice {
-    /// Leave what is there
-    Never,
-    /// Replace what differs in size or time
-    Changed,
-    /// Replace what is older
-    Newer,
-    /// Replace everything
-    Always,
-    /// Write beside what is there
-    KeepBoth,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Restore {
-    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it, for instance `latest:/home/anna/letter.odt`
-    #[arg(value_name = "SNAPSHOT[:PATH]")]
-    pub(crate) what: OsString,
-    /// The folder to restore into
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) to: PathBuf,
-    /// What to do with what is there already
-    #[arg(long, value_enum, default_value = "changed")]
-    pub(crate) overwrite: OverwriteChoice,
-    /// Read every restored file again and compare its hash
-    #[arg(long)]
-    pub(crate) verify: bool,
-    /// Everything belongs to me
-    #[arg(long)]
-    pub(crate) as_me: bool,
-    /// Say what would be done and do nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) select: Select,
 }

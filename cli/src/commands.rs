@@ -5,6 +5,7 @@ mod cache;
 mod cat;
 mod check;
 mod demonstration;
+mod export;
 mod init;
 mod key;
 mod ls;
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Ls(options) => ls::run(global, options, output),
         Command::Cat(options) => cat::run(global, options, output),
         Command::Restore(options) => restore::run(global, options, output),
+        Command::Export(options) => export::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backup_writer::backup::BackupError;
 use backup_writer::create::CreateError;
+use backup_writer::export::ExportError;
 use backup_writer::packer::PackError;
 use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
@@ -224,6 +225,21 @@ impl From<RestoreError> for Failure {
         match error {
             RestoreError::Cancelled => Self::from_error(Exit::Interrupted, &error),
             RestoreError::Read(error) => error.into(),
+            RestoreError::Pattern(_) => Self::from_error(Exit::Usage, &error),
+            error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            ExportError::Read(error) => error.into(),
+            ExportError::Pattern(_) => Self::from_error(Exit::Usage, &error),
+            ExportError::Content { .. } => {
+                Self::from_error(Exit::Failed, &error).hint("leave it out with --exclude; restore brings what can be read of the others")
+            }
             error => Self::from_error(Exit::Failed, &error),
         }
     }

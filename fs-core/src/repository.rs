@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::cache::{DiskCache, MemoryCache};
 use crate::config::{Certificate, Config};
@@ -18,7 +18,7 @@ use crate::key::slot::Credential;
 use crate::key::{KeyRing, Role};
 use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::pack::pack_kind;
-use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef};
+use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
 use crate::report::{Finding, Severity};
 use crate::snapshot::codec::check_hash;
 use crate::snapshot::{ManifestError, Snapshot};
@@ -29,6 +29,7 @@ use crate::tree::codec::decode_findings;
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 
+mod bulk;
 mod catalogue;
 mod fetch;
 mod flights;
@@ -45,6 +46,7 @@ mod sealed;
 mod verified;
 mod worker;
 
+pub use bulk::{BATCH_MAX, Batch, Sealed};
 use fetch::Fetcher;
 pub use fetch::{FetchStatus, PART_MAX};
 pub use flights::{Urgency, Waiter};
@@ -366,13 +368,19 @@ impl Repository {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn open_record(&self, kind: RecordKind, reference: &Reference, stored: Bytes) -> Result<Bytes, ReadError> {
+    pub fn open_record(&self, kind: RecordKind, reference: &Reference, stored: impl Into<BytesMut>) -> Result<Bytes, ReadError> {
         let id = reference.id;
         let epoch = self.ring.epochs.get(&reference.session.epoch);
         let id_key = epoch.and_then(|keys| keys.id_key(kind)).ok_or(ReadError::Key { id, source: ObjectError::NotAllowed })?;
         let key = self.record_key(&reference.session, kind).map_err(|source| ReadError::Key { id, source })?;
         let damaged = |source| ReadError::Damaged { id, pack: reference.pack, offset: reference.offset, source };
         key.open(&reference.facts(kind), id_key, stored).map_err(damaged)
+    }
+
+    /// Whether bytes are the plaintext of a data record.
+    pub fn is_record(&self, reference: &Reference, plain: &[u8]) -> bool {
+        let epoch = self.ring.epochs.get(&reference.session.epoch);
+        epoch.and_then(|keys| keys.id_key(RecordKind::Data)).is_some_and(|id_key| record_id(id_key, plain) == reference.id)
     }
 
     /// A record's plaintext, from its hint or, failing that, from the index. Not cached.

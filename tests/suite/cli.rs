@@ -6,38 +6,38 @@ use std::process::{Command, Output};
 use tests::{look, noise};
 
 /// The program, built beside the tests by `tests/run`.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests.parent().unwrap().parent().unwrap().join("yesterdrive")
 }
 
-struct Shell {
+pub(crate) struct Shell {
     place: tempfile::TempDir,
 }
 
 impl Shell {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { place: tempfile::tempdir().unwrap() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(program());
         command.env_clear().env("HOME", self.place.path()).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir(self.place.path());
         command.args(["--repository", "repository", "--key-file", "key"]).args(arguments);
         command.stdin(std::process::Stdio::null()).output().expect("tests/run builds the program first")
     }
 
-    fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn fails(&self, arguments: &[&str], code: i32, says: &str) {
+    pub(crate) fn fails(&self, arguments: &[&str], code: i32, says: &str) {
         let output = self.run(arguments);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {message}");
@@ -45,7 +45,7 @@ impl Shell {
         assert!(!message.contains("panicked"), "{message}");
     }
 
-    fn with_backup(source: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn with_backup(source: &[(&str, &[u8])]) -> Self {
         let shell = Self::new();
         std::fs::create_dir(shell.path("source")).unwrap();
         for (name, bytes) in source {
@@ -65,7 +65,7 @@ impl Shell {
     }
 }
 
-fn source_in(shell: &Shell, folder: &Path) -> PathBuf {
+pub(crate) fn source_in(shell: &Shell, folder: &Path) -> PathBuf {
     folder.join(shell.path("source").strip_prefix("/").unwrap())
 }
 
@@ -262,7 +262,7 @@ fn shells_and_packages_get_what_they_need() {
 }
 
 /// Runs a script as root in a mount namespace of its own; `None` where that is not allowed.
-fn in_namespace(shell: &Shell, script: &str) -> Option<(Option<i32>, String)> {
+pub(crate) fn in_namespace(shell: &Shell, script: &str) -> Option<(Option<i32>, String)> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

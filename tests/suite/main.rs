@@ -4,6 +4,7 @@
 
 mod catalogue;
 mod cli;
+mod export;
 mod fidelity;
 mod format;
 mod faults;
@@ -22,5 +23,6 @@ mod mount_program;
 mod mount_tools;
 mod pin;
 mod reading;
+mod restore;
 mod view;
 mod writer;

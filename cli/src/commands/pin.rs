@@ -1,17 +1,14 @@
 //! `pin` and `unpin`: keep a part of a snapshot on this machine, and let go of it.
 
-use std::ffi::OsStr;
-
 use fs_core::cache::{CacheUsage, DiskCache};
 use fs_core::id::SnapshotId;
 use fs_core::path::TreePath;
 use fs_core::report::is_incomplete;
 use fs_core::repository::{Pinned, Repository};
-use fs_core::snapshot::Snapshot;
 use serde_json::{Value, json};
 
 use super::within;
-use crate::args::{Global, Pin, Select, Unpin};
+use crate::args::{Global, Pin, Unpin};
 use crate::error::{Exit, Failure};
 use crate::output::{Output, put_bytes, size};
 use crate::progress::Watcher;
@@ -22,7 +19,7 @@ pub(crate) fn pin(global: &Global, options: &Pin, output: &Output) -> Result<Exi
     // What is wrong with the path is told before a password is asked for.
     let place = within::Place::of(what)?;
     let repository = session::open_to_keep(global)?;
-    let (snapshot, path) = find(&repository, &place, &options.select)?;
+    let (snapshot, path) = place.find(&repository, &options.select)?;
     let watcher = Watcher::new(global);
     let report = repository.pin(&snapshot, &path, &watcher);
     watcher.finish();
@@ -67,12 +64,12 @@ pub(crate) fn unpin(global: &Global, options: &Unpin, output: &Output) -> Result
         within::Place::Snapshot(wanted, path) => match pins.iter().find(|pin| is_named(&pin.snapshot, wanted) && pin.path == *path) {
             Some(pin) => (pin.snapshot, pin.path.clone()),
             None => {
-                let (snapshot, path) = find(&repository, &place, &options.select)?;
+                let (snapshot, path) = place.find(&repository, &options.select)?;
                 (snapshot.id, path)
             }
         },
         within::Place::Drive { .. } => {
-            let (snapshot, path) = find(&repository, &place, &options.select)?;
+            let (snapshot, path) = place.find(&repository, &options.select)?;
             (snapshot.id, path)
         }
     };
@@ -129,31 +126,4 @@ fn with_path(mut record: Value, path: &TreePath) -> Value {
 
 fn usage(repository: &Repository) -> Result<CacheUsage, Failure> {
     Ok(repository.disk().map(|disk| DiskCache::usage(disk.folder())).transpose()?.unwrap_or_default())
-}
-
-/// The snapshot and the path in it. A drive must show this repository.
-fn find(repository: &Repository, place: &within::Place, select: &Select) -> Result<(Snapshot, TreePath), Failure> {
-    match place {
-        within::Place::Snapshot(wanted, path) => Ok((session::snapshot(repository, wanted, select)?, path.clone())),
-        within::Place::Drive { drive, repository: shown, location, snapshot, path } => {
-            if *shown != repository.id().to_string() {
-                let message = format!("the drive on {} shows another repository: {location}", drive.display());
-                return Err(Failure::new(Exit::Usage, message).hint("name that one: --repository ADDRESS"));
-            }
-            Ok((session::snapshot(repository, snapshot, &Select::default())?, path.clone()))
-        }
-    }
-}
-
-impl within::Place {
-    /// What a person means: a path, or a snapshot and a path in it.
-    fn of(what: &OsStr) -> Result<Self, Failure> {
-        let bytes = what.as_encoded_bytes();
-        let head = bytes.split(|&byte| byte == b':').next().unwrap_or_default();
-        if head.len() == bytes.len() || head.contains(&b'/') {
-            return within::find(what.as_ref());
-        }
-        let (snapshot, path) = session::parse_what(what)?;
-        Ok(Self::Snapshot(snapshot, path))
-    }
 }

@@ -4,6 +4,7 @@ use backup_writer::restore::{Overwrite, RestoreOptions, restore};
 use fs_core::report::is_incomplete;
 use serde_json::json;
 
+use super::within::Place;
 use crate::args::{Global, OverwriteChoice, Restore};
 use crate::error::{Exit, Failure};
 use crate::output::{Output, size};
@@ -11,9 +12,11 @@ use crate::progress::Watcher;
 use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result<Exit, Failure> {
-    let (wanted, path) = session::parse_what(&options.what)?;
+    // What is wrong with the path is told before a password is asked for.
+    let place = Place::of_any(&options.what)?;
+    let global = &place.complete(global);
     let (repository, _) = session::open_cached(global)?;
-    let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
+    let (snapshot, path) = place.find(&repository, &options.select)?;
     let overwrite = match options.overwrite {
         OverwriteChoice::Never => Overwrite::Never,
         OverwriteChoice::Changed => Overwrite::Changed,
@@ -21,7 +24,16 @@ pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result
         OverwriteChoice::Always => Overwrite::Always,
         OverwriteChoice::KeepBoth => Overwrite::KeepBoth,
     };
-    let how = RestoreOptions { overwrite, as_me: options.as_me, verify: options.verify, dry_run: options.dry_run };
+    let how = RestoreOptions {
+        overwrite,
+        in_place: options.in_place,
+        as_me: options.as_me,
+        numeric_ids: options.numeric_ids,
+        include: options.include.clone(),
+        exclude: options.exclude.clone(),
+        verify: options.verify,
+        dry_run: options.dry_run,
+    };
     let watcher = Watcher::new(global);
     let report = restore(&repository, &snapshot, &path, &options.to, &how, &watcher);
     watcher.finish();
@@ -36,7 +48,7 @@ pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result
         || {
             json!({
                 "type": "restore", "snapshot": snapshot.id.to_string(), "dry_run": options.dry_run, "files": report.file_count, "bytes": report.byte_count,
-                "directories": report.directory_count, "others": report.other_count, "kept": report.kept_count, "findings": report.findings.len(),
+                "directories": report.directory_count, "others": report.other_count, "kept": report.kept_count, "written_bytes": report.written_bytes, "findings": report.findings.len(),
             })
         },
     );

@@ -4,9 +4,13 @@ use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
 use fs_core::path::TreePath;
+use fs_core::repository::Repository;
+use fs_core::snapshot::Snapshot;
 use mount_linux::mounts;
 
+use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
+use crate::session;
 
 /// A place in a snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,8 +32,65 @@ pub(crate) enum Place {
     },
 }
 
+impl Place {
+    /// What a person means: a path, or a snapshot and a path in it.
+    pub(crate) fn of(what: &OsStr) -> Result<Self, Failure> {
+        let bytes = what.as_encoded_bytes();
+        let head = head(bytes);
+        if head.len() == bytes.len() || head.contains(&b'/') {
+            return find(what.as_ref());
+        }
+        Self::snapshot(what)
+    }
+
+    /// The same where a snapshot may be named without a path: all of it is meant.
+    pub(crate) fn of_any(what: &OsStr) -> Result<Self, Failure> {
+        let bytes = what.as_encoded_bytes();
+        let head = head(bytes);
+        // Somebody in a drive may name what is there.
+        if head.contains(&b'/')
+            || head.len() == bytes.len() && Path::new(what).symlink_metadata().is_ok() && drive_of(what.as_ref()).is_ok()
+        {
+            return find(what.as_ref());
+        }
+        Self::snapshot(what)
+    }
+
+    fn snapshot(what: &OsStr) -> Result<Self, Failure> {
+        let (snapshot, path) = session::parse_what(what)?;
+        Ok(Self::Snapshot(snapshot, path))
+    }
+
+    /// The flags with the repository that the drive shows, unless they name one.
+    pub(crate) fn complete(&self, global: &Global) -> Global {
+        let mut global = global.clone();
+        if let (None, Self::Drive { location, .. }) = (&global.repository, self) {
+            global.repository = Some(location.clone());
+        }
+        global
+    }
+
+    /// The snapshot and the path in it. A drive must show this repository.
+    pub(crate) fn find(&self, repository: &Repository, select: &Select) -> Result<(Snapshot, TreePath), Failure> {
+        match self {
+            Self::Snapshot(wanted, path) => Ok((session::snapshot(repository, wanted, select)?, path.clone())),
+            Self::Drive { drive, repository: shown, location, snapshot, path } => {
+                if *shown != repository.id().to_string() {
+                    let message = format!("the drive on {} shows another repository: {location}", drive.display());
+                    return Err(Failure::new(Exit::Usage, message).hint("name that one: --repository ADDRESS"));
+                }
+                Ok((session::snapshot(repository, snapshot, &Select::default())?, path.clone()))
+            }
+        }
+    }
+}
+
+fn head(what: &[u8]) -> &[u8] {
+    what.split(|&byte| byte == b':').next().unwrap_or_default()
+}
+
 /// Finds the drive that a path leads into, and what it means there. Links of the drive's own are followed, those that were saved are not.
-pub(crate) fn find(path: &Path) -> Result<Place, Failure> {
+fn find(path: &Path) -> Result<Place, Failure> {
     let (drive, rest) = drive_of(path)?;
     let (repository, location) = status_of(&drive)?;
     let (shown, path) = split(&drive, &rest)?;

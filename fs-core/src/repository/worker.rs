@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) is_closing: AtomicBool,
     /// Bytes asked for ahead of demand and not opened yet.
     pub(super) ahead: AtomicU64,
+    /// Whether the store was seen to answer later than at once.
+    pub(super) is_far: AtomicBool,
     pub(super) requests: AtomicU64,
     pub(super) bytes: AtomicU64,
     pub(super) line: Mutex<Line>,

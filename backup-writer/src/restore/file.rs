@@ -1,0 +1,304 @@
+//! One file on its way: made with the first record that comes for it, complete when nobody holds it any more.
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use fs_core::crypto::StreamHash;
+use fs_core::path::{Name, TreePath};
+use fs_core::record::Reference;
+use fs_core::report::Severity;
+use fs_core::tree::page::Found;
+use fs_core::tree::{Entry, Extent};
+use rustix::fs::{Advice, AtFlags, FallocateFlags};
+
+use super::Run;
+use super::decide::{Decision, make_file, rename};
+use super::folder::Folder;
+use super::held::Counted;
+use crate::metadata::{self, Before, Subject};
+
+/// Bytes read back at a time.
+const STEP: u64 = 4 << 20;
+
+/// An entry where it stands in its page, or by itself.
+#[derive(Clone, Debug)]
+pub(super) enum Line {
+    InPage(Found),
+    Alone(Arc<Entry>),
+}
+
+impl std::ops::Deref for Line {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        match self {
+            Self::InPage(found) => found.entry(),
+            Self::Alone(entry) => entry,
+        }
+    }
+}
+
+/// A file that is being written. Each of its records that is on its way holds it.
+#[derive(Debug)]
+pub(super) struct Target {
+    folder: Arc<Folder>,
+    pub(super) line: Line,
+    /// Its name when it is complete.
+    name: Name,
+    /// Its name until then, if that is another one.
+    temporary: Option<Name>,
+    /// It has old bytes.
+    is_patched: bool,
+    /// An old file is open before anything comes for it.
+    _counted: Option<Counted>,
+    file: OnceLock<Result<File, String>>,
+    /// Where in the content each extent begins, if it has holes.
+    starts: Vec<u64>,
+    written: AtomicU64,
+    failed: Mutex<Option<String>>,
+}
+
+/// A record's place in a file.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) target: Arc<Target>,
+    /// Where it begins in the content, holes left out.
+    pub(super) start: u64,
+}
+
+impl Target {
+    /// What `decision` says, for an entry of a directory.
+    pub(super) fn new(run: &Run<'_>, folder: &Arc<Folder>, line: Line, decision: Decision) -> Arc<Self> {
+        let (name, temporary, patched) = match decision {
+            Decision::Make(name) => (name, None, None),
+            Decision::Patch(name, file) => (name, None, Some(file)),
+            Decision::Replace(name) => {
+                let temporary = run.temporary_name(&name);
+                let left_behind = run.left_behind(folder, &temporary, &line);
+                (name, Some(temporary), left_behind)
+            }
+        };
+        let starts = line.sparse.iter().flatten().scan(0, |end, extent| {
+            let start = *end;
+            *end += extent.length;
+            Some(start)
+        });
+        let starts = starts.collect();
+        let (is_patched, file) = (patched.is_some(), patched.map_or_else(OnceLock::new, |file| OnceLock::from(Ok(file))));
+        let (folder, counted) = (Arc::clone(folder), is_patched.then(|| run.held.count()));
+        Arc::new(Self {
+            _counted: counted,
+            folder,
+            line,
+            name,
+            temporary,
+            is_patched,
+            file,
+            starts,
+            written: AtomicU64::new(0),
+            failed: Mutex::default(),
+        })
+    }
+
+    /// Where it belongs, for people.
+    pub(super) fn path(&self) -> TreePath {
+        self.line.name.clone().map_or(TreePath::ROOT, |name| self.folder.path.join(name))
+    }
+
+    /// Notes why it cannot be completed. The first reason counts.
+    pub(super) fn fail(&self, reason: String) {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+    }
+
+    /// Whether the old bytes of a file are those of a record already.
+    pub(super) fn has(&self, run: &Run<'_>, reference: &Reference, start: u64) -> bool {
+        let Some(Ok(file)) = self.file.get().filter(|_| self.is_patched) else { return false };
+        let mut bytes = vec![0; usize::try_from(reference.plain_len).unwrap_or(0)];
+        let mut rest = &mut bytes[..];
+        for (offset, length) in self.places(start, rest.len()) {
+            let Some((part, after)) = std::mem::take(&mut rest).split_at_mut_checked(length) else { return false };
+            if file.read_exact_at(part, offset).is_err() {
+                return false;
+            }
+            rest = after;
+        }
+        run.repository.is_record(reference, &bytes)
+    }
+
+    /// Where in the file a stretch of the content lies: offsets and lengths.
+    fn places(&self, start: u64, length: usize) -> Vec<(u64, usize)> {
+        let Some(extents) = &self.line.sparse else { return vec![(start, length)] };
+        let (mut at, mut left, mut places) = (start, length, Vec::new());
+        let first = self.starts.partition_point(|begin| *begin <= start).saturating_sub(1);
+        for (extent, begin) in extents.iter().zip(&self.starts).skip(first) {
+            let within = at - begin;
+            let here = usize::try_from(extent.length.saturating_sub(within)).unwrap_or(usize::MAX).min(left);
+            places.push((extent.offset + within, here));
+            (at, left) = (at + here as u64, left - here);
+            if left == 0 {
+                break;
+            }
+        }
+        places
+    }
+}
+
+/// The bytes of a file that are no holes.
+pub(super) fn data_length(entry: &Entry) -> u64 {
+    entry.sparse.as_ref().map_or(entry.size, |extents| extents.iter().map(|extent| extent.length).sum())
+}
+
+/// Makes holes where the saved file has some.
+pub(super) fn punch_holes(file: &File, entry: &Entry) -> std::io::Result<()> {
+    let Some(extents) = &entry.sparse else { return Ok(()) };
+    let size = file.metadata()?.len().min(entry.size);
+    let mut at = 0;
+    for extent in extents.iter().copied().chain([Extent { offset: size, length: 0 }]) {
+        let end = extent.offset.min(size);
+        if end > at {
+            rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, end - at)?;
+        }
+        at = extent.offset + extent.length;
+    }
+    Ok(())
+}
+
+impl Run<'_> {
+    /// What a cut has left of a file that was to replace another one.
+    fn left_behind(&self, folder: &Folder, temporary: &Name, entry: &Entry) -> Option<File> {
+        let directory = self.open(folder).ok()?.fd()?;
+        let there = rustix::fs::statat(directory, temporary.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if self.is_unfinished(&there) { self.open_to_patch(directory, temporary, entry) } else { None }
+    }
+
+    /// Writes the plaintext of a record, or notes why there is none.
+    pub(super) fn write(&self, piece: Piece, plain: Result<&[u8], String>) {
+        let Piece { target, start } = piece;
+        let written = plain.and_then(|plain| {
+            let file = target.file.get_or_init(|| self.make(&target)).as_ref().map_err(Clone::clone)?;
+            let mut rest = plain;
+            for (offset, length) in target.places(start, plain.len()) {
+                let (part, after) = rest.split_at_checked(length).ok_or("its records are longer than the file")?;
+                file.write_all_at(part, offset).map_err(|error| error.to_string())?;
+                rest = after;
+            }
+            target.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
+            if rest.is_empty() { Ok(()) } else { Err("its records are longer than the file".into()) }
+        });
+        if let Err(reason) = written {
+            target.fail(reason);
+        }
+        self.done(target);
+    }
+
+    fn make(&self, target: &Target) -> Result<File, String> {
+        let directory = self.open(&target.folder).map_err(|error| error.to_string())?.fd().ok_or("its folder is not there")?;
+        let name = target.temporary.as_ref().unwrap_or(&target.name);
+        let made = make_file(directory, name).and_then(|made| match (made, &target.temporary) {
+            (None, Some(temporary)) => {
+                rustix::fs::unlinkat(directory, temporary.as_bytes(), AtFlags::empty())?;
+                make_file(directory, temporary)
+            }
+            (made, _) => Ok(made),
+        });
+        made.map_err(|error| error.to_string())?.ok_or_else(|| "somebody else has made it meanwhile".into())
+    }
+
+    /// Lets go of a file; the last one to do so completes it.
+    pub(super) fn done(&self, target: Arc<Target>) {
+        let Some(target) = Arc::into_inner(target) else { return };
+        if self.observer.is_cancelled() {
+            return;
+        }
+        let finished = if self.options.dry_run { Ok(()) } else { self.finish(&target) };
+        match &finished {
+            Ok(()) => self.count(|report| {
+                report.file_count += 1;
+                report.byte_count += target.line.size;
+                report.written_bytes += target.written.load(Ordering::Relaxed);
+            }),
+            Err(reason) => self.finding(Severity::Error, &target.path(), reason.as_str()),
+        }
+        if let Some(group) = target.line.link_group {
+            self.group_done(group, finished.is_ok().then(|| (target.folder.path.clone(), target.name.clone())));
+        }
+        self.passed(1, target.line.size);
+        self.release(target.folder);
+    }
+
+    fn finish(&self, target: &Target) -> Result<(), String> {
+        let opened = self.open(&target.folder).map_err(|error| error.to_string())?;
+        let directory = opened.fd().ok_or("its folder is not there")?;
+        let file = target.file.get_or_init(|| self.make(target)).as_ref().map_err(Clone::clone)?;
+        let failed = target.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let completed = failed.map_or(Ok(()), Err).and_then(|()| self.complete(target, file));
+        let kept = target.temporary.as_ref().unwrap_or(&target.name);
+        if let Err(reason) = completed {
+            if target.is_patched && target.temporary.is_none() {
+                return Err(format!(
+                    "{reason}; what stands there is old in part and new in part, and has a mode of {:o}",
+                    super::decide::WRITING
+                ));
+            }
+            let _ = rustix::fs::unlinkat(directory, kept.as_bytes(), AtFlags::empty());
+            return Err(reason);
+        }
+        let before = Before { owner: opened.owner.filter(|_| !target.is_patched), has_more: target.is_patched || opened.hands_down_a_list };
+        let path = || target.path();
+        for problem in metadata::apply(self.repository, Subject::Open(file.as_fd()), &target.line, self.owners.of(&target.line), before) {
+            self.finding(Severity::Warning, &path(), problem.to_string());
+        }
+        match &target.temporary {
+            Some(temporary) => rename(directory, temporary, &target.name).map_err(|error| error.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything about the content that is left to do when all records are written.
+    fn complete(&self, target: &Target, file: &File) -> Result<(), String> {
+        let entry = &*target.line;
+        if target.is_patched || entry.sparse.is_some() || target.written.load(Ordering::Relaxed) != entry.size {
+            if !target.is_patched && target.written.load(Ordering::Relaxed) != data_length(entry) {
+                return Err("its records are shorter than the file".into());
+            }
+            file.set_len(entry.size).map_err(|error| error.to_string())?;
+        }
+        if self.options.verify { self.verify(file, entry) } else { Ok(()) }
+    }
+
+    /// Reads a file back from the disk and compares its hash.
+    fn verify(&self, file: &File, entry: &Entry) -> Result<(), String> {
+        let (Some(key), Some(expected)) = (&self.repository.ring().current().file, entry.file_hash) else {
+            return Err("it was saved without a hash, so it cannot be verified".into());
+        };
+        // Written out and forgotten by the system, so that what is read comes from the disk.
+        rustix::fs::fdatasync(file).map_err(|error| error.to_string())?;
+        let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+        let whole = [Extent { offset: 0, length: entry.size }];
+        let (mut hash, mut buffer) = (StreamHash::keyed(key), Vec::new());
+        for extent in entry.sparse.as_deref().unwrap_or(&whole) {
+            let (mut at, end) = (extent.offset, extent.offset + extent.length);
+            while at < end {
+                buffer.resize(usize::try_from(STEP.min(end - at)).unwrap_or(0), 0);
+                file.read_exact_at(&mut buffer, at).map_err(|error| error.to_string())?;
+                hash.update(&buffer);
+                at += buffer.len() as u64;
+            }
+        }
+        if let Some(sparse) = &entry.sparse {
+            for extent in sparse {
+                hash.update(&extent.offset.to_le_bytes());
+                hash.update(&extent.length.to_le_bytes());
+            }
+            hash.update(&entry.size.to_le_bytes());
+        }
+        if hash.finish() == expected {
+            Ok(())
+        } else {
+            Err("the file read back from the disk differs from the saved one: check the disk".into())
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Directories of the target: made when something is to be in them, given their metadata when everything in them is done.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
+
+use fs_core::path::{Name, TreePath};
+use fs_core::report::Severity;
+use fs_core::tree::Entry;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::held::Counted;
+use super::{Overwrite, Run};
+use crate::metadata::{self, Before, Owner, Subject};
+
+/// The mode of a directory that we have made and that is not done.
+const UNFINISHED: u32 = 0o1700;
+
+/// A directory of the target. Whoever has something to do in it holds it; the last one gives it its metadata ([`Run::release`]).
+#[derive(Debug)]
+pub(super) struct Folder {
+    /// `None` for the target itself.
+    parent: Option<Arc<Folder>>,
+    name: Option<Name>,
+    pub(super) path: TreePath,
+    entry: Entry,
+    /// Whether all of it is selected, or only some of what is in it.
+    pub(super) is_selected: bool,
+    opened: OnceLock<Result<OpenFolder, Errno>>,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct OpenFolder {
+    /// `None` only in a dry run where it does not exist.
+    fd: Option<OwnedFd>,
+    /// It was made by this run, so nothing stands in it that we did not write.
+    pub(super) is_new: bool,
+    /// It was made by an earlier run that did not come to its end.
+    is_unfinished: bool,
+    /// Owner and group that a file made in it gets, where that is certain.
+    pub(super) owner: Option<Owner>,
+    /// Whether what is made in it gets an access control list from it.
+    pub(super) hands_down_a_list: bool,
+    _counted: Counted,
+}
+
+impl OpenFolder {
+    /// The directory; `None` if this is a dry run and it does not exist.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(|fd| fd.as_fd())
+    }
+}
+
+impl Folder {
+    /// The target.
+    pub(super) fn top(opened: OpenFolder, entry: &Entry) -> Arc<Self> {
+        let opened = OnceLock::from(Ok(opened));
+        Arc::new(Self { parent: None, name: None, path: TreePath::ROOT, entry: entry.clone(), is_selected: false, opened })
+    }
+
+    /// Whether it is the target itself.
+    pub(super) fn is_top(&self) -> bool {
+        self.parent.is_none()
+    }
+
+    /// The target that this directory is in.
+    pub(super) fn top_fd(&self) -> Option<BorrowedFd<'_>> {
+        let mut folder = self;
+        while let Some(parent) = &folder.parent {
+            folder = parent;
+        }
+        folder.opened.get()?.as_ref().ok()?.fd()
+    }
+
+    /// A directory in this one.
+    pub(super) fn below(self: &Arc<Self>, name: Name, entry: Entry, is_selected: bool) -> Arc<Self> {
+        let path = self.path.join(name.clone());
+        Arc::new(Self { parent: Some(Arc::clone(self)), name: Some(name), path, entry, is_selected, opened: OnceLock::new() })
+    }
+}
+
+impl Run<'_> {
+    /// Makes or enters a directory, never through a link.
+    pub(super) fn open<'f>(&self, folder: &'f Folder) -> Result<&'f OpenFolder, Errno> {
+        folder.opened.get_or_init(|| self.enter(folder)).as_ref().map_err(|error| *error)
+    }
+
+    fn enter(&self, folder: &Folder) -> Result<OpenFolder, Errno> {
+        let (Some(parent), Some(name)) = (&folder.parent, &folder.name) else { return Err(Errno::NOENT) };
+        self.count(|report| report.directory_count += 1);
+        let above = self.open(parent)?;
+        let Some(parent) = above.fd() else { return self.opened(None, false) };
+        let is_new = !self.options.dry_run
+            && match rustix::fs::mkdirat(parent, name.as_bytes(), Mode::from_raw_mode(UNFINISHED)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(error) => return Err(error),
+            };
+        match open_directory(parent, name) {
+            Ok(fd) => self.opened(Some(fd), is_new),
+            Err(Errno::NOENT) if self.options.dry_run => self.opened(None, false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is to be known of a directory before something is made in it.
+    pub(super) fn opened(&self, fd: Option<OwnedFd>, is_new: bool) -> Result<OpenFolder, Errno> {
+        let (mut owner, mut hands_down_a_list, mut is_unfinished) = (None, false, false);
+        if let Some(fd) = &fd {
+            let stat = rustix::fs::fstat(fd)?;
+            is_unfinished = !is_new && stat.st_uid == self.me.0 && stat.st_mode & 0o7777 == UNFINISHED;
+            // A directory may hand down its group; if that is ours there is no doubt.
+            owner = (stat.st_gid == self.me.1).then_some(Owner { uid: Some(self.me.0), gid: Some(self.me.1) });
+            hands_down_a_list = metadata::hands_down_a_list(fd.as_fd());
+            if !self.options.dry_run && stat.st_uid == self.me.0 && stat.st_mode & 0o300 != 0o300 {
+                // It was restored before and its owner may not write into it. It gets its mode again when it is done.
+                let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700));
+            }
+        }
+        Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list, _counted: self.held.count() })
+    }
+
+    /// Lets go of a directory. The last one to do so gives it its metadata: writing into it has changed its times.
+    pub(super) fn release(&self, folder: Arc<Folder>) {
+        let mut next = Some(folder);
+        while let Some(mut last) = next.and_then(Arc::into_inner) {
+            next = last.parent.take();
+            if !self.observer.is_cancelled() {
+                self.finish_folder(&last);
+            }
+        }
+    }
+
+    fn finish_folder(&self, folder: &Folder) {
+        let Some(Ok(opened)) = folder.opened.get() else { return };
+        let Some(fd) = opened.fd().filter(|_| !self.options.dry_run) else { return };
+        let is_ours = opened.is_new || opened.is_unfinished;
+        let is_target = folder.name.is_none();
+        let is_kept = match self.options.overwrite {
+            Overwrite::Never | Overwrite::KeepBoth => true,
+            Overwrite::Changed | Overwrite::Newer | Overwrite::Always => is_target,
+        };
+        // Above the saved paths directories have no metadata of their own.
+        let has_none = is_target && (folder.entry.subtree.is_none() || folder.entry.mtime.is_none());
+        if has_none || is_kept && !is_ours {
+            return;
+        }
+        let before = Before { owner: None, has_more: is_ours && opened.hands_down_a_list };
+        for problem in metadata::apply(self.repository, Subject::Open(fd), &folder.entry, self.owners.of(&folder.entry), before) {
+            self.finding(Severity::Warning, &folder.path, problem.to_string());
+        }
+    }
+}
+
+/// Opens a directory that is no link.
+pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(parent, name.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Whether a mode is that of a directory.
+pub(super) fn is_directory(mode: u32) -> bool {
+    FileType::from_raw_mode(mode) == FileType::Directory
+}

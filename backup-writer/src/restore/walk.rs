@@ -1,0 +1,189 @@
+//! The walk: directory by directory, in each one the small files before the large ones, then what is below, as they lie in the packs.
+
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::bounded;
+use fs_core::reader::ContentReader;
+use fs_core::record::Reference;
+use fs_core::report::Severity;
+use fs_core::tree::page::{Found, Wanted};
+use fs_core::tree::{Content, Entry, EntryKind, Subtree};
+
+use super::feed::{BATCHES_AHEAD, Feed, Job};
+use super::file::{Line, Piece, Target, data_length};
+use super::folder::Folder;
+use super::{RestoreError, Run, chain};
+use crate::selection::Selected;
+
+/// Larger files come after the others of their directory.
+const SMALL: u64 = 64 << 10;
+/// Of a large file the references to so many bytes are looked up at a time.
+const LOOKED_UP: u64 = 256 << 20;
+
+/// A directory that is to be walked.
+struct Below {
+    folder: Arc<Folder>,
+    subtree: Subtree,
+}
+
+impl Run<'_> {
+    pub(super) fn all(&self, entry: Entry, top: Arc<Folder>) -> Result<(), RestoreError> {
+        let (send, batches) = bounded::<Job>(BATCHES_AHEAD);
+        let worker_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let walked = thread::scope(|scope| {
+            for _ in 0..worker_count {
+                let batches = batches.clone();
+                scope.spawn(move || self.serve(&batches));
+            }
+            drop(batches);
+            let mut feed = Feed::new(self, send);
+            self.walk(entry, top, &mut feed).and_then(|()| feed.flush())
+        });
+        if self.observer.is_cancelled() { Err(RestoreError::Cancelled) } else { walked }
+    }
+
+    fn walk(&self, top: Entry, folder: Arc<Folder>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
+        let Some(subtree) = top.subtree.clone() else {
+            let placed = self.place(&folder, Line::Alone(Arc::new(top)), feed);
+            self.release(folder);
+            return placed;
+        };
+        self.count(|report| report.directory_count += 1);
+        let mut open = vec![Below { folder, subtree }];
+        while let Some(Below { folder, subtree }) = open.pop() {
+            if self.observer.is_cancelled() {
+                return Err(RestoreError::Cancelled);
+            }
+            feed.make_room()?;
+            self.observer.at(&folder.path);
+            if folder.is_selected
+                && let Err(error) = self.open(&folder)
+            {
+                self.finding(Severity::Error, &folder.path, format!("the directory cannot be made: {error}"));
+                self.release(folder);
+                continue;
+            }
+            let first = open.len();
+            let listed = self.list(&folder, &subtree, feed, &mut open);
+            // The last one is walked first.
+            if let Some(below) = open.get_mut(first..) {
+                below.reverse();
+            }
+            match listed {
+                Ok(()) => {}
+                Err(RestoreError::Read(error)) => {
+                    self.finding(Severity::Error, &folder.path, format!("its list of entries cannot be read: {}", chain(&error)));
+                }
+                Err(error) => return Err(error),
+            }
+            self.release(folder);
+        }
+        Ok(())
+    }
+
+    /// Places what is in a directory, page by page, and notes what is to be walked.
+    fn list(&self, folder: &Arc<Folder>, subtree: &Subtree, feed: &mut Feed<'_>, open: &mut Vec<Below>) -> Result<(), RestoreError> {
+        let (mut index, mut large) = (0, Vec::new());
+        while let Some(found) = self.repository.find_entry(subtree, Wanted::Index(index))? {
+            let mut next = Some(found);
+            while let Some(found) = next {
+                index = found.entry_index + 1;
+                next = found.next_in_page();
+                let selected = self.selected(folder, &found);
+                match (&found.entry().subtree, selected) {
+                    (_, Selected::No) => {}
+                    (Some(subtree), _) => {
+                        let Some(name) = found.entry().name.clone() else { continue };
+                        let below = folder.below(name, found.entry().clone(), selected == Selected::Yes);
+                        open.push(Below { folder: below, subtree: subtree.clone() });
+                    }
+                    (None, _) if found.entry().size > SMALL => large.push(found),
+                    (None, _) => self.place(folder, Line::InPage(found), feed)?,
+                }
+            }
+            for found in large.drain(..) {
+                self.place(folder, Line::InPage(found), feed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn selected(&self, folder: &Folder, found: &Found) -> Selected {
+        let entry = found.entry();
+        let inherits = folder.is_selected || folder.is_top() && self.selection.has_all();
+        let is_directory = entry.kind == EntryKind::Directory;
+        entry.name.as_ref().map_or(Selected::No, |name| self.selection.of(&folder.path, name, is_directory, inherits))
+    }
+
+    /// Decides what happens to an entry that is no directory, and does it, or has it done.
+    fn place(&self, folder: &Arc<Folder>, line: Line, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
+        let Some(name) = line.name.clone() else { return Ok(()) };
+        if self.is_link(folder, &line) {
+            return Ok(());
+        }
+        feed.make_room()?;
+        let decided = self.open(folder).map_err(|error| error.to_string()).and_then(|opened| self.decide(opened, &name, &line));
+        match decided {
+            Ok(None) => {
+                self.count(|report| report.kept_count += 1);
+                if let Some(group) = line.link_group {
+                    self.group_done(group, Some((folder.path.clone(), name)));
+                }
+                self.passed(1, line.size);
+            }
+            Ok(Some(decision)) if line.kind == EntryKind::File => return self.file(Target::new(self, folder, line, decision), feed),
+            Ok(Some(decision)) => self.node(folder, &line, &name, decision),
+            Err(reason) => {
+                self.finding(Severity::Error, &folder.path.join(name), reason);
+                if let Some(group) = line.link_group {
+                    self.group_done(group, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the records of a file on their way, those left out that it has already.
+    fn file(&self, target: Arc<Target>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
+        if !self.options.dry_run
+            && let Err(error) = self.records(&target, feed)
+        {
+            match error {
+                RestoreError::Read(error) => target.fail(chain(&error)),
+                error => return Err(error),
+            }
+        }
+        self.done(target);
+        Ok(())
+    }
+
+    fn records(&self, target: &Arc<Target>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
+        let mut start = 0;
+        let mut send = |reference: Reference| {
+            let at = start;
+            start += u64::from(reference.plain_len);
+            if target.has(self, &reference, at) { Ok(()) } else { feed.push(reference, Piece { target: Arc::clone(target), start: at }) }
+        };
+        match &target.line.content {
+            Content::Inline(references) => references.iter().copied().try_for_each(send),
+            content @ Content::List { .. } => {
+                let length = data_length(&target.line);
+                let reader = ContentReader::new(Arc::clone(self.repository), length, content.clone(), None);
+                let mut at = 0;
+                while at < length {
+                    let end = at.saturating_add(LOOKED_UP).min(length);
+                    let records = self.repository.answer(|held| reader.records(held, at..end))?;
+                    for reference in records {
+                        at += u64::from(reference.plain_len);
+                        send(reference)?;
+                    }
+                    if self.observer.is_cancelled() {
+                        return Err(RestoreError::Cancelled);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
