@@ -241,7 +241,7 @@ impl<'a> Collector<'a> {
             match result {
                 FileResult::Read { size, sparse, file_hash, block_size, changed } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
-                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
+                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, file_hash, block_size);
                     let count = if had_parent { &mut self.stats.changed_count } else { &mut self.stats.new_count };
                     *count += 1;
                     if changed {

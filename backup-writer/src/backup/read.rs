@@ -38,7 +38,8 @@ pub(super) enum FileResult {
     Read {
         size: u64,
         sparse: Option<Vec<Extent>>,
-        file_hash: [u8; 32],
+        /// `None` if the file is at most one chunk: then the chunk's id says as much.
+        file_hash: Option<[u8; 32]>,
         block_size: Option<u32>,
         /// It was written to while it was read.
         changed: bool,
@@ -81,6 +82,35 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree
     }
 }
 
+/// The hash of a whole file. A file of one chunk needs none, because the chunk's id is a keyed hash of the same bytes.
+struct WholeHash {
+    hash: StreamHash,
+    chunk_count: u64,
+    is_sparse: bool,
+}
+
+impl WholeHash {
+    fn add(&mut self, chunk: &[u8], is_last: bool) {
+        let is_only = is_last && self.chunk_count == 0 && !self.is_sparse;
+        if !is_only {
+            self.hash.update(chunk);
+        }
+        self.chunk_count += 1;
+    }
+
+    fn add_map(&mut self, extents: &[Extent], size: u64) {
+        for extent in extents {
+            self.hash.update(&extent.offset.to_le_bytes());
+            self.hash.update(&extent.length.to_le_bytes());
+        }
+        self.hash.update(&size.to_le_bytes());
+    }
+
+    fn finish(self) -> Option<[u8; 32]> {
+        (self.is_sparse || self.chunk_count > 1).then(|| self.hash.finish())
+    }
+}
+
 struct FileReader<'a> {
     shared: &'a Shared,
     chunker: &'a Chunker,
@@ -94,7 +124,8 @@ impl FileReader<'_> {
         let before = file.stamp()?;
         let sparse = file.extents(&before)?;
         let key = self.shared.repository().ring().current().file.clone();
-        let mut hash = StreamHash::keyed(&key.ok_or(PackError::Key(ObjectError::NotAllowed))?);
+        let key = key.ok_or(PackError::Key(ObjectError::NotAllowed))?;
+        let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: sparse.is_some() };
         let cut = job.block_size.map_or(Cut::ByContent, Cut::Every);
         let size = match &sparse {
             None => self.read_range(&mut file, cut, u64::MAX, job, &mut hash)?,
@@ -105,11 +136,7 @@ impl FileReader<'_> {
                         return Err(SourceError::Replaced.into());
                     }
                 }
-                for extent in extents {
-                    hash.update(&extent.offset.to_le_bytes());
-                    hash.update(&extent.length.to_le_bytes());
-                }
-                hash.update(&before.size.to_le_bytes());
+                hash.add_map(extents, before.size);
                 before.size
             }
         };
@@ -119,7 +146,7 @@ impl FileReader<'_> {
     }
 
     /// Reads at most `limit` bytes from where the file stands, cuts and seals them. Says how many there were.
-    fn read_range(&mut self, file: &mut SourceFile, cut: Cut, limit: u64, job: &FileJob, hash: &mut StreamHash) -> Result<u64, ReadStop> {
+    fn read_range(&mut self, file: &mut SourceFile, cut: Cut, limit: u64, job: &FileJob, hash: &mut WholeHash) -> Result<u64, ReadStop> {
         let window = self.chunker.window(cut).min(WINDOW_MAX);
         let (mut filled, mut start, mut total, mut at_end) = (0, 0, 0u64, false);
         loop {
@@ -148,7 +175,7 @@ impl FileReader<'_> {
             }
             let length = self.chunker.cut(cut, rest);
             let Some(chunk) = rest.get(..length.max(1)) else { return Ok(total) };
-            hash.update(chunk);
+            hash.add(chunk, at_end && chunk.len() == rest.len());
             let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
             start += chunk.len();
             job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)?;

@@ -33,11 +33,12 @@ impl Run<'_> {
 
     fn write_content(&self, file: &File, entry: &Entry) -> Result<(), String> {
         let reader = ContentReader::of_file(Arc::clone(self.repository), entry);
+        let proof = entry.proof(self.repository.ring());
         let whole = [Extent { offset: 0, length: entry.size }];
         let extents = entry.sparse.as_deref().unwrap_or(&whole);
         let hashed = |read: &dyn Fn(u64, u64) -> Result<bytes::Bytes, String>| -> Result<Option<[u8; 32]>, String> {
-            let Some(key) = &self.repository.ring().current().file else { return Ok(None) };
-            let mut hash = StreamHash::keyed(key);
+            let Some(proof) = &proof else { return Ok(None) };
+            let mut hash = StreamHash::keyed(&proof.key);
             for extent in extents {
                 let (mut at, end) = (extent.offset, extent.offset + extent.length);
                 while at < end {
@@ -61,7 +62,7 @@ impl Run<'_> {
             file.write_all_at(&bytes, offset).map_err(|error| error.to_string())?;
             Ok(bytes)
         })?;
-        let fits = |hash: Option<[u8; 32]>| hash.is_none() || entry.file_hash.is_none() || hash == entry.file_hash;
+        let fits = |hash: Option<[u8; 32]>| hash == proof.as_ref().map(|proof| proof.hash);
         if !fits(hash) {
             return Err("the restored bytes do not have the hash of the saved file".into());
         }
