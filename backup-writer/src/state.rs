@@ -29,7 +29,7 @@ const SCHEMA: &str = "
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
 /// Layout of a row. Others are read as if there were none.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Files of one row: what a row of a gigabyte, SQLite's limit, could hold at most.
 const FILES_MAX: usize = 1 << 24;
 /// Packs of one file: 512 TiB of full ones.
@@ -211,6 +211,8 @@ impl FileStates {
 
 /// `[inode, [pack], entry]`, the entry as in a tree page. A row is `[version, places, [[name, file]]]`.
 fn encode_file(writer: &mut CborWriter, file: &FileState, places: &mut Places) {
+    // Each file is read by itself.
+    places.begin_part();
     writer.array(3);
     writer.optional(file.inode, |writer, inode| {
         writer.u64(inode);
@@ -225,7 +227,7 @@ fn decode_file(reader: &mut CborReader<'_>, places: &Places) -> Result<FileState
     reader.tuple(3, |reader| {
         let inode = reader.optional(|reader| Ok::<_, TreeError>(reader.u64()?))?;
         let packs = reader.array(PACKS_MAX, |reader| Ok::<_, TreeError>(PackId::from_bytes(reader.byte_array()?)))?;
-        Ok(FileState { inode, packs, entry: decode_entry(reader, places)? })
+        Ok(FileState { inode, packs, entry: decode_entry(reader, &mut places.references())? })
     })
 }
 
@@ -252,7 +254,7 @@ mod tests {
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
         assert_eq!((read.get(&name("a")), read.get(&name("b")), read.get(&name("c"))), (Some(a), Some(b), None));
         let mut newer = row.clone();
-        newer[1] = 2;
+        newer[1] = 3;
         assert!(Directory::decode(newer).is_err());
         for length in 0..row.len() {
             assert!(Directory::decode(row[..length].to_vec()).is_err());

@@ -9,7 +9,7 @@ use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
 use crate::object::{self, HEADER_LENGTH, Header, MAGIC_END, ObjectError, ObjectKind, Signed, Signer};
 use crate::pack::{PackSession, Trailer};
 use crate::record::{RecordKind, Reference, SessionKeyRef};
-use crate::wire::{CborReader, CborWriter, Reader};
+use crate::wire::{CborReader, CborWriter, Reader, padme_steps};
 
 /// Most entries of one shard.
 pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
@@ -17,6 +17,8 @@ pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
 const ENTRY_LENGTH: usize = 52;
 const BLOCK_LENGTH: usize = 16 * 1024;
 const BLOCK_ENTRIES: usize = (BLOCK_LENGTH - crypto::TAG_LENGTH) / ENTRY_LENGTH;
+/// The blocks of a shard together have a multiple of this many bytes.
+const BLOCKS_STEP: usize = 1024;
 const TAIL_LENGTH: usize = 16;
 const FENCE_LENGTH: usize = 8;
 
@@ -123,9 +125,9 @@ impl Shard {
         let block_count = blocks.len() as u64;
         for (index, block) in blocks.enumerate() {
             fences.extend(block.iter().take(1).flat_map(|entry| entry.iter().take(FENCE_LENGTH)));
+            let length = (blocks_length(self.entries.len()) - index * BLOCK_LENGTH).min(BLOCK_LENGTH);
             let mut plain = block.concat();
-            plain.resize(BLOCK_ENTRIES * ENTRY_LENGTH, 0xff);
-            plain.resize(BLOCK_LENGTH - crypto::TAG_LENGTH, 0);
+            plain.resize(length - crypto::TAG_LENGTH, 0xff);
             object.extend_from_slice(&object::seal_section(key, &head, index as u64, false, plain));
         }
         let block_hash = crypto::hash(object.split_at(HEADER_LENGTH).1);
@@ -153,15 +155,15 @@ impl Shard {
         let (body, tail) = body.split_last_chunk::<TAIL_LENGTH>().ok_or_else(broken)?;
         let mut reader = Reader::new(tail);
         let (fence_length, block_count) = (reader.u32()? as usize, reader.u32()? as usize);
-        let blocks_length = block_count.saturating_mul(BLOCK_LENGTH);
-        if reader.array::<8>()? != MAGIC_END || blocks_length.saturating_add(fence_length) != body.len() || block_count > SHARD_ENTRIES_MAX
-        {
+        if reader.array::<8>()? != MAGIC_END || block_count > SHARD_ENTRIES_MAX {
             return Err(broken());
         }
-        let (blocks, fence) = body.split_at(blocks_length);
+        let fence_start = body.len().checked_sub(fence_length).ok_or_else(broken)?;
+        let (blocks, fence) = body.split_at(fence_start);
         let signed = Signed::decode(&object::open_section(&key, head, block_count as u64, true, fence)?)?;
         let mut fence = Fence::decode(&signed.payload)?;
-        if crypto::hash(blocks) != fence.block_hash || fence.entry_count.div_ceil(BLOCK_ENTRIES) != block_count {
+        let is_whole = fence.entry_count <= SHARD_ENTRIES_MAX && blocks.len() == blocks_length(fence.entry_count);
+        if !is_whole || crypto::hash(blocks) != fence.block_hash || fence.entry_count.div_ceil(BLOCK_ENTRIES) != block_count {
             return Err(ObjectError::Broken("its fence does not fit its blocks"));
         }
         for (index, block) in blocks.chunks(BLOCK_LENGTH).enumerate() {
@@ -268,6 +270,14 @@ impl Shard {
     }
 }
 
+/// Bytes of the blocks that hold so many entries. The last block is shorter, so that the small shard of a small run stays small; what
+/// the length says of their number is no more than what the length of a pack says.
+fn blocks_length(entry_count: usize) -> usize {
+    let Some(before) = entry_count.div_ceil(BLOCK_ENTRIES).checked_sub(1) else { return 0 };
+    let last = (entry_count - before * BLOCK_ENTRIES) * ENTRY_LENGTH + crypto::TAG_LENGTH;
+    padme_steps(before * BLOCK_LENGTH + last, BLOCKS_STEP).min((before + 1) * BLOCK_LENGTH)
+}
+
 /// The fence of a shard: its tables, and what its blocks must amount to.
 struct Fence {
     entry_count: usize,
@@ -365,12 +375,25 @@ mod tests {
 
     #[test]
     fn shards_round_trip() {
-        for count in [0, 1, 157, 158, 1000] {
+        for count in [0, 1, 9, 10, 157, 158, 1000] {
             let shard = sample(count);
             let (_, read, _) = Shard::decode_object(&encoded(&shard), REPOSITORY, |_| Some(key())).unwrap();
             assert_eq!(read, shard);
             assert_eq!(read.len(), 2 * count as usize);
         }
+    }
+
+    #[test]
+    fn blocks_hold_their_entries_and_a_few_take_little() {
+        assert_eq!([0, 1, 19, 20, 314].map(blocks_length), [0, 1024, 1024, 2048, 16_384]);
+        assert_eq!([315, 660].map(blocks_length), [17_408, 34_816]);
+        for count in 1..5000 {
+            let (length, before) = (blocks_length(count), (count - 1) / BLOCK_ENTRIES);
+            let last = length - before * BLOCK_LENGTH;
+            assert!(last <= BLOCK_LENGTH && last - crypto::TAG_LENGTH >= (count - before * BLOCK_ENTRIES) * ENTRY_LENGTH, "{count}");
+        }
+        let (few, many) = (encoded(&sample(1)), encoded(&sample(150)));
+        assert!(few.len() < 3 * 1024 && many.len() > 15 * 1024, "{} {}", few.len(), many.len());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const PACK_SIZE_MAX: u64 = 128 << 20;
 pub const TAIL_LENGTH: usize = 16 + HASH_LENGTH;
 
 const HASH_LENGTH: usize = 32;
-const TRAILER_STEP: usize = 4096;
+const TRAILER_STEP: usize = 1024;
 const SESSION_ROW: usize = 64;
 const RECORD_ROW: usize = 48;
 /// Most rows that a trailer can claim: bounded by the pack itself, since every record has at least its overhead.
@@ -208,7 +208,8 @@ pub fn decode_whole(
 
 fn encode_table(trailer: &Trailer) -> Vec<u8> {
     let length = 8 + trailer.sessions.len() * SESSION_ROW + trailer.records.len() * RECORD_ROW;
-    let mut table = Vec::with_capacity(length.next_multiple_of(TRAILER_STEP));
+    let padded = wire::padme_steps(length, TRAILER_STEP);
+    let mut table = Vec::with_capacity(padded);
     let count = |n: usize| u32::try_from(n).expect("a pack holds fewer than 2^32 records").to_le_bytes();
     table.extend_from_slice(&count(trailer.sessions.len()));
     table.extend_from_slice(&count(trailer.records.len()));
@@ -225,7 +226,7 @@ fn encode_table(trailer: &Trailer) -> Vec<u8> {
         table.extend_from_slice(&record.session.to_le_bytes());
         table.extend_from_slice(&[record.facts.kind.to_byte(), record.facts.codec.to_byte(), 0, 0, 0, 0]);
     }
-    table.resize(length.next_multiple_of(TRAILER_STEP), 0);
+    table.resize(padded, 0);
     table
 }
 
@@ -325,12 +326,13 @@ mod tests {
         for end in 0..pack.bytes.len() {
             assert!(decode_whole(&pack.bytes[..end], place, key).is_err());
         }
-        for at in pack.bytes.len() - 4200..pack.bytes.len() {
+        let end = TRAILER_STEP + 16 + TAIL_LENGTH;
+        for at in pack.bytes.len() - end - 100..pack.bytes.len() {
             let mut damaged = pack.bytes.clone();
             damaged[at] ^= 1;
             assert!(!verify_end_hash(&damaged));
             let in_hash = at >= pack.bytes.len() - HASH_LENGTH;
-            assert_eq!(decode_whole(&damaged, place, key).is_ok(), in_hash || damaged[at..].len() > 4096 + 16 + TAIL_LENGTH);
+            assert_eq!(decode_whole(&damaged, place, key).is_ok(), in_hash || damaged[at..].len() > end);
         }
     }
 }

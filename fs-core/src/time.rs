@@ -61,6 +61,13 @@ impl Timestamp {
         Duration::from_nanos(nanos)
     }
 
+    /// The moment so many nanoseconds later, or earlier; `None` beyond the ends of time.
+    pub fn checked_add_nanos(self, nanos: i64) -> Option<Self> {
+        let total = self.as_nanos() + i128::from(nanos);
+        let seconds = i64::try_from(total.div_euclid(NANOS)).ok()?;
+        Self::new(seconds, u32::try_from(total.rem_euclid(NANOS)).ok()?)
+    }
+
     fn from_nanos(nanos: i128) -> Self {
         let seconds = nanos.div_euclid(NANOS).clamp(i64::MIN.into(), i64::MAX.into());
         let rest = nanos.rem_euclid(NANOS);

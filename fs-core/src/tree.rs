@@ -1,5 +1,5 @@
 //! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
-//! the lists of large files in `tree/list.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
+//! the lists of large files in `tree/list.rs`, what an entry leaves unsaid in `tree/proof.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
 
 use crate::path::{Name, NameError};
 use crate::record::Reference;
@@ -9,6 +9,7 @@ use crate::wire::WireError;
 pub mod codec;
 pub mod list;
 pub mod page;
+pub mod proof;
 
 /// References that stand in an entry itself; more go into a list.
 pub const INLINE_REFERENCES_MAX: usize = 32;
@@ -204,7 +205,7 @@ pub struct Entry {
     pub content: Content,
     /// Which parts of a sparse file are present; `None` if all.
     pub sparse: Option<Vec<Extent>>,
-    /// Whole-file hash.
+    /// Whole-file hash; `None` where the content is at most one record and the file is not sparse: see [`Self::proof`].
     pub file_hash: Option<[u8; 32]>,
     /// Fixed block size by which the content was cut; `None` if by content.
     pub block_size: Option<u32>,

@@ -285,6 +285,11 @@ pub fn padme(length: u64) -> u64 {
     length.checked_next_multiple_of(step).unwrap_or(u64::MAX)
 }
 
+/// The next Padmé step, then the next multiple of `step`: for parts of objects, so that small ones do not tell their length either.
+pub fn padme_steps(length: usize, step: usize) -> usize {
+    usize::try_from(padme(length as u64)).unwrap_or(usize::MAX - step).next_multiple_of(step)
+}
+
 /// The value of a map key that must be there.
 ///
 /// # Errors

@@ -69,6 +69,11 @@ def padme(length: int) -> int:
     return -(-length // step) * step
 
 
+def padme_steps(length: int, step: int = 1024) -> int:
+    """The next Padmé step, then the next multiple of `step` (section 7)."""
+    return -(-padme(length) // step) * step
+
+
 def decode_cbor(data: bytes, fields: int = 0) -> Any:
     """Decodes deterministic CBOR; a map must have so many first keys, others are ignored."""
     value = cbor2.loads(data, max_depth=8)

@@ -13,7 +13,7 @@ from typing import Any
 from blake3 import blake3
 
 from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWNER, SEAL, SESSION, SHARD, FormatError,
-                  Keys, about, check, epoch_keys, open_section, padme, read_credential)  # fmt: skip
+                  Keys, about, check, epoch_keys, open_section, padme, padme_steps, read_credential)  # fmt: skip
 from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, TABLE, Reference,
                         Repository, TreeReader)  # fmt: skip
 
@@ -92,7 +92,7 @@ def verify_pack(repository: Repository, kind: int, name: str) -> tuple[int, set[
     table = open_section(repository.keys.epochs[epoch]["structure"], 0, True, raw[trailer_at:-48], raw[:48])
     session_count, record_count = struct.unpack_from("<II", table)
     rows_at, end = 8 + 64 * session_count, 8 + 64 * session_count + 48 * record_count
-    check(len(table) == -(-end // 4096) * 4096 and not any(table[end:]), "table has a wrong length or filling")
+    check(len(table) == padme_steps(end) and not any(table[end:]), "table has a wrong length or filling")
     sessions = list(struct.iter_unpack("<16s32sH14s", table[8:rows_at]))
     offset, seen = 48, set()
     for id, stored, length, session, record, codec, zeros in struct.iter_unpack("<32sIIHBB4s", table[rows_at:end]):

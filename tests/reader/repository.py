@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAINER, MANIFEST, META_PACK, MIB, OWNER,
                   SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
-                  open_slot, parse_header, unpad)  # fmt: skip
+                  open_slot, padme_steps, parse_header, unpad)  # fmt: skip
 
 DATA, TREE, LIST, TABLE = range(1, 5)
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = range(1, 8)
@@ -34,14 +34,59 @@ FIELDS = {CONFIG: (8, 1), DEVICE: (5, 1), SESSION: (5, 2), SHARD: (7, 0), CATALO
           SEAL: (4, 2)}  # fmt: skip
 # Names one record; pack, offset and stored length are a hint where it is.
 Reference = namedtuple("Reference", "id length codec pack epoch enc offset stored")
-# One entry of a tree, its path and position, and the places that its references mean.
-Node = namedtuple("Node", "path entry places position")
+# One entry of a tree with everything that it leaves out, its path and position.
+Node = namedtuple("Node", "path entry position")
 
 
-def resolve(value: list[Any], places: list[list[Any]]) -> Reference:
-    """A reference with its place looked up."""
-    id, length, codec, place, offset, stored = value
-    return Reference(id, length, codec, *places[place], offset, stored)
+class References:
+    """Reads the references of one record in the order of their bytes (section 9)."""
+
+    def __init__(self, places: list[list[Any]]) -> None:
+        self.places = places
+        self.last: tuple[int, int] | None = None  # place and end of the reference before
+
+    def reference(self, value: list[Any]) -> Reference:
+        """A reference with everything that it leaves out."""
+        check(len(value) in (2, 3, 5), "a reference of a wrong length")
+        id, length, stored, place, offset = [*value, None, None, None][:5]
+        check(len(value) != 3 or stored is not None, "a reference without its stored length")
+        codec, stored = (0, length + 40) if stored is None else (1, stored)
+        if len(value) < 5:
+            check(self.last, "a reference follows none")
+            place, offset = self.last
+        check(len(id) == 32 and 0 <= place < len(self.places), "a reference to no record or no place")
+        self.last = place, offset + stored
+        check(self.last[1] < 1 << 32, "a reference reaches beyond every pack")
+        return Reference(id, length, codec, *self.places[place], offset, stored)
+
+    def content(self, value: list[Any]) -> list[Any]:
+        """References, or depth and reference of a list."""
+        if value and isinstance(value[0], int):
+            check(len(value) == 2, "a list content of a wrong length")
+            return [value[0], self.reference(value[1])]
+        return [self.reference(item) for item in value]
+
+    def entry(self, entry: dict[int, Any]) -> dict[int, Any]:
+        """An entry with everything that it leaves out; its references stand in the order of their keys (section 10)."""
+        value = lambda item: item if isinstance(item, bytes) else [item[0], self.content(item[1])]  # noqa: E731
+        whole = {
+            10: self.content, 11: self.content, 12: self.reference,
+            14: lambda pairs: [[name, value(item)] for name, item in pairs], 17: value,
+            18: lambda streams: [[name, size, self.content(item)] for name, size, item in streams],
+        }  # fmt: skip
+        entry = {key: whole[key](item) if key in whole else item for key, item in entry.items()}
+        check(not {10, 11} <= entry.keys(), "two contents")
+        for key, base in ((6, 5), (8, 6)):
+            if isinstance(entry.get(key), int):
+                check(base in entry, "a time counts from one that is not there")
+                seconds, nanoseconds = entry[base]
+                entry[key] = [*divmod(seconds * 10**9 + nanoseconds + entry[key], 10**9)]
+        if 7 not in entry and entry[1] == FILE:
+            check(11 not in entry and 19 not in entry, "a file without size")
+            entry[7] = sum(reference.length for reference in entry.get(10, ()))
+        elif 7 not in entry and entry[1] == SYMLINK:
+            entry[7] = len(entry[13])
+        return entry
 
 
 class Repository:
@@ -153,14 +198,21 @@ class Repository:
         with about(name):
             epoch, raw = self.load(SHARD, name)
             fence_length, count, magic = struct.unpack("<II8s", raw[-16:])
-            end, key = 48 + count * 16384, self.keys.epochs[epoch]["index"]
-            check(magic == MAGIC2 and len(raw) == end + fence_length + 16, "no tail, or lengths do not add up")
+            end, key = len(raw) - 16 - fence_length, self.keys.epochs[epoch]["index"]
+            check(magic == MAGIC2 and end >= 48, "no tail, or lengths do not add up")
             fence = self.verify(SHARD, raw[:48], open_section(key, count, True, raw[end:-16], raw[:48]))
             starts = enumerate(range(48, end, 16384))
-            blocks = [open_section(key, number, False, raw[at : at + 16384], raw[:48]) for number, at in starts]
-            rows = [block[at : at + 52] for block in blocks for at in range(0, 314 * 52, 52)]
-            rows, filling = rows[: fence[0]], rows[fence[0] :]
-            check(len(filling) < 314 and set(filling) <= {b"\xff" * 52}, "wrong number of entries, or filling")
+            blocks = [open_section(key, n, False, raw[at : min(at + 16384, end)], raw[:48]) for n, at in starts]
+            full, rest = divmod(max(fence[0] - 1, 0), 314)
+            used = full * 16384 + (rest + 1) * 52 + 16 if fence[0] else 0
+            check(count == (full + 1 if used else 0), "wrong number of blocks")
+            check(end - 48 == min(padme_steps(used), count * 16384) if used else end == 48, "blocks of a wrong length")
+            rows, filling = [], b""
+            for block in blocks:
+                held = min(314, fence[0] - len(rows)) * 52
+                rows += [block[at : at + 52] for at in range(0, held, 52)]
+                filling += block[held:]
+            check(not filling.strip(b"\xff"), "wrong filling")
             check(rows == sorted(rows) and fence[3] == b"".join(block[:8] for block in blocks), "not sorted")
             digest, result = 0, []
             for entry in rows:
@@ -187,10 +239,14 @@ class TreeReader:
 
     def walk(self) -> Iterator[Node]:
         """Every node in pre-order. Counts of directories and the hard-link table are checked on the way."""
-        root, places = self.manifest[11], self.manifest[12]
+        references = References(self.manifest[12])
+        root = references.entry(self.manifest[11])
         check(root[0] == b"" and root[1] == DIRECTORY and root[26] < 1 << 44, "the root is not a directory")
-        yield from self._walk(Node(b"", root, places, 1))
-        tables = [self._fields(TABLE, resolve(reference, places), 2) for _, reference in self.manifest[13]]
+        table_references = [references.reference(reference) for _, reference in self.manifest[13]]
+        for reference in self.manifest[15]:
+            self._fields(TABLE, references.reference(reference), 2)
+        yield from self._walk(Node(b"", root, 1))
+        tables = [self._fields(TABLE, reference, 2) for reference in table_references]
         check([rows[0][0] for _, rows in tables] == [first for first, _ in self.manifest[13]], "table begins elsewhere")
         expected = sorted([at, group[0], len(group)] for group in self.groups.values() if group[1:] for at in group)
         check(expected == [row for _, rows in tables for row in rows], "hard-link table differs from the tree")
@@ -199,9 +255,9 @@ class TreeReader:
         """A node and all below it; `return`s positions, bytes of files, and entries that are not directories."""
         entry, kind, size = node.entry, node.entry[1], node.entry.get(7, 0)
         with about(f"entry /{os.fsdecode(node.path)}"):
-            check(FILE <= kind <= BLOCK and (kind != FILE or 7 in entry), "unknown kind, or file without size")
+            check(FILE <= kind <= BLOCK, "unknown kind")
             check(kind != SYMLINK or size == len(entry[13]) <= 65536, "symlink to a target of another length")
-            check(len(entry.get(10, ())) <= 32 and not {10, 11} <= entry.keys(), "too much content")
+            check(len(entry.get(10, ())) <= 32, "too much content")
             edges = [0, *chain(*([offset, offset + length] for offset, length in entry.get(19, ()))), size]
             check(edges == sorted(edges), "sparse map is not in order")
         if 9 in entry:
@@ -210,9 +266,9 @@ class TreeReader:
         if kind != DIRECTORY:
             return 1, size if kind == FILE else 0, 1
         positions, directories, size, others = 1, 0, 0, 0
-        for child, places in self._page(resolve(entry[12], node.places), None, b"", 6) if 12 in entry else ():
+        for child in self._page(entry[12], None, b"", 6) if 12 in entry else ():
             path = os.path.join(node.path, child[0])
-            below = yield from self._walk(Node(path, child, places, node.position + positions))
+            below = yield from self._walk(Node(path, child, node.position + positions))
             positions, size, others = positions + below[0], size + below[1], others + below[2]
             directories += child[1] == DIRECTORY
         said = [entry[key] for key in (26, 27, 28, 29)]
@@ -226,31 +282,34 @@ class TreeReader:
             kind, places, items = self._fields(TREE, reference, 3)
             check(kind in (1, 2) and items, "empty, or neither page nor page index")
             entries = positions = 0
+            references = References(places)
             for item in items:
                 name = item[0]
                 check(1 <= len(name) <= 4096 and name not in (b".", b"..") and not set(name) & {0, 0x2F}, "wrong name")
                 check(name > after and first in (None, name), "names are not sorted, or not as in the page index")
                 first = None
                 if kind == 1:
-                    yield item, places
+                    yield references.entry(item)
                     entries, positions, after = entries + 1, positions + item.get(26, 1), name
                 else:
-                    below = yield from self._page(resolve(item[3], places), name, after, depth - 1)
+                    below = yield from self._page(references.reference(item[3]), name, after, depth - 1)
                     entries, positions, after = entries + below[0], positions + below[1], below[2]
                     check([entries, positions] == item[1:3], "counts differ from the pages")
             return entries, positions, after
 
-    def content(self, value: list[Any], places: list[Any]) -> Iterator[bytes]:
+    def content(self, value: list[Any]) -> Iterator[bytes]:
         """The chunks of a content value: references, or depth and reference of a list."""
-        if not value or isinstance(value[0], list):
+        if not value or isinstance(value[0], Reference):
             for reference in value:
-                yield self.repository.record(DATA, resolve(reference, places))
+                yield self.repository.record(DATA, reference)
             return
         depth, length = value[0], 0
-        found, below, rows = self._fields(LIST, resolve(value[1], places), 3)
+        found, places, rows = self._fields(LIST, value[1], 3)
         check(1 <= found == depth <= 6 and 1 <= len(rows) <= 4096, "depth or length of a list is wrong")
-        for end, reference in rows:
-            for chunk in self.content([depth - 1, reference] if depth > 1 else [reference], below):
+        references = References(places)
+        for end, row in rows:
+            reference = references.reference(row)
+            for chunk in self.content([depth - 1, reference] if depth > 1 else [reference]):
                 length += len(chunk)
                 yield chunk
             check(length == end, "row of a list ends elsewhere")
@@ -261,7 +320,9 @@ class TreeReader:
         extents = entry.get(19, [[0, entry[7]]])
         remaining = [extent for extent in extents if extent[1]]
         hashers = [blake3(key=keys["file hash"]) for keys in self.repository.keys.epochs.values()]
-        for chunk in self.content(entry.get(10) or entry.get(11) or [], node.places):
+        content = entry.get(10) or entry.get(11) or []
+        check(23 in entry or 24 in entry or (len(content) <= 1 and 19 not in entry), "a file without its hash")
+        for chunk in self.content(content):
             for hasher in hashers:
                 hasher.update(chunk)
             while chunk:

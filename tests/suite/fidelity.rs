@@ -2,14 +2,17 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_writer::restore::{RestoreOptions, restore};
+use fs_core::crypto::keyed_hash;
 use fs_core::observer::Silent;
 use fs_core::path::TreePath;
 use fs_core::report::Severity;
+use fs_core::repository::Repository;
 use fs_core::storage::memory::MemoryStore;
+use fs_core::tree::{Content, Entry, EntryKind};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use tests::{Bench, access_list, look, noise};
 
@@ -89,6 +92,50 @@ fn every_kind_of_entry_comes_back_as_it_was() {
     assert_eq!(value[..length], noise(5, 2000));
     let allocated = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(target.join("sparse")).unwrap()) * 512;
     assert!(allocated < 1_000_000, "holes stay holes: {allocated}");
+}
+
+/// All files below a directory of few entries, with their paths.
+fn files(repository: &Repository, directory: &Entry, path: &Path) -> Vec<(PathBuf, Entry)> {
+    let Some(reference) = directory.subtree.as_ref().and_then(|subtree| subtree.page) else { return Vec::new() };
+    let page = repository.page(&reference).unwrap();
+    let below = page.entries().iter().flat_map(|entry| {
+        let path = path.join(std::ffi::OsStr::from_bytes(entry.name_bytes()));
+        match entry.kind {
+            EntryKind::Directory => files(repository, entry, &path),
+            EntryKind::File => vec![(path, entry.clone())],
+            _ => Vec::new(),
+        }
+    });
+    below.collect()
+}
+
+#[test]
+fn every_file_is_proven_by_its_only_record_or_by_a_hash_of_its_own() {
+    let source = tempfile::tempdir().unwrap();
+    every_kind(source.path());
+    for (name, size) in [("one byte", 1), ("one chunk", 65_536), ("one byte more", 65_537), ("window", 131_072), ("disk.img", 9 << 20)] {
+        std::fs::write(source.path().join(name), noise(7, size)).unwrap();
+    }
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    bench.backup(source.path(), None).unwrap();
+    let repository = bench.open().unwrap();
+    let root = repository.snapshots().unwrap().pop().unwrap().manifest().unwrap().root.clone();
+    let files = files(&repository, &root, Path::new("/"));
+    assert!(files.iter().any(|(path, entry)| path.ends_with("disk.img") && entry.block_size.is_some()));
+    for (path, entry) in &files {
+        let is_one_record = entry.sparse.is_none() && matches!(&entry.content, Content::Inline(references) if references.len() <= 1);
+        assert_eq!(entry.file_hash.is_none(), is_one_record, "{}", path.display());
+        let Some(proof) = entry.proof(repository.ring()) else {
+            assert_eq!(entry.size, 0, "{}", path.display());
+            continue;
+        };
+        if entry.sparse.is_none() {
+            let bytes = std::fs::read(path).unwrap();
+            assert_eq!((bytes.len() as u64, keyed_hash(&proof.key, &[&bytes])), (entry.size, proof.hash), "{}", path.display());
+        }
+    }
+    let proven = files.iter().filter(|(_, entry)| entry.file_hash.is_none() && entry.proof(repository.ring()).is_some()).count();
+    assert!(proven >= 5 && files.iter().filter(|(_, entry)| entry.file_hash.is_some()).count() >= 5, "{proven} of {}", files.len());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use fs_core::tree::Extent;
 
-use super::read::{FileJob, FileReader, ReadStop};
+use super::read::{FileJob, FileReader, ReadStop, WholeHash};
 use crate::source::SourceFile;
 
 /// What is read at a time: as many blocks as fit, at least one.
@@ -45,7 +45,7 @@ impl FileReader<'_> {
         (block, size): (u32, u64),
         parts: Option<&[Extent]>,
         job: &FileJob,
-        hash: &mut fs_core::crypto::StreamHash,
+        hash: &mut WholeHash,
     ) -> Result<Blocks, ReadStop> {
         let block = usize::try_from(block).unwrap_or(STEP).max(1);
         let whole = [Extent { offset: 0, length: size }];
@@ -86,11 +86,7 @@ impl FileReader<'_> {
         let whole = [Extent { offset: 0, length: end_of_file }];
         let sparse = (end_of_file > 0 && extents != whole).then_some(extents);
         if let Some(extents) = &sparse {
-            for extent in extents {
-                hash.update(&extent.offset.to_le_bytes());
-                hash.update(&extent.length.to_le_bytes());
-            }
-            hash.update(&end_of_file.to_le_bytes());
+            hash.add_map(extents, end_of_file);
         }
         Ok(Blocks { size: end_of_file, sparse })
     }
@@ -100,7 +96,7 @@ impl FileReader<'_> {
         bytes: &[u8],
         at: &mut u64,
         extents: &mut Vec<Extent>,
-        (job, hash): (&FileJob, &mut fs_core::crypto::StreamHash),
+        (job, hash): (&FileJob, &mut WholeHash),
     ) -> Result<(), ReadStop> {
         let length = bytes.len() as u64;
         match extents.last_mut() {
@@ -108,7 +104,7 @@ impl FileReader<'_> {
             _ => extents.push(Extent { offset: *at, length }),
         }
         *at += length;
-        self.put(bytes, job, hash)
+        self.put(bytes, false, job, hash)
     }
 }
 

@@ -319,7 +319,7 @@ impl<'a> Collector<'a> {
             match result {
                 FileResult::Read { size, sparse, file_hash, block_size, changed, said } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
-                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, Some(file_hash), block_size);
+                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, file_hash, block_size);
                     let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
                     let count = match (had_parent, is_same) {
                         (true, true) => &mut self.stats.unchanged_count,

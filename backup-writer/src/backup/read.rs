@@ -59,7 +59,8 @@ pub(super) enum FileResult {
     Read {
         size: u64,
         sparse: Option<Vec<Extent>>,
-        file_hash: [u8; 32],
+        /// `None` if the file is at most one chunk: then the chunk's id says as much.
+        file_hash: Option<[u8; 32]>,
         block_size: Option<u32>,
         /// It was written to while it was read.
         changed: bool,
@@ -117,6 +118,36 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree
     }
 }
 
+/// The hash of a whole file. A file of one chunk needs none, because the chunk's id is a keyed hash of the same bytes.
+pub(super) struct WholeHash {
+    hash: StreamHash,
+    chunk_count: u64,
+    is_sparse: bool,
+}
+
+impl WholeHash {
+    fn add(&mut self, chunk: &[u8], is_last: bool) {
+        let is_only = is_last && self.chunk_count == 0 && !self.is_sparse;
+        if !is_only {
+            self.hash.update(chunk);
+        }
+        self.chunk_count += 1;
+    }
+
+    pub(super) fn add_map(&mut self, extents: &[Extent], size: u64) {
+        self.is_sparse = true;
+        for extent in extents {
+            self.hash.update(&extent.offset.to_le_bytes());
+            self.hash.update(&extent.length.to_le_bytes());
+        }
+        self.hash.update(&size.to_le_bytes());
+    }
+
+    fn finish(self) -> Option<[u8; 32]> {
+        (self.is_sparse || self.chunk_count > 1).then(|| self.hash.finish())
+    }
+}
+
 pub(super) struct FileReader<'a> {
     shared: &'a Shared,
     chunker: &'a Chunker,
@@ -127,7 +158,8 @@ pub(super) struct FileReader<'a> {
 impl FileReader<'_> {
     fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
         let key = self.shared.repository().ring().current().file.clone();
-        let mut hash = StreamHash::keyed(&key.ok_or(PackError::Key(ObjectError::NotAllowed))?);
+        let key = key.ok_or(PackError::Key(ObjectError::NotAllowed))?;
+        let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: false };
         let (size, sparse, changed, said) = match &job.origin {
             Origin::Listed { directory, name, stamp } => {
                 let file = source.open_file(directory, name, stamp)?;
@@ -151,7 +183,7 @@ impl FileReader<'_> {
         Ok(FileResult::Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said })
     }
 
-    fn read_file(&mut self, file: &SourceFile, job: &FileJob, hash: &mut StreamHash) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
+    fn read_file(&mut self, file: &SourceFile, job: &FileJob, hash: &mut WholeHash) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
         let before = file.stamp()?;
         let sparse = file.extents(&before)?;
         if let Some(block) = job.block_size {
@@ -160,22 +192,19 @@ impl FileReader<'_> {
         }
         let mut input = |buffer: &mut [u8]| Ok(file.read(buffer)?);
         let Some(extents) = sparse else { return Ok((self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?, None)) };
+        hash.is_sparse = true;
         for extent in &extents {
             file.seek(extent.offset)?;
             if self.read_range(&mut input, job.cut(), extent.length, job, hash)? != extent.length {
                 return Err(SourceError::Replaced.into());
             }
         }
-        for extent in &extents {
-            hash.update(&extent.offset.to_le_bytes());
-            hash.update(&extent.length.to_le_bytes());
-        }
-        hash.update(&before.size.to_le_bytes());
+        hash.add_map(&extents, before.size);
         Ok((before.size, Some(extents)))
     }
 
     /// Reads at most `limit` bytes from where the input stands, cuts and seals them. Says how many there were.
-    fn read_range(&mut self, input: &mut Input<'_>, cut: Cut, limit: u64, job: &FileJob, hash: &mut StreamHash) -> Result<u64, ReadStop> {
+    fn read_range(&mut self, input: &mut Input<'_>, cut: Cut, limit: u64, job: &FileJob, hash: &mut WholeHash) -> Result<u64, ReadStop> {
         let window = self.chunker.window(cut).min(WINDOW_MAX);
         let (mut filled, mut start, mut total, mut at_end) = (0, 0, 0u64, false);
         loop {
@@ -205,16 +234,16 @@ impl FileReader<'_> {
             let length = self.chunker.cut(cut, rest);
             let end = start + length.clamp(1, rest.len());
             let buffer = std::mem::take(&mut self.buffer);
-            let put = self.put(buffer.get(start..end).unwrap_or_default(), job, hash);
+            let put = self.put(buffer.get(start..end).unwrap_or_default(), at_end && end == filled, job, hash);
             self.buffer = buffer;
             put?;
             start = end;
         }
     }
 
-    /// Hashes, seals and sends a chunk.
-    pub(super) fn put(&mut self, chunk: &[u8], job: &FileJob, hash: &mut StreamHash) -> Result<(), ReadStop> {
-        hash.update(chunk);
+    /// Hashes, seals and sends a chunk; `is_last` if it is known that none follows.
+    pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
+        hash.add(chunk, is_last);
         let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
         job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
     }

@@ -226,11 +226,11 @@ impl<'a> Raw<'a> {
     }
 
     fn finish(self) -> Result<Manifest, ObjectError> {
-        let places = &self.places;
-        let root = decode_entry(&mut required(self.root, 11)?, places)?;
-        let link_row = |r: &mut CborReader<'_>| r.tuple(2, |r| Ok::<_, TreeError>((r.u64()?, places.decode_reference(r)?)));
+        let mut references = self.places.references();
+        let root = decode_entry(&mut required(self.root, 11)?, &mut references)?;
+        let link_row = |r: &mut CborReader<'_>| r.tuple(2, |r| Ok::<_, TreeError>((r.u64()?, references.decode_reference(r)?)));
         let link_table = self.links.map(|mut reader| reader.array(ITEMS_MAX, link_row)).transpose()?.unwrap_or_default();
-        let reference = |r: &mut CborReader<'_>| places.decode_reference(r);
+        let reference = |r: &mut CborReader<'_>| references.decode_reference(r);
         let findings: Vec<Reference> = self.findings.map(|mut reader| reader.array(ITEMS_MAX, reference)).transpose()?.unwrap_or_default();
         if self.sequence == 0 || root.name.is_some() || root.subtree.is_none() || !link_table.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(ObjectError::Broken("the manifest contradicts itself"));

@@ -1,20 +1,15 @@
 //! The bytes of trees, lists and tables. Layout: docs/FORMAT.md, section 10.
 
-use std::collections::HashMap;
-
-use super::{
-    Content, DEPTH_MAX, Entry, INLINE_REFERENCES_MAX, LIST_ROWS_MAX, Leaf, List, ListRow, POSITION_MAX, Page, PageRow, TreeError, Value,
-};
-use crate::compress::Codec;
-use crate::id::{PackId, RecordId};
+use super::{DEPTH_MAX, Entry, LIST_ROWS_MAX, Leaf, List, ListRow, POSITION_MAX, Page, PageRow, TreeError};
 use crate::path::{NAME_LENGTH_MAX, Name};
-use crate::record::{PLAIN_LENGTH_MAX, Reference, SessionKeyRef};
 use crate::wire::{CborReader, CborWriter, required};
 
 mod entry;
+mod places;
 mod tables;
 
 pub use entry::{decode_entry, encode_entry};
+pub use places::{Places, References};
 pub use tables::{decode_findings, decode_links, encode_findings, encode_links};
 
 /// Largest plaintext of a tree page, in bytes.
@@ -33,121 +28,6 @@ const LEAF: u64 = 1;
 const INDEX: u64 = 2;
 const LINKS: u64 = 1;
 const FINDINGS: u64 = 2;
-
-type Packs = (PackId, SessionKeyRef);
-
-/// The table of packs and sessions that the references of one record name.
-#[derive(Debug, Default)]
-pub struct Places {
-    rows: Vec<Packs>,
-    index: HashMap<Packs, u64>,
-}
-
-impl Places {
-    /// Writes the table.
-    pub fn encode(&self, writer: &mut CborWriter) {
-        writer.array_of(&self.rows, |writer, (pack, session)| {
-            writer.array(3).bytes(pack.as_bytes()).u64(session.epoch.into()).bytes(&session.enc);
-        });
-    }
-
-    /// Reads a table.
-    ///
-    /// # Errors
-    /// [`TreeError`].
-    pub fn decode(reader: &mut CborReader<'_>) -> Result<Self, TreeError> {
-        let row = |reader: &mut CborReader<'_>| {
-            reader.tuple(3, |reader| {
-                let pack = PackId::from_bytes(reader.byte_array()?);
-                Ok::<_, TreeError>((pack, SessionKeyRef { epoch: reader.u16()?, enc: reader.byte_array()? }))
-            })
-        };
-        Ok(Self { rows: reader.array(ITEMS_MAX, row)?, index: HashMap::new() })
-    }
-
-    /// Writes a reference and remembers its place.
-    pub fn encode_reference(&mut self, writer: &mut CborWriter, reference: &Reference) {
-        let place = (reference.pack, reference.session);
-        let next = self.rows.len() as u64;
-        let index = *self.index.entry(place).or_insert_with(|| {
-            self.rows.push(place);
-            next
-        });
-        writer.array(6).bytes(reference.id.as_bytes()).u64(reference.plain_len.into()).u64(reference.codec.to_byte().into());
-        writer.u64(index).u64(reference.offset.into()).u64(reference.stored_len.into());
-    }
-
-    /// Reads a reference.
-    ///
-    /// # Errors
-    /// [`TreeError`].
-    pub fn decode_reference(&self, reader: &mut CborReader<'_>) -> Result<Reference, TreeError> {
-        reader.tuple(6, |reader| {
-            let id = RecordId::from_bytes(reader.byte_array()?);
-            let plain_len = reader.u32()?;
-            let codec = Codec::from_byte(reader.u8()?).ok_or(TreeError::Broken("a reference has an unknown codec"))?;
-            let place = usize::try_from(reader.u64()?).ok().and_then(|place| self.rows.get(place));
-            let &(pack, session) = place.ok_or(TreeError::Broken("a reference names no place"))?;
-            if plain_len as usize > PLAIN_LENGTH_MAX {
-                return Err(TreeError::Broken("a reference is longer than a record"));
-            }
-            Ok(Reference { id, plain_len, codec, pack, session, offset: reader.u32()?, stored_len: reader.u32()? })
-        })
-    }
-
-    fn encode_content(&mut self, writer: &mut CborWriter, content: &Content) {
-        match content {
-            Content::Inline(references) => {
-                writer.array_of(references, |writer, reference| self.encode_reference(writer, reference));
-            }
-            Content::List { depth, reference } => {
-                writer.array(2).u64((*depth).into());
-                self.encode_reference(writer, reference);
-            }
-        }
-    }
-
-    fn decode_content(&self, reader: &mut CborReader<'_>) -> Result<Content, TreeError> {
-        let mut ahead = reader.clone();
-        let mut is_list = false;
-        ahead.each::<TreeError>(INLINE_REFERENCES_MAX, |item, _| {
-            is_list |= item.at_unsigned()?;
-            Ok(item.skip()?)
-        })?;
-        if is_list { self.decode_list_content(reader) } else { self.decode_inline(reader) }
-    }
-
-    fn decode_inline(&self, reader: &mut CborReader<'_>) -> Result<Content, TreeError> {
-        Ok(Content::Inline(reader.array(INLINE_REFERENCES_MAX, |reader| self.decode_reference(reader))?))
-    }
-
-    fn decode_list_content(&self, reader: &mut CborReader<'_>) -> Result<Content, TreeError> {
-        reader.tuple(2, |reader| {
-            let depth = reader.u8()?;
-            if depth == 0 || depth > DEPTH_MAX {
-                return Err(TreeError::Broken("a list is nested too deeply"));
-            }
-            Ok(Content::List { depth, reference: self.decode_reference(reader)? })
-        })
-    }
-
-    fn encode_value(&mut self, writer: &mut CborWriter, value: &Value) {
-        match value {
-            Value::Inline(bytes) => drop_ref(writer.bytes(bytes)),
-            Value::Stored { size, content } => {
-                writer.array(2).u64(*size);
-                self.encode_content(writer, content);
-            }
-        }
-    }
-
-    fn decode_value(&self, reader: &mut CborReader<'_>, limit: usize) -> Result<Value, TreeError> {
-        if !reader.at_array()? {
-            return Ok(Value::Inline(reader.bytes(limit)?.to_vec()));
-        }
-        reader.tuple(2, |reader| Ok(Value::Stored { size: reader.u64()?, content: self.decode_content(reader)? }))
-    }
-}
 
 /// Ends a chain of writer calls where a closure must return nothing.
 fn drop_ref(_: &mut CborWriter) {}
@@ -181,14 +61,15 @@ impl Page {
             return Err(TreeError::Broken("a page is too long"));
         }
         let (kind, places, mut body) = split_places(plain)?;
+        let mut references = places.references();
         match kind {
             LEAF => {
-                let entries = body.array(ENTRIES_MAX, |reader| decode_entry(reader, &places))?;
+                let entries = body.array(ENTRIES_MAX, |reader| decode_entry(reader, &mut references))?;
                 check_leaf(&entries)?;
                 Ok(Self::Leaf(Leaf::new(entries)))
             }
             INDEX => {
-                let rows = body.array(ENTRIES_MAX, |reader| decode_row(reader, &places))?;
+                let rows = body.array(ENTRIES_MAX, |reader| decode_row(reader, &mut references))?;
                 check_index(&rows)?;
                 Ok(Self::Index(rows))
             }
@@ -197,11 +78,11 @@ impl Page {
     }
 }
 
-fn decode_row(reader: &mut CborReader<'_>, places: &Places) -> Result<PageRow, TreeError> {
+fn decode_row(reader: &mut CborReader<'_>, references: &mut References<'_>) -> Result<PageRow, TreeError> {
     reader.tuple(4, |reader| {
         let first_name = Name::new(reader.bytes(NAME_LENGTH_MAX)?)?;
         let (entry_end, position_end) = (reader.u64()?, reader.u64()?);
-        Ok(PageRow { first_name, entry_end, position_end, reference: places.decode_reference(reader)? })
+        Ok(PageRow { first_name, entry_end, position_end, reference: references.decode_reference(reader)? })
     })
 }
 
@@ -242,8 +123,9 @@ impl List {
         let (depth, places, mut body) = split_places(plain)?;
         let depth = u8::try_from(depth).ok().filter(|depth| (1..=DEPTH_MAX).contains(depth));
         let depth = depth.ok_or(TreeError::Broken("a list is nested too deeply"))?;
+        let mut references = places.references();
         let rows = body.array(LIST_ROWS_MAX, |reader| {
-            reader.tuple(2, |reader| Ok::<_, TreeError>(ListRow { end: reader.u64()?, reference: places.decode_reference(reader)? }))
+            reader.tuple(2, |reader| Ok::<_, TreeError>(ListRow { end: reader.u64()?, reference: references.decode_reference(reader)? }))
         })?;
         let nonzero = rows.first().is_some_and(|row| row.end > 0);
         if nonzero && rows.is_sorted_by(|a, b| a.end < b.end) {

@@ -143,12 +143,20 @@ impl<'b> CborReader<'b> {
     /// # Errors
     /// [`WireError::WrongLength`] for another number of items; those of `read`.
     pub fn tuple<T, E: From<WireError>>(&mut self, count: u64, read: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        self.tuple_of(&[count], |reader, _| read(reader))
+    }
+
+    /// An array whose number of items is one of `counts`, all of which `read` reads; it is told how many there are.
+    ///
+    /// # Errors
+    /// [`WireError::WrongLength`] for another number of items; those of `read`.
+    pub fn tuple_of<T, E: From<WireError>>(&mut self, counts: &[u64], read: impl FnOnce(&mut Self, u64) -> Result<T, E>) -> Result<T, E> {
         let found = self.array_head()?;
-        if found != count {
-            return Err(WireError::WrongLength { expected: count, found }.into());
+        if !counts.contains(&found) {
+            return Err(WireError::WrongLength { expected: counts.last().copied().unwrap_or(0), found }.into());
         }
         self.enter()?;
-        let value = read(self)?;
+        let value = read(self, found)?;
         self.leave();
         Ok(value)
     }

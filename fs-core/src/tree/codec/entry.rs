@@ -1,9 +1,13 @@
 //! The bytes of an entry. Layout: docs/FORMAT.md, section 10.
 
 use super::super::{Acl, Content, Entry, EntryKind, Extent, POSITION_MAX, Stream, Subtree, TreeError, XATTR_INLINE_MAX};
-use super::{BLOB_MAX, ITEMS_MAX, Places, TARGET_MAX, TEXT_MAX, drop_ref};
+use super::{BLOB_MAX, ITEMS_MAX, Places, References, TARGET_MAX, TEXT_MAX, drop_ref};
 use crate::path::{NAME_LENGTH_MAX, Name};
+use crate::time::Timestamp;
 use crate::wire::{CborReader, CborWriter, MapWriter, required};
+
+/// A time at most so many nanoseconds away from another one is written as their difference: it takes five bytes at most.
+const DIFFERENCE_MAX: i128 = (1 << 32) - 1;
 
 /// Writes an entry; its references go into `places`.
 pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places) {
@@ -15,10 +19,10 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         map.optional(3, entry.uid, |w, uid| drop_ref(w.u64(uid.into())));
         map.optional(4, entry.gid, |w, gid| drop_ref(w.u64(gid.into())));
         map.optional(5, entry.mtime, |w, time| drop_ref(w.time(time)));
-        map.optional(6, entry.ctime, |w, time| drop_ref(w.time(time)));
-        let has_size = entry.size > 0 || matches!(entry.kind, EntryKind::File | EntryKind::Symlink);
+        map.optional(6, entry.ctime, |w, time| encode_time(w, time, entry.mtime));
+        let has_size = entry.implied_size() != Some(entry.size);
         map.optional(7, has_size.then_some(entry.size), |w, size| drop_ref(w.u64(size)));
-        map.optional(8, entry.btime, |w, time| drop_ref(w.time(time)));
+        map.optional(8, entry.btime, |w, time| encode_time(w, time, entry.ctime));
         map.optional(9, entry.link_group, |w, group| drop_ref(w.u64(group)));
         match &entry.content {
             Content::Inline(references) if references.is_empty() => {}
@@ -68,13 +72,31 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
     });
 }
 
-/// Reads an entry whose references name `places`.
+/// Writes a time as its difference to `base` if they are close: files are mostly written at once and then left alone.
+fn encode_time(writer: &mut CborWriter, time: Timestamp, base: Option<Timestamp>) {
+    let difference = base.map(|base| time.as_nanos() - base.as_nanos()).filter(|difference| difference.abs() <= DIFFERENCE_MAX);
+    match difference.and_then(|difference| i64::try_from(difference).ok()) {
+        Some(difference) => drop_ref(writer.i64(difference)),
+        None => drop_ref(writer.time(time)),
+    }
+}
+
+fn decode_time(reader: &mut CborReader<'_>, base: Option<Timestamp>) -> Result<Timestamp, TreeError> {
+    if reader.at_array()? {
+        return Ok(reader.time()?);
+    }
+    let difference = reader.i64()?;
+    let base = base.ok_or(TreeError::Broken("a time counts from one that is not there"))?;
+    base.checked_add_nanos(difference).ok_or(TreeError::Broken("a time is out of range"))
+}
+
+/// Reads an entry; `references` continues with those that stand in it.
 ///
 /// # Errors
 /// [`TreeError`].
-pub fn decode_entry(reader: &mut CborReader<'_>, places: &Places) -> Result<Entry, TreeError> {
+pub fn decode_entry(reader: &mut CborReader<'_>, references: &mut References<'_>) -> Result<Entry, TreeError> {
     let mut entry = Entry::new(None, EntryKind::File);
-    let (mut kind, mut subtree, mut has_positions) = (None, Subtree::EMPTY, false);
+    let (mut kind, mut size, mut subtree, mut has_positions) = (None, None, Subtree::EMPTY, false);
     reader.map::<TreeError>(|key, reader| {
         match key {
             // Only the root of a snapshot has no name.
@@ -84,7 +106,8 @@ pub fn decode_entry(reader: &mut CborReader<'_>, places: &Places) -> Result<Entr
             },
             1 => kind = Some(decode_kind(reader.u8()?)?),
             2 => entry.mode = reader.u32()?,
-            12 => subtree.page = Some(places.decode_reference(reader)?),
+            7 => size = Some(reader.u64()?),
+            12 => subtree.page = Some(references.decode_reference(reader)?),
             26 => {
                 has_positions = true;
                 subtree.position_count = reader.u64()?;
@@ -93,7 +116,7 @@ pub fn decode_entry(reader: &mut CborReader<'_>, places: &Places) -> Result<Entr
             28 => subtree.byte_count = reader.u64()?,
             29 => subtree.file_count = reader.u64()?,
             3..=9 | 20..=25 | 30 | 31 => decode_scalar(key, reader, &mut entry)?,
-            10 | 11 | 13..=19 => decode_body(key, reader, &mut entry, places)?,
+            10 | 11 | 13..=19 => decode_body(key, reader, &mut entry, references)?,
             _ => entry.unknown.push((key, reader.raw()?.to_vec())),
         }
         Ok(())
@@ -101,6 +124,7 @@ pub fn decode_entry(reader: &mut CborReader<'_>, places: &Places) -> Result<Entr
     entry.kind = required(kind, 1)?;
     let is_directory = entry.kind == EntryKind::Directory;
     entry.subtree = is_directory.then_some(subtree);
+    entry.size = size.or_else(|| entry.implied_size()).ok_or(TreeError::Broken("an entry does not say its size"))?;
     check_entry(&entry, has_positions)?;
     Ok(entry)
 }
@@ -115,9 +139,8 @@ fn decode_scalar(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry) -> Re
         3 => entry.uid = Some(reader.u32()?),
         4 => entry.gid = Some(reader.u32()?),
         5 => entry.mtime = Some(reader.time()?),
-        6 => entry.ctime = Some(reader.time()?),
-        7 => entry.size = reader.u64()?,
-        8 => entry.btime = Some(reader.time()?),
+        6 => entry.ctime = Some(decode_time(reader, entry.mtime)?),
+        8 => entry.btime = Some(decode_time(reader, entry.ctime)?),
         9 => entry.link_group = Some(reader.u64()?),
         20 => entry.device = Some(reader.tuple(2, |r| Ok::<_, TreeError>((r.u32()?, r.u32()?)))?),
         21 => entry.user = Some(reader.text(TEXT_MAX)?.to_owned()),
@@ -132,14 +155,15 @@ fn decode_scalar(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry) -> Re
     Ok(())
 }
 
-fn decode_body(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry, places: &Places) -> Result<(), TreeError> {
+fn decode_body(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry, references: &mut References<'_>) -> Result<(), TreeError> {
     match key {
-        10 => entry.content = places.decode_inline(reader)?,
-        11 => entry.content = places.decode_list_content(reader)?,
+        10 => entry.content = references.decode_inline(reader)?,
+        11 if entry.content == Content::EMPTY => entry.content = references.decode_list_content(reader)?,
+        11 => return Err(TreeError::Broken("an entry has two contents")),
         13 => entry.target = Some(reader.bytes(TARGET_MAX)?.to_vec()),
         14 => {
             entry.xattrs = reader.array(ITEMS_MAX, |reader| {
-                reader.tuple(2, |r| Ok::<_, TreeError>((r.bytes(NAME_LENGTH_MAX)?.to_vec(), places.decode_value(r, XATTR_INLINE_MAX)?)))
+                reader.tuple(2, |r| Ok::<_, TreeError>((r.bytes(NAME_LENGTH_MAX)?.to_vec(), references.decode_value(r, XATTR_INLINE_MAX)?)))
             })?;
         }
         15 => {
@@ -147,12 +171,12 @@ fn decode_body(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry, places:
             entry.acl = reader.tuple(2, |r| Ok::<_, TreeError>(Acl { access: half(r)?, default: half(r)? }))?;
         }
         16 => entry.windows_attributes = Some(reader.u32()?),
-        17 => entry.security_descriptor = Some(places.decode_value(reader, BLOB_MAX)?),
+        17 => entry.security_descriptor = Some(references.decode_value(reader, BLOB_MAX)?),
         18 => {
             entry.streams = reader.array(ITEMS_MAX, |reader| {
                 reader.tuple(3, |r| {
                     let (name, size) = (r.bytes(NAME_LENGTH_MAX)?.to_vec(), r.u64()?);
-                    Ok::<_, TreeError>(Stream { name, size, content: places.decode_content(r)? })
+                    Ok::<_, TreeError>(Stream { name, size, content: references.decode_content(r)? })
                 })
             })?;
         }

@@ -4,26 +4,47 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::compress::Codec;
+use crate::id::{PackId, RecordId};
 use crate::path::TreePath;
+use crate::record::{OVERHEAD, Reference, SessionKeyRef};
 use crate::report::{Finding, Severity};
 use crate::time::Timestamp;
-use crate::tree::{Acl, EntryKind, Extent, LinkRow, Stream};
+use crate::tree::{Acl, Content, EntryKind, Extent, LinkRow, Stream, Value};
+use crate::wire::{CborReader, CborWriter};
 
 pub(crate) fn reference(seed: u8) -> Reference {
+    let plain_len = u32::from(seed) * 1000 + 1;
+    let (codec, stored_len) = match seed % 2 {
+        0 => (Codec::Zstd, u32::from(seed) * 700 + 41),
+        _ => (Codec::Raw, plain_len + u32::try_from(OVERHEAD).unwrap()),
+    };
     Reference {
         id: RecordId::from_bytes([seed; 32]),
-        plain_len: u32::from(seed) * 1000 + 1,
-        stored_len: u32::from(seed) * 700 + 41,
+        plain_len,
+        stored_len,
         offset: 48,
-        codec: if seed.is_multiple_of(2) { Codec::Zstd } else { Codec::Raw },
+        codec,
         pack: PackId::from_bytes([seed / 4; 16]),
         session: SessionKeyRef { epoch: 1, enc: [seed / 8; 32] },
     }
 }
 
+/// References of one pack that follow one another.
+fn in_a_row(seeds: Vec<u8>) -> Vec<Reference> {
+    let mut offset = 48;
+    let row = seeds.into_iter().map(|seed| {
+        let next = Reference { offset, pack: PackId::from_bytes([1; 16]), session: reference(1).session, ..reference(seed) };
+        offset += next.stored_len;
+        next
+    });
+    row.collect()
+}
+
 fn content() -> impl Strategy<Value = Content> {
     prop_oneof![
         vec(any::<u8>(), 0..4).prop_map(|seeds| Content::Inline(seeds.into_iter().map(reference).collect())),
+        vec(any::<u8>(), 0..4).prop_map(|seeds| Content::Inline(in_a_row(seeds))),
         (1..=DEPTH_MAX, any::<u8>()).prop_map(|(depth, seed)| Content::List { depth, reference: reference(seed) }),
     ]
 }
@@ -36,13 +57,14 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn time() -> impl Strategy<Value = Option<Timestamp>> {
-    proptest::option::of((any::<i64>(), 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Timestamp::new(seconds, nanos).unwrap()))
+    let seconds = prop_oneof![any::<i64>(), 1_700_000_000..1_700_000_010i64, Just(i64::MIN), Just(i64::MAX)];
+    proptest::option::of((seconds, 0..1_000_000_000u32).prop_map(|(seconds, nanos)| Timestamp::new(seconds, nanos).unwrap()))
 }
 
 prop_compose! {
     fn entry()(
         kind in 0..7usize, mode in 0..0o10000u32, ids in any::<(Option<u32>, Option<u32>)>(), times in (time(), time(), time()),
-        size in any::<u64>(), content in content(), names in any::<(Option<String>, Option<String>)>(), hash in any::<Option<[u8; 32]>>(),
+        size in any::<u64>(), content in content(), says_its_size in any::<bool>(), names in any::<(Option<String>, Option<String>)>(), hash in any::<Option<[u8; 32]>>(),
         numbers in any::<(Option<u64>, Option<u64>, Option<u32>, Option<u32>, Option<(u32, u32)>, Option<u64>)>(), seed in any::<Option<u8>>(),
         xattrs in vec((vec(any::<u8>(), 1..20), value()), 0..3), blobs in any::<(Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>)>(),
         streams in vec((vec(any::<u8>(), 1..20), any::<u64>(), content()), 0..2), descriptor in proptest::option::of(value()),
@@ -65,6 +87,7 @@ prop_compose! {
             end = offset + length;
             Extent { offset, length }
         }).collect());
+        entry.size = entry.implied_size().filter(|_| !says_its_size && entry.sparse.is_none()).unwrap_or(entry.size);
         if let Some(subtree) = &mut entry.subtree {
             subtree.page = seed.map(reference);
             (subtree.position_count, subtree.directory_count, subtree.byte_count, subtree.file_count) = counts;
@@ -145,6 +168,133 @@ fn what_breaks_a_rule_is_refused() {
     assert!(leaf(vec![directory]).is_err(), "no position");
     assert!(List::decode(&List { depth: 1, rows: vec![] }.encode()).is_err());
     assert!(List::decode(&List { depth: 9, rows: vec![ListRow { end: 1, reference: reference(1) }] }.encode()).is_err());
+}
+
+#[test]
+fn what_follows_from_the_rest_costs_nothing() {
+    let row = |count: u8| {
+        let entry = |(n, reference): (u8, Reference)| {
+            let mut entry = Entry::new(Some(Name::new([b'a' + n]).unwrap()), EntryKind::File);
+            (entry.size, entry.content) = (reference.plain_len.into(), Content::Inline(vec![reference]));
+            entry.mtime = Timestamp::new(1_700_000_000 + i64::from(n), 999_999_999);
+            entry.ctime = Timestamp::new(1_700_000_001 + i64::from(n), 3);
+            entry.btime = entry.mtime;
+            entry
+        };
+        (0..).zip(in_a_row((0..count).map(|n| 2 * n).collect())).map(entry).collect::<Vec<_>>()
+    };
+    let page = |count| Page::Leaf(Leaf::new(row(count)));
+    assert_eq!(Page::decode(&page(20).encode()), Ok(page(20)));
+    let of_one = page(20).encode().len() - page(19).encode().len();
+    assert!(of_one < 32 + 40, "{of_one} bytes: an id, a name, three times and two lengths");
+}
+
+/// A page index of one row whose reference is what `write` writes.
+fn with_reference(write: impl Fn(&mut CborWriter)) -> Result<Page, TreeError> {
+    let mut writer = CborWriter::new();
+    writer.map(|map| {
+        map.key(0).u64(INDEX);
+        map.key(1).array(1).array(3).bytes(&[1; 16]).u64(1).bytes(&[2; 32]);
+        write(map.key(2).array(1).array(4).bytes(b"a").u64(1).u64(1));
+    });
+    Page::decode(&writer.finish())
+}
+
+#[test]
+fn a_reference_that_contradicts_itself_is_refused() {
+    let (id, raw) = ([3; 32], |writer: &mut CborWriter| drop_ref(writer.null()));
+    let whole = |length: u64, stored: Option<u64>, place: u64, offset: u64| {
+        with_reference(|w| {
+            w.array(5).bytes(&id).u64(length).optional(stored, |w, stored| drop_ref(w.u64(stored))).u64(place).u64(offset);
+        })
+    };
+    assert!(whole(100, Some(60), 0, 48).is_ok());
+    let Ok(Page::Index(rows)) = whole(100, None, 0, 48) else { panic!("a raw record") };
+    assert_eq!((rows[0].reference.stored_len, rows[0].reference.codec), (140, Codec::Raw));
+    let broken = |what| Err(TreeError::Broken(what));
+    assert_eq!(whole(100, Some(60), 1, 48), broken("a reference names no place"));
+    assert_eq!(whole(100, Some(60), u64::MAX, 48), broken("a reference names no place"));
+    assert_eq!(whole((16 << 20) + 1, None, 0, 48), broken("a reference is longer than a record"));
+    assert_eq!(whole(100, Some(60), 0, u64::from(u32::MAX) - 59), broken("a reference reaches beyond every pack"));
+    assert_eq!(whole(100, None, 0, u64::from(u32::MAX) - 139), broken("a reference reaches beyond every pack"));
+    assert!(whole(100, Some(1 << 32), 0, 48).is_err() && whole(100, Some(60), 0, 1 << 32).is_err());
+    let follows_none = broken("a reference follows none");
+    assert_eq!(with_reference(|w| drop_ref(w.array(2).bytes(&id).u64(100))), follows_none);
+    assert_eq!(with_reference(|w| drop_ref(w.array(3).bytes(&id).u64(100).u64(60))), follows_none);
+    assert!(with_reference(|w| raw(w.array(3).bytes(&id).u64(100))).is_err(), "raw, said twice");
+    assert!(with_reference(|w| drop_ref(w.array(4).bytes(&id).u64(100).u64(60).u64(0))).is_err(), "a place without an offset");
+    assert!(with_reference(|w| drop_ref(w.array(6).bytes(&id).u64(100).u64(60).u64(0).u64(48).u64(2))).is_err(), "a later codec");
+}
+
+/// A page of one entry named `a` of this kind, with what `write` adds.
+fn with_entry(kind: u64, write: impl Fn(&mut crate::wire::MapWriter<'_>)) -> Result<Page, TreeError> {
+    let mut writer = CborWriter::new();
+    writer.map(|map| {
+        map.key(0).u64(LEAF);
+        map.key(1).array(1).array(3).bytes(&[1; 16]).u64(1).bytes(&[2; 32]);
+        map.key(2).array(1).map(|map| {
+            map.key(0).bytes(b"a");
+            map.key(1).u64(kind);
+            write(map);
+        });
+    });
+    Page::decode(&writer.finish())
+}
+
+#[test]
+fn an_entry_that_leaves_out_what_nothing_else_says_is_refused() {
+    let (file, symlink, time) = (1, 3, Timestamp::new(5, 6).unwrap());
+    let whole = |writer: &mut CborWriter| drop_ref(writer.array(5).bytes(&[3; 32]).u64(100).null().u64(0).u64(48));
+    let size = |page: Result<Page, TreeError>| page.map(|page| page.entries()[0].size);
+    assert_eq!(size(with_entry(file, |_| ())), Ok(0));
+    assert_eq!(size(with_entry(file, |map| whole(map.key(10).array(1)))), Ok(100));
+    assert_eq!(size(with_entry(symlink, |map| drop_ref(map.key(13).bytes(b"there")))), Ok(5));
+    let unsaid = Err(TreeError::Broken("an entry does not say its size"));
+    assert_eq!(size(with_entry(symlink, |_| ())), unsaid);
+    assert_eq!(size(with_entry(file, |map| whole(map.key(11).array(2).u64(1)))), unsaid);
+    assert_eq!(size(with_entry(file, |map| drop_ref(map.key(19).array(0)))), unsaid);
+    let both = with_entry(file, |map| {
+        whole(map.key(10).array(1));
+        whole(map.key(11).array(2).u64(1));
+    });
+    assert_eq!(both, Err(TreeError::Broken("an entry has two contents")));
+
+    let times = |difference: i64| {
+        with_entry(file, |map| {
+            map.key(5).time(time);
+            map.key(6).i64(difference);
+        })
+    };
+    assert_eq!(times(-7).unwrap().entries()[0].ctime, Timestamp::new(4, 999_999_999));
+    assert!(times(i64::MAX).is_ok() && times(i64::MIN).is_ok());
+    let no_base = Err(TreeError::Broken("a time counts from one that is not there"));
+    assert_eq!(with_entry(file, |map| drop_ref(map.key(6).i64(1))), no_base);
+    let birth = with_entry(file, |map| {
+        map.key(5).time(time);
+        map.key(8).i64(1);
+    });
+    assert_eq!(birth, no_base, "birth counts from the time of change");
+    let beyond = with_entry(file, |map| {
+        map.key(5).time(Timestamp::new(i64::MAX, 999_999_999).unwrap());
+        map.key(6).u64(1);
+    });
+    assert_eq!(beyond, Err(TreeError::Broken("a time is out of range")));
+}
+
+#[test]
+fn parts_of_a_record_are_read_by_themselves() {
+    let mut places = Places::default();
+    let row = in_a_row(vec![2, 4]);
+    let parts = row.iter().map(|reference| {
+        let mut writer = CborWriter::new();
+        places.begin_part();
+        places.encode_reference(&mut writer, reference);
+        writer.finish()
+    });
+    let parts: Vec<_> = parts.collect();
+    for (part, reference) in parts.iter().zip(&row).rev() {
+        assert_eq!(places.references().decode_reference(&mut CborReader::new(part)), Ok(*reference));
+    }
 }
 
 #[test]
