@@ -78,7 +78,7 @@ impl Repository {
 
     /// Asks for a batch. A store that answers at once gives the answer here; from any other one `later` gets it on a thread of the network, and must be quick.
     pub fn ask<T>(&self, batch: &Batch<T>, later: impl FnOnce(Sealed) + Send + 'static) -> Option<Sealed> {
-        let at_hand: Vec<_> = batch.rows.iter().map(|(reference, _)| self.data_at_hand(reference)).collect();
+        let at_hand: Vec<_> = batch.rows.iter().enumerate().map(|(at, (reference, _))| self.data_at_hand(reference, at == 0)).collect();
         let missing =
             || batch.rows.iter().zip(&at_hand).filter(|(_, at_hand)| at_hand.is_none()).map(|((reference, _), _)| reference.place());
         let (Some(start), Some(end)) = (missing().map(|place| place.start).min(), missing().map(|place| place.end).max()) else {
@@ -134,10 +134,15 @@ impl Repository {
         }
     }
 
-    /// What need not be asked for. Of a store that answers at once nothing is kept.
-    fn data_at_hand(&self, reference: &Reference) -> Option<AtHand> {
-        if let Some(sealed) = self.disk.as_ref().and_then(|disk| disk.get(&reference.pack, reference.place())) {
-            return Some(AtHand::Sealed(sealed));
+    /// What need not be asked for. Of a store that answers at once nothing is kept. Whether another process has put something on the disk meanwhile is looked up
+    /// once for a batch: that costs a system call.
+    fn data_at_hand(&self, reference: &Reference, looks_again: bool) -> Option<AtHand> {
+        if let Some(disk) = &self.disk {
+            let place = reference.place();
+            let sealed = if looks_again { disk.get(&reference.pack, place) } else { disk.peek(None, &reference.pack, place) };
+            if let Some(sealed) = sealed {
+                return Some(AtHand::Sealed(sealed));
+            }
         }
         if !self.fetcher.shared.is_far.load(Ordering::Relaxed) {
             return None;
