@@ -10,6 +10,7 @@ use std::thread;
 
 use crossbeam_channel::bounded;
 use fs_core::chunker::Chunker;
+use fs_core::compress::Compression;
 use fs_core::crypto;
 use fs_core::id::{ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
@@ -78,8 +79,8 @@ pub struct BackupOptions {
     pub gentle: bool,
     /// Whether all files are read even if they look unchanged.
     pub reread: bool,
-    /// zstd level.
-    pub level: i32,
+    /// How hard contents are compressed.
+    pub compression: Compression,
     /// Offset of local time from UTC, in minutes.
     pub utc_offset_minutes: i32,
     /// What stands in the manifest as the tool.
@@ -190,7 +191,7 @@ pub fn backup(
     let parent = find_parent(&snapshots, (&options.host, &set), &signer);
     let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
     let shared = Arc::new(Shared::new(Arc::clone(repository))?);
-    let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone(), options.level);
+    let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
     let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
     let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
     let before = Before {
@@ -325,7 +326,7 @@ fn run_pipeline(
     options: &BackupOptions,
     collector: &mut Collector<'_>,
 ) -> Result<Built, BackupError> {
-    let (source, level) = (LiveTree::new(options.gentle), options.level);
+    let (source, compression) = (LiveTree::new(options.gentle), options.compression);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
@@ -334,7 +335,7 @@ fn run_pipeline(
     thread::scope(|scope| {
         for _ in 0..reader_count {
             let (to_read, source, chunker) = (to_read.clone(), &source, &chunker);
-            scope.spawn(move || read::serve(&to_read, shared, source, chunker, level));
+            scope.spawn(move || read::serve(&to_read, shared, source, chunker, compression));
         }
         drop(to_read);
         scope.spawn(|| walk.run(&source, &steps));

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
-use fs_core::compress::Compressor;
+use fs_core::compress::{Compression, Compressor};
 use fs_core::config::Session;
 use fs_core::id::PackId;
 use fs_core::index::{Shard, ShardPack};
@@ -84,8 +84,8 @@ pub struct Written {
 
 impl Packer {
     /// A packer that has written nothing.
-    pub fn new(shared: Arc<Shared>, store: Arc<dyn WriteStore>, signer: Signer, level: i32) -> Self {
-        let compressor = Compressor::new(level);
+    pub fn new(shared: Arc<Shared>, store: Arc<dyn WriteStore>, signer: Signer) -> Self {
+        let compressor = Compressor::new(Compression::Auto);
         let relied_on = HashSet::new();
         Self { shared, store, signer, compressor, data: None, meta: None, upload: None, relied_on, new_bytes: 0, stored_bytes: 0 }
     }

@@ -57,8 +57,16 @@ pub struct Directory {
 impl Directory {
     /// What is known of a file.
     pub fn get(&self, name: &Name) -> Option<FileState> {
+        self.at(self.find(name)?)
+    }
+
+    /// Where a file stands among all.
+    pub fn find(&self, name: &Name) -> Option<usize> {
         let name_at = |row: &(Range<usize>, Range<usize>)| self.plain.get(row.0.clone()).unwrap_or_default();
-        let at = self.rows.binary_search_by(|row| name_at(row).cmp(name.as_bytes())).ok()?;
+        self.rows.binary_search_by(|row| name_at(row).cmp(name.as_bytes())).ok()
+    }
+
+    fn at(&self, at: usize) -> Option<FileState> {
         let facts = self.plain.get(self.rows.get(at)?.1.clone())?;
         decode_file(&mut CborReader::new(facts), &self.places).ok()
     }
@@ -95,6 +103,8 @@ impl Directory {
 pub struct DirectoryBuilder {
     places: Places,
     files: Vec<(Name, Vec<u8>)>,
+    /// Files that are what they were, by their places among those before.
+    kept: Vec<usize>,
 }
 
 impl DirectoryBuilder {
@@ -106,12 +116,29 @@ impl DirectoryBuilder {
         self.files.push((name, writer.finish()));
     }
 
-    /// Whether there are no files.
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty()
+    /// Adds a file that is as [`Directory::find`] finds it.
+    pub fn keep(&mut self, at: usize) {
+        self.kept.push(at);
     }
 
-    fn encode(mut self) -> Vec<u8> {
+    /// Whether there are no files.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.kept.is_empty()
+    }
+
+    /// The row; `None` if it is what it was.
+    fn encode(mut self, before: Option<&Directory>) -> Option<Vec<u8>> {
+        if let Some(before) = before {
+            if self.files.is_empty() && self.kept.len() == before.rows.len() {
+                return None;
+            }
+            std::mem::take(&mut self.kept).into_iter().filter_map(|at| before.at(at)).for_each(|file| self.push(&file));
+        }
+        let plain = self.encode_all();
+        before.is_none_or(|before| before.plain != plain).then_some(plain)
+    }
+
+    fn encode_all(mut self) -> Vec<u8> {
         self.files.sort_unstable();
         let mut all = CborWriter::new();
         all.array(3).u64(VERSION);
@@ -146,8 +173,9 @@ impl FileStates {
     /// What is known of a directory; `None` if nothing is, or if the row cannot be read.
     pub fn directory(&self, path: &TreePath) -> Option<Directory> {
         let key = self.path_key(path);
-        let query = "SELECT files FROM directories WHERE path = ?1";
-        let sealed: Option<Vec<u8>> = match self.database.query_row(query, [&key[..]], |row| row.get(0)).optional() {
+        let query = self.database.prepare_cached("SELECT files FROM directories WHERE path = ?1");
+        let found = query.and_then(|mut query| query.query_row([&key[..]], |row| row.get(0)).optional());
+        let sealed: Option<Vec<u8>> = match found {
             Ok(sealed) => sealed,
             Err(error) => {
                 tracing::warn!(%error, "what this machine knew of its files cannot be read");
@@ -163,10 +191,8 @@ impl FileStates {
     /// # Errors
     /// SQLite's.
     pub fn note(&self, path: &TreePath, files: DirectoryBuilder, before: Option<&Directory>) -> rusqlite::Result<()> {
-        let plain = files.encode();
         let key = self.path_key(path);
-        let is_new = before.is_none_or(|before| before.plain != plain);
-        let sealed = is_new.then(|| self.seal_row(&key, plain));
+        let sealed = files.encode(before).map(|plain| self.seal_row(&key, plain));
         self.database.prepare_cached("INSERT OR REPLACE INTO fresh VALUES (?1, ?2)")?.execute(params![&key[..], sealed])?;
         Ok(())
     }
@@ -249,10 +275,22 @@ mod tests {
         let mut builder = DirectoryBuilder::default();
         builder.push(&b);
         builder.push(&a);
-        let row = builder.encode();
+        let row = builder.encode(None).unwrap();
         let read = Directory::decode(row.clone()).unwrap();
         let name = |text: &str| Name::new(text.as_bytes()).unwrap();
-        assert_eq!((read.get(&name("a")), read.get(&name("b")), read.get(&name("c"))), (Some(a), Some(b), None));
+        assert_eq!((read.get(&name("a")), read.get(&name("b")), read.get(&name("c"))), (Some(a.clone()), Some(b.clone()), None));
+        let written = |kept: &[&str], new: &[&FileState]| {
+            let mut builder = DirectoryBuilder::default();
+            kept.iter().for_each(|kept| builder.keep(read.find(&name(kept)).unwrap()));
+            new.iter().for_each(|file| builder.push(file));
+            builder.encode(Some(&read))
+        };
+        assert_eq!(written(&["b", "a"], &[]), None, "nothing has changed");
+        assert_eq!(written(&["a"], &[&b]), None, "the same, seen anew");
+        let changed = FileState { inode: Some(3), ..b.clone() };
+        let second = Directory::decode(written(&["a"], &[&changed]).unwrap()).unwrap();
+        assert_eq!((second.get(&name("a")), second.get(&name("b"))), (Some(a.clone()), Some(changed)));
+        assert_eq!(Directory::decode(written(&["b"], &[]).unwrap()).unwrap().get(&name("a")), None, "it is gone");
         let mut newer = row.clone();
         newer[1] = 3;
         assert!(Directory::decode(newer).is_err());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::args::backup::RuleFlags;
+use crate::args::backup::{CompressionChoice, RuleFlags};
 use crate::error::{Exit, Failure};
 use crate::secret::Credentials;
 
@@ -33,6 +33,7 @@ pub(crate) struct Profile {
     pub(crate) connections: Option<u16>,
     pub(crate) memory: Option<String>,
     pub(crate) cache_size: Option<String>,
+    pub(crate) compression: Option<CompressionChoice>,
     #[serde(default)]
     pub(crate) shown_as: Vec<PathBuf>,
     #[serde(default)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use fs_core::chunker::{Chunker, Cut};
-use fs_core::compress::{Codec, Compressor, LEVEL_DEFAULT};
+use fs_core::compress::{Codec, Compression, Compressor};
 use fs_core::config::ChunkSizes;
 use fs_core::crypto::{self, Key, SystemRandom};
 use fs_core::id::{PackId, RecordId, RepositoryId, SessionId};
@@ -40,7 +40,7 @@ fn text(length: usize) -> Vec<u8> {
 fn open(bencher: Bencher<'_, '_>, plain: &[u8], expected: Codec) {
     let id_key = Key::from_bytes([1; 32]);
     let key = RecordKey { repository: RepositoryId::from_bytes([2; 16]), epoch: 1, key: Key::from_bytes([3; 32]) };
-    let (codec, packed) = Compressor::new(LEVEL_DEFAULT).compress(plain);
+    let (codec, packed) = Compressor::new(Compression::Auto).compress(plain);
     assert_eq!(codec, expected);
     let body = if codec == Codec::Raw { plain } else { &packed };
     let facts = RecordFacts { kind: RecordKind::Data, id: record_id(&id_key, plain), codec, plain_len: plain.len() as u32 };

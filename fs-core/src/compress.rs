@@ -43,9 +43,35 @@ pub enum CompressError {
     },
 }
 
+/// How hard file contents are compressed. What says nothing new when compressed is stored as it is under all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// Level 1.
+    Fast,
+    /// Level 3.
+    #[default]
+    Auto,
+    /// Level 15.
+    Max,
+}
+
+impl Compression {
+    /// The zstd level.
+    fn level(self) -> Option<i32> {
+        match self {
+            Self::None => None,
+            Self::Fast => Some(1),
+            Self::Auto => Some(3),
+            Self::Max => Some(15),
+        }
+    }
+}
+
 /// Compresses with one reusable context; one per thread.
 pub struct Compressor {
-    context: zstd::bulk::Compressor<'static>,
+    context: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl std::fmt::Debug for Compressor {
@@ -54,19 +80,17 @@ impl std::fmt::Debug for Compressor {
     }
 }
 
-/// Level that `auto` stands for.
-pub const LEVEL_DEFAULT: i32 = 3;
-
 impl Compressor {
-    /// A compressor at a zstd level.
-    pub fn new(level: i32) -> Self {
-        Self { context: zstd::bulk::Compressor::new(level).expect("zstd has a context for every level") }
+    /// A compressor that tries so hard.
+    pub fn new(compression: Compression) -> Self {
+        let context = |level| zstd::bulk::Compressor::new(level).expect("zstd has a context for every level");
+        Self { context: compression.level().map(context) }
     }
 
     /// Compresses if that saves at least 3 %; otherwise the codec is [`Codec::Raw`] and the bytes are empty: use the plaintext itself.
     pub fn compress(&mut self, plain: &[u8]) -> (Codec, Vec<u8>) {
-        match self.context.compress(plain) {
-            Ok(packed) if packed.len() + plain.len().div_ceil(33) <= plain.len() => (Codec::Zstd, packed),
+        match self.context.as_mut().map(|context| context.compress(plain)) {
+            Some(Ok(packed)) if packed.len() + plain.len().div_ceil(33) <= plain.len() => (Codec::Zstd, packed),
             _ => (Codec::Raw, Vec::new()),
         }
     }
@@ -96,12 +120,15 @@ mod tests {
 
     #[test]
     fn only_what_gains_is_compressed() {
-        let mut compressor = Compressor::new(LEVEL_DEFAULT);
+        let mut compressor = Compressor::new(Compression::Auto);
         let text = b"the same words again and again ".repeat(100);
         let (codec, packed) = compressor.compress(&text);
         let packed = Bytes::from(packed);
         assert_eq!(codec, Codec::Zstd);
         assert_eq!(decompress(codec, packed.clone(), text.len()).as_deref(), Ok(&text[..]));
+        let length = |compression| Compressor::new(compression).compress(&text).1.len();
+        assert!(length(Compression::Max) <= length(Compression::Auto) && length(Compression::Fast) > 0);
+        assert_eq!(Compressor::new(Compression::None).compress(&text), (Codec::Raw, Vec::new()));
         assert_eq!(compressor.compress(b"x").0, Codec::Raw);
         assert_eq!(compressor.compress(b"").0, Codec::Raw);
         assert!(decompress(codec, packed.clone(), text.len() - 1).is_err());

@@ -221,7 +221,7 @@ mod tests {
     fn sealed(plain: &[u8]) -> (RecordKey, Key, RecordFacts, Vec<u8>) {
         let id_key = Key::from_bytes([1; 32]);
         let key = RecordKey { repository: RepositoryId::from_bytes([2; 16]), epoch: 1, key: Key::from_bytes([3; 32]) };
-        let (codec, packed) = compress::Compressor::new(3).compress(plain);
+        let (codec, packed) = compress::Compressor::new(compress::Compression::Auto).compress(plain);
         let body = if codec == Codec::Raw { plain } else { &packed };
         let plain_len = u32::try_from(plain.len()).unwrap();
         let facts = RecordFacts { kind: RecordKind::Data, id: record_id(&id_key, plain), codec, plain_len };

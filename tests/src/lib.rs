@@ -14,6 +14,7 @@ use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::create::{NewKey, create, put_hashed};
 use backup_writer::device;
 use backup_writer::source::rules::Rules;
+use fs_core::compress::Compression;
 use fs_core::crypto::{Key, SharedRandom};
 use fs_core::id::{ObjectHash, SnapshotId};
 use fs_core::key::slot::{Credential, PasswordCost};
@@ -134,7 +135,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         state: state.map(Into::into),
         gentle: false,
         reread: false,
-        level: 3,
+        compression: Compression::Auto,
         utc_offset_minutes: 0,
         tool_version: "test".into(),
     }

@@ -41,6 +41,13 @@ pub(super) struct BeforeDirectory {
     pub damage: Option<Finding>,
 }
 
+/// What this machine will know of a file.
+pub(super) struct Seen {
+    pub state: FileState,
+    /// Where it stands among what was known before, if nothing is new about it.
+    pub kept_at: Option<usize>,
+}
+
 impl Before<'_> {
     /// What is known of the directory at `path`, which the parent snapshot has as `before`.
     pub(super) fn directory(&self, before: Option<&Entry>, path: &TreePath) -> BeforeDirectory {
@@ -79,19 +86,22 @@ impl Before<'_> {
         inode: Option<u64>,
         before: Option<&Entry>,
         directory: &BeforeDirectory,
-    ) -> Result<Option<FileState>, ReadError> {
+    ) -> Result<Option<Seen>, ReadError> {
         if self.reread || now.kind != EntryKind::File {
             return Ok(None);
         }
-        let state = match (&directory.known, &now.name) {
+        let unchanged = match (&directory.known, &now.name) {
             (Some(known), Some(name)) => {
-                let state = known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode));
-                // A number learnt later counts from then on.
-                state.map(|known| FileState { inode: known.inode.or(inode), ..known })
+                let found = known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode));
+                found.map(|found| {
+                    // A number learnt later counts from then on.
+                    let kept_at = if found.inode.is_some() || inode.is_none() { known.find(name) } else { None };
+                    Seen { state: FileState { inode: found.inode.or(inode), ..found }, kept_at }
+                })
             }
-            _ => self.as_in_parent(now, inode, before)?,
+            _ => self.as_in_parent(now, inode, before)?.map(|state| Seen { state, kept_at: None }),
         };
-        Ok(state.filter(|state| state.packs().all(|pack| self.shared.is_listed(&pack))))
+        Ok(unchanged.filter(|unchanged| unchanged.state.packs().all(|pack| self.shared.is_listed(&pack))))
     }
 
     /// Whether an unchanged file has the attributes that the parent snapshot says: setting one moves the time of change. Long values are looked at again,

@@ -19,7 +19,7 @@ use fs_core::tree::list::ListBuilder;
 use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
-use super::before::{Before, BeforeDirectory};
+use super::before::{Before, BeforeDirectory, Seen};
 use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
@@ -73,7 +73,8 @@ enum Pending {
 
 struct Ready {
     entry: Entry,
-    state: Option<FileState>,
+    /// `None` if the next run must read it again.
+    seen: Option<Seen>,
     was: Option<Found>,
 }
 
@@ -194,7 +195,7 @@ impl<'a> Collector<'a> {
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
         let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
-        let ready = |entry, state, was| Ok(Pending::Ready(Box::new(Ready { entry, state, was })));
+        let ready = |entry, seen, was| Ok(Pending::Ready(Box::new(Ready { entry, seen, was })));
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
         let before = was.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
@@ -203,18 +204,18 @@ impl<'a> Collector<'a> {
             self.stats.other_count += 1;
             return ready(entry, None, was);
         }
-        let state = self.before.unchanged(&entry, inode, before, &lead.before)?;
-        match before.filter(|before| state.is_some() && self.before.has_attributes(&entry, before)) {
+        let seen = self.before.unchanged(&entry, inode, before, &lead.before)?;
+        match before.filter(|before| seen.is_some() && self.before.has_attributes(&entry, before)) {
             Some(before) => entry.take_attributes(before),
             None => {
                 directory.read_attributes(alias.as_ref().unwrap_or(&name).as_bytes(), &mut entry);
                 self.packer.put_values(&mut entry, before)?;
             }
         }
-        if let Some(state) = state {
-            entry.take_content(&state.entry);
+        if let Some(seen) = seen {
+            entry.take_content(&seen.state.entry);
             self.stats.unchanged_count += 1;
-            return ready(entry, Some(state), was);
+            return ready(entry, Some(seen), was);
         }
         let known = lead.before.known.as_ref().and_then(|known| known.get(&name));
         let last = before.or(known.as_ref().map(|known| &known.entry));
@@ -271,16 +272,19 @@ impl<'a> Collector<'a> {
                 None
             }
         };
-        let (Some(Ready { entry, state, was }), Some(frame)) = (taken, frames.last_mut()) else { return Ok(None) };
+        let (Some(Ready { entry, seen, was }), Some(frame)) = (taken, frames.last_mut()) else { return Ok(None) };
         self.progress.entry_count += 1;
         self.observer.progress(&self.progress);
         if entry.kind == EntryKind::File {
             self.stats.file_count += 1;
             self.stats.byte_count += entry.size;
         }
-        if let Some(state) = state {
+        if let Some(Seen { state, kept_at }) = seen {
             self.packer.rely_on(state.packs());
-            frame.states.push(&state);
+            match kept_at {
+                Some(at) => frame.states.keep(at),
+                None => frame.states.push(&state),
+            }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
         self.add(frame, Built { entry, links }, was.as_ref());
@@ -340,8 +344,8 @@ impl<'a> Collector<'a> {
                         Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
                     };
                     let is_kept = !changed && !is_made && is_settled(&entry, self.began);
-                    let state = is_kept.then(|| FileState::of(&entry, inode, packs));
-                    return Ok(Some(Ready { entry, state, was }));
+                    let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
+                    return Ok(Some(Ready { entry, seen, was }));
                 }
                 FileResult::Cut(error) => return Err(error.into()),
                 FileResult::Failed(error) => {

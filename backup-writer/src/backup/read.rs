@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use fs_core::chunker::{Chunker, Cut};
-use fs_core::compress::Compressor;
+use fs_core::compress::{Compression, Compressor};
 use fs_core::crypto::StreamHash;
 use fs_core::object::ObjectError;
 use fs_core::path::Name;
@@ -103,8 +103,8 @@ impl From<PackError> for ReadStop {
 type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 
 /// Reads files until there are no more jobs.
-pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, level: i32) {
-    let mut reader = FileReader { shared, chunker, compressor: Compressor::new(level), buffer: Vec::new() };
+pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
+    let mut reader = FileReader { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() };
     for job in jobs {
         let end = match reader.read(source, &job) {
             Ok(result) => Ok(result),

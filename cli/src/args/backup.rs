@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use backup_writer::source::rules::{Line, Marker, PatternError, Patterns, Rules, lines_of};
 use backup_writer::source::stream::{EndMark, Input, Stream};
+use fs_core::compress::Compression;
 use fs_core::path::Name;
 use fs_core::time::{Clock as _, SystemClock, Timestamp, Zone};
 
@@ -39,6 +40,9 @@ pub(crate) struct Backup {
     /// Run this afterwards, whatever happened
     #[arg(long, value_name = "COMMAND")]
     pub(crate) after: Option<String>,
+    /// How hard to compress contents; max takes ten times as long as auto (default: auto)
+    #[arg(long, value_enum, value_name = "auto|fast|max|none")]
+    pub(crate) compression: Option<CompressionChoice>,
     /// Let others go first: lower priority, and what is read does not push theirs out of the system's cache (auto: without a terminal)
     #[arg(long, value_enum, default_value_t, value_name = "auto|yes|no")]
     pub(crate) nice: Nice,
@@ -50,6 +54,32 @@ pub(crate) struct Backup {
     /// What is left out.
     #[arg(skip)]
     pub(crate) rules: Rules,
+}
+
+/// How hard to compress.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CompressionChoice {
+    /// As a rule.
+    #[default]
+    Auto,
+    /// For fast disks and lines.
+    Fast,
+    /// For slow lines and dear space: several times the processor time.
+    Max,
+    /// For what is compressed already.
+    None,
+}
+
+impl From<CompressionChoice> for Compression {
+    fn from(choice: CompressionChoice) -> Self {
+        match choice {
+            CompressionChoice::Auto => Self::Auto,
+            CompressionChoice::Fast => Self::Fast,
+            CompressionChoice::Max => Self::Max,
+            CompressionChoice::None => Self::None,
+        }
+    }
 }
 
 /// When to let others go first.
@@ -191,6 +221,7 @@ impl Backup {
         self.before = self.before.take().or(profile.before);
         self.before_may_fail |= profile.before_may_fail;
         self.after = self.after.take().or(profile.after);
+        self.compression = self.compression.or(profile.compression);
         if self.tags.is_empty() {
             self.tags = profile.tags;
         }

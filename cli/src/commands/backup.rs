@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::source::stream::{Input, Stream};
-use fs_core::compress::LEVEL_DEFAULT;
 use fs_core::observer::Observer as _;
 use fs_core::report::is_incomplete;
 use fs_core::time::{Clock as _, SystemClock, Zone};
@@ -76,7 +75,7 @@ fn save(
         state: session::state(global, &repository),
         gentle,
         reread: options.reread,
-        level: LEVEL_DEFAULT,
+        compression: options.compression.unwrap_or_default().into(),
         utc_offset_minutes: offset,
         tool_version: concat!("yesterdrive ", env!("CARGO_PKG_VERSION")).into(),
     };

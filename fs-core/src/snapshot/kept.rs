@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use crate::compress::{Codec, Compressor, LEVEL_DEFAULT, decompress};
+use crate::compress::{Codec, Compression, Compressor, decompress};
 use crate::object::ObjectError;
 use crate::wire::{CborReader, CborWriter};
 
@@ -148,7 +148,7 @@ pub(crate) struct Filling<K> {
 impl<K> Filling<K> {
     /// Nothing yet.
     pub(crate) fn new(recent: &Recent) -> Self {
-        Self { recent: recent.clone(), compressor: Compressor::new(LEVEL_DEFAULT), writer: CborWriter::new(), places: Vec::new() }
+        Self { recent: recent.clone(), compressor: Compressor::new(Compression::Auto), writer: CborWriter::new(), places: Vec::new() }
     }
 
     /// Adds a manifest. A block that is full comes back, with the places of those in it.
