@@ -4,7 +4,7 @@
 //! together in a pack (`feed.rs`); each worker opens and writes a whole batch (`file.rs`). A directory gets its metadata when the last file in it is done (`folder.rs`).
 //!
 //! Nothing is written through a symbolic link below the target, so a tree that somebody prepared there cannot lead outside of it. Until a file is complete it has
-//! a mode that no saved file has ([`decide`]): so a cut leaves nothing that a later run takes for complete, and that run writes only what is missing.
+//! a mode that no saved file has (`decide.rs`): so a cut leaves nothing that a later run takes for complete, and that run writes only what is missing.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
