@@ -197,6 +197,7 @@ pub fn backup(
     let before = Before {
         shared: &shared,
         parent: parent_manifest.as_ref().map(|parent| (&parent.root, parent.started)),
+        is_parent_ours: parent_manifest.as_ref().is_some_and(|parent| parent.device == signer.device),
         states: states.as_ref(),
         reread: options.reread,
     };

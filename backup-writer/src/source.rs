@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use fs_core::crypto;
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind, Extent, Value};
@@ -176,6 +177,8 @@ impl LiveTree {
             names.extend(Name::new(item?.file_name().to_bytes()));
         }
         names.sort();
+        // A name that is made anew while the system lists it may come twice.
+        names.dedup();
         Ok(names)
     }
 
@@ -305,9 +308,7 @@ impl LiveTree {
             EntryKind::Directory | EntryKind::Fifo | EntryKind::Socket => {}
         }
         if kind != EntryKind::Directory && stat.stx_nlink > 1 {
-            // Inodes are unique in a file system, file systems by their device: mixed, so that both count.
-            let device = u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor);
-            entry.link_group = Some(stat.stx_ino ^ device.rotate_left(24));
+            entry.link_group = Some(link_group(stamp.device, stamp.inode));
             entry.link_count = Some(stat.stx_nlink.into());
         }
         if kind != EntryKind::File {
@@ -507,6 +508,13 @@ fn group_name(id: u32) -> Option<String> {
     nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(id)).ok().flatten().map(|group| group.name)
 }
 
+/// A number for all names of a file. Inodes are unique in a file system, file systems by their device: hashed, so that two files of two file systems do not
+/// get the same.
+fn link_group((major, minor): (u32, u32), inode: u64) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = crypto::hash(&[&major.to_le_bytes()[..], &minor.to_le_bytes(), &inode.to_le_bytes()].concat());
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 fn is_own_mount(directory: &Directory) -> bool {
     let Ok(stat) = rustix::fs::statx(&*directory.0, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS) else { return false };
     let device = format!(" {}:{} ", stat.stx_dev_major, stat.stx_dev_minor);
@@ -520,4 +528,18 @@ fn is_device_tree(directory: &Directory) -> bool {
     let link = format!("/proc/self/fd/{}", directory.0.as_raw_fd());
     let mounted_on = std::fs::read_link(link).unwrap_or_default();
     mounted_on == Path::new("/dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_two_file_systems_are_no_links_of_each_other() {
+        let inode = 77_777_777;
+        assert_eq!(link_group((253, 0), inode), link_group((253, 0), inode));
+        for other in [((253, 1), inode), ((253, 1), inode ^ 1 << 24), ((254, 0), inode), ((253, 0), inode + 1)] {
+            assert_ne!(link_group((253, 0), inode), link_group(other.0, other.1), "{other:?}");
+        }
+    }
 }

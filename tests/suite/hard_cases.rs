@@ -46,6 +46,22 @@ fn a_tebibyte_of_holes_is_saved_and_restored_by_what_is_in_it() {
     }
 }
 
+#[test]
+fn a_file_with_more_holes_than_are_kept_is_saved_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, target) = (place.path().join("source"), place.path().join("target"));
+    std::fs::create_dir(&source).unwrap();
+    let file = std::fs::File::create(source.join("comb")).unwrap();
+    for n in 0..10_010 {
+        file.write_all_at(&noise(n, 100), n * 8192).unwrap();
+    }
+    let bench = bench();
+    let report = saved(&bench, &options(&source, None));
+    assert_eq!((report.findings.len(), report.stats.byte_count), (0, 10_009 * 8192 + 100), "{:?}", report.findings);
+    restored(&bench, &source, &target);
+    assert!(std::fs::read(source.join("comb")).unwrap() == std::fs::read(target.join("comb")).unwrap());
+}
+
 /// A million in the long run: minutes go by until they are made.
 #[test]
 fn a_huge_directory_comes_back() {

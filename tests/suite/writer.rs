@@ -138,6 +138,25 @@ fn a_lost_page_of_an_unchanged_large_directory_is_written_again() {
 }
 
 #[test]
+fn a_damaged_page_of_a_directory_that_is_empty_by_now_ends_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    let source = place.path().join("source");
+    std::fs::create_dir_all(source.join("emptied")).unwrap();
+    std::fs::write(source.join("emptied/file"), "").unwrap();
+    let memory = MemoryStore::new();
+    let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
+    bench.backup(&source, None).unwrap();
+    let first: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("meta/")).collect();
+    // The folder above is written anew, the page of this one stays in the first pack.
+    std::fs::write(source.join("new"), "").unwrap();
+    bench.backup(&source, None).unwrap();
+    lose(&memory, |name| first.iter().any(|first| first.as_str() == name));
+    std::fs::remove_file(source.join("emptied/file")).unwrap();
+    bench.backup(&source, None).unwrap();
+    restores_as(&bench, &source, place.path());
+}
+
+#[test]
 fn unchanged_files_are_recognised_without_any_earlier_snapshot() {
     let place = tempfile::tempdir().unwrap();
     let (source, state) = (place.path().join("source"), place.path().join("state"));

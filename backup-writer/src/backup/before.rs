@@ -22,6 +22,8 @@ pub(super) struct Before<'a> {
     pub shared: &'a Arc<Shared>,
     /// The root of the parent snapshot, and when that was begun.
     pub parent: Option<(&'a Entry, Timestamp)>,
+    /// Whether this device saved the parent snapshot.
+    pub is_parent_ours: bool,
     /// What this machine saw.
     pub states: Option<&'a FileStates>,
     /// Whether all files are read whatever is known of them.
@@ -106,9 +108,12 @@ impl Before<'_> {
 
     /// Whether an unchanged file has the attributes that the parent snapshot says: setting one moves the time of change. Long values are looked at again,
     /// because their records may be gone.
-    pub(super) fn has_attributes(&self, now: &Entry, before: &Entry) -> bool {
+    /// What another user saved may lack some, and a file system that makes up its inodes may make up its times.
+    pub(super) fn has_attributes(&self, now: &Entry, inode: Option<u64>, before: &Entry) -> bool {
         let settled = self.parent.is_some_and(|(_, began)| is_settled(now, began));
-        settled
+        self.is_parent_ours
+            && settled
+            && inode.is_some()
             && now.ctime.is_some()
             && now.ctime == before.ctime
             && before.xattrs.iter().all(|(_, value)| matches!(value, Value::Inline(_)))
@@ -127,7 +132,7 @@ impl Before<'_> {
     /// The top page of a directory in the parent snapshot, if it has `entry_count` entries and its pages are there: all that were met while its entries
     /// were looked for, which are all where each was found.
     pub(super) fn page(&self, directory: &BeforeDirectory, entry_count: usize) -> Result<Option<Reference>, ReadError> {
-        let Some(top) = directory.page else { return Ok(None) };
+        let Some(top) = directory.page.filter(|_| entry_count > 0) else { return Ok(None) };
         if !directory.packs.iter().all(|pack| self.shared.is_listed(pack)) {
             return Ok(None);
         }

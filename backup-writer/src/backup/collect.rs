@@ -205,7 +205,7 @@ impl<'a> Collector<'a> {
             return ready(entry, None, was);
         }
         let seen = self.before.unchanged(&entry, inode, before, &lead.before)?;
-        match before.filter(|before| seen.is_some() && self.before.has_attributes(&entry, before)) {
+        match before.filter(|before| seen.is_some() && self.before.has_attributes(&entry, inode, before)) {
             Some(before) => entry.take_attributes(before),
             None => {
                 directory.read_attributes(alias.as_ref().unwrap_or(&name).as_bytes(), &mut entry);
@@ -308,6 +308,7 @@ impl<'a> Collector<'a> {
         };
         for piece in &results {
             let result = match piece {
+                Piece::Chunk(_) | Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
                 Piece::Chunk(sealed) => {
                     let reference = packer.place(sealed)?;
                     self.progress.byte_count += u64::from(reference.plain_len);
@@ -315,7 +316,6 @@ impl<'a> Collector<'a> {
                     list.push(reference, &mut |list| put_list(packer, list))?;
                     continue;
                 }
-                Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
                 Piece::Waiting => continue,
                 Piece::End(result) => result?,
             };

@@ -59,7 +59,9 @@ impl Named {
             return Err(BackupError::Twice { name: twice.name.clone() });
         }
         let folder = Path::new("/").join(STREAM_FOLDER);
-        let holds_folder = |named: &NamedPath| named.shown.starts_with(&folder) || named.shown == Path::new("/") && folder.exists();
+        let holds_folder = |named: &NamedPath| {
+            named.shown.starts_with(&folder) || named.shown == Path::new("/") && named.path.join(STREAM_FOLDER).symlink_metadata().is_ok()
+        };
         if !streams.is_empty() && paths.iter().any(holds_folder) {
             return Err(BackupError::Inside { inner: "what is read from commands".into(), outer: folder });
         }

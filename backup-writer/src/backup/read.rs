@@ -191,7 +191,11 @@ impl FileReader<'_> {
             return Ok((blocks.size, blocks.sparse));
         }
         let mut input = |buffer: &mut [u8]| Ok(file.read(buffer)?);
-        let Some(extents) = sparse else { return Ok((self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?, None)) };
+        let Some(extents) = sparse else {
+            // Looking for holes has moved the place.
+            file.seek(0)?;
+            return Ok((self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?, None));
+        };
         hash.is_sparse = true;
         for extent in &extents {
             file.seek(extent.offset)?;
