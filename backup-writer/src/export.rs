@@ -128,10 +128,13 @@ pub fn export(
     })
 }
 
+/// Why an archive does not take an entry, and how bad that is.
+type Refusal = (Severity, &'static str);
+
 /// What an archive takes.
 trait Archive {
     /// Begins an entry. `None`: it is in the archive and its content follows, if it has any; otherwise why it cannot be.
-    fn begin(&mut self, path: &TreePath, entry: &Entry, link: Option<&TreePath>) -> Result<Option<&'static str>, std::io::Error>;
+    fn begin(&mut self, path: &TreePath, entry: &Entry, link: Option<&TreePath>) -> Result<Option<Refusal>, std::io::Error>;
 
     /// More of the content of the entry, its holes left out.
     fn data(&mut self, entry: &Entry, start: u64, bytes: &[u8]) -> Result<(), std::io::Error>;
@@ -195,7 +198,7 @@ impl Run<'_> {
         self.observer.at(&path);
         let refused = match failed {
             Some(reason) => Some((Severity::Error, reason)),
-            None => archive.begin(&path, &entry, link.as_ref())?.map(|reason| (Severity::Note, reason.to_owned())),
+            None => archive.begin(&path, &entry, link.as_ref())?.map(|(severity, reason)| (severity, reason.to_owned())),
         };
         let written = match refused {
             Some((severity, reason)) => {

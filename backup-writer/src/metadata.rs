@@ -58,6 +58,15 @@ pub struct Before {
     pub has_more: bool,
 }
 
+/// The bits by which a program runs as its owner or group.
+const SET_IDS: u32 = 0o6000;
+
+/// Whether it belonged to who restores now.
+fn is_mine(entry: &Entry) -> bool {
+    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    (entry.uid, entry.gid) == (Some(me.0), Some(me.1))
+}
+
 /// Applies the metadata of `entry`; `owner` is who it shall belong to.
 pub fn apply(
     repository: &Arc<Repository>,
@@ -72,8 +81,11 @@ pub fn apply(
             problems.push(MetadataProblem::Refused { what: what.into(), error });
         }
     };
+    let mut is_owned = owner.is_some() || is_mine(entry);
     if let Some(owner) = owner.filter(|owner| before.owner != Some(*owner)) {
-        note("owner", subject.chown(owner));
+        let given = subject.chown(owner);
+        is_owned = given.is_ok();
+        note("owner", given);
     }
     if before.has_more {
         subject.remove_others(entry);
@@ -90,7 +102,9 @@ pub fn apply(
         }
     }
     if entry.kind != EntryKind::Symlink {
-        note("mode", subject.chmod(entry.mode));
+        // A program that ran as its owner must not run as somebody else.
+        let keeps_ids = is_owned || entry.kind == EntryKind::Directory;
+        note("mode", subject.chmod(if keeps_ids { entry.mode } else { entry.mode & !SET_IDS }));
     }
     for (name, value) in [(ACL_ACCESS, &entry.acl.access), (ACL_DEFAULT, &entry.acl.default)] {
         if let Some(value) = value {

@@ -19,6 +19,7 @@ use crate::output::Output;
 
 fn main() -> ExitCode {
     keep_secrets_in_memory();
+    allow_many_files();
     let args = match Args::read() {
         Ok(args) => args,
         Err(failure) => {
@@ -44,4 +45,15 @@ fn keep_secrets_in_memory() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A restore holds many files open; the usual limit of a shell is meant for programs that cannot count so far.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ENOUGH: u64 = 65_536;
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    if limit.current.is_some_and(|now| now < current) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
+    }
 }

@@ -206,6 +206,45 @@ fn hard_links_join_files_that_were_kept_and_replace_others() {
 }
 
 #[test]
+fn further_names_are_not_linked_to_a_file_of_somebody_else_that_was_kept() {
+    for overwrite in [Overwrite::Never, Overwrite::KeepBoth] {
+        let saved = Saved::new(|source| {
+            std::fs::write(source.join("first"), "content").unwrap();
+            std::fs::hard_link(source.join("first"), source.join("second")).unwrap();
+            std::fs::hard_link(source.join("first"), source.join("third")).unwrap();
+        });
+        std::fs::create_dir(saved.target()).unwrap();
+        std::fs::write(saved.target().join("first"), "of somebody else").unwrap();
+        for _ in 0..2 {
+            saved.restore(&RestoreOptions { overwrite, ..RestoreOptions::default() });
+            let read = |name: &str| std::fs::read_to_string(saved.target().join(name)).unwrap();
+            assert_eq!((read("first"), read("second"), read("third")), ("of somebody else".into(), "content".into(), "content".into()));
+            let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&saved.target().join(name).metadata().unwrap());
+            assert!(inode("second") == inode("third") && inode("first") != inode("second"), "{overwrite:?}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_ran_as_its_owner_does_not_run_as_who_restores() {
+    let saved = Saved::new(|source| {
+        std::fs::write(source.join("program"), "").unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(source.join("program"), Some(4321), Some(4321)).unwrap();
+        }
+        std::fs::set_permissions(source.join("program"), std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
+    });
+    let mode = |as_me| {
+        let target = saved.target();
+        let _ = std::fs::remove_dir_all(&target);
+        saved.restore(&RestoreOptions { as_me, ..RestoreOptions::default() });
+        std::os::unix::fs::PermissionsExt::mode(&target.join("program").metadata().unwrap().permissions()) & 0o7777
+    };
+    let is_of_another = rustix::process::geteuid().is_root();
+    assert_eq!((mode(false), mode(true)), (0o4755, if is_of_another { 0o755 } else { 0o4755 }));
+}
+
+#[test]
 fn damage_costs_the_files_that_it_hits() {
     let saved = Saved::new(|source| {
         for n in 0..200 {

@@ -6,12 +6,13 @@ use std::io::{Error, Write};
 use std::sync::Arc;
 
 use fs_core::path::TreePath;
+use fs_core::report::Severity;
 use fs_core::repository::{ReadError, Repository};
 use fs_core::tree::{Entry, EntryKind};
 use tar::{Builder, EntryType, Header};
 
 use super::ahead::data_length;
-use super::{Archive, acl};
+use super::{Archive, Refusal, acl};
 use crate::metadata::bytes_of;
 
 const BLOCK: usize = 512;
@@ -45,8 +46,8 @@ impl<'a, W: Write> TarArchive<'a, W> {
 }
 
 impl<W: Write> Archive for TarArchive<'_, W> {
-    fn begin(&mut self, path: &TreePath, entry: &Entry, link: Option<&TreePath>) -> Result<Option<&'static str>, Error> {
-        let Some(kind) = type_of(entry, link.is_some()) else { return Ok(Some("a tar archive has no sockets")) };
+    fn begin(&mut self, path: &TreePath, entry: &Entry, link: Option<&TreePath>) -> Result<Option<Refusal>, Error> {
+        let Some(kind) = type_of(entry, link.is_some()) else { return Ok(Some((Severity::Note, "a tar archive has no sockets"))) };
         let mut name = [b"./", &path.to_bytes()[..]].concat();
         if entry.kind == EntryKind::Directory && !path.is_root() {
             name.push(b'/');
@@ -56,7 +57,7 @@ impl<W: Write> Archive for TarArchive<'_, W> {
         let has_content = entry.kind == EntryKind::File && link.is_none();
         let size = if has_content { data_length(entry) + map.as_ref().map_or(0, |map| map.len() as u64) } else { 0 };
         let Ok(mut records) = Records::of(self.repository, entry, link.is_some()) else {
-            return Ok(Some("its attributes cannot be read"));
+            return Ok(Some((Severity::Error, "its attributes cannot be read")));
         };
         if map.is_some() {
             records.add("GNU.sparse.major", "1");

@@ -3,11 +3,12 @@
 use std::io::{Error, Write};
 
 use fs_core::path::{TreePath, display};
+use fs_core::report::Severity;
 use fs_core::tree::{Entry, EntryKind};
 use zip::write::{FullFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
-use super::Archive;
+use super::{Archive, Refusal};
 
 /// Header of the field with the time of modification in UTC.
 const EXTENDED_TIME: u16 = 0x5455;
@@ -39,7 +40,7 @@ impl<W: Write> ZipArchive<W> {
 }
 
 impl<W: Write> Archive for ZipArchive<W> {
-    fn begin(&mut self, path: &TreePath, entry: &Entry, _link: Option<&TreePath>) -> Result<Option<&'static str>, Error> {
+    fn begin(&mut self, path: &TreePath, entry: &Entry, _link: Option<&TreePath>) -> Result<Option<Refusal>, Error> {
         if path.is_root() {
             return Ok(None);
         }
@@ -51,12 +52,12 @@ impl<W: Write> Archive for ZipArchive<W> {
             EntryKind::Directory => self.writer.add_directory(name, options)?,
             EntryKind::Symlink => {
                 let Ok(target) = std::str::from_utf8(entry.target.as_deref().unwrap_or_default()) else {
-                    return Ok(Some("a link in a zip archive leads to text"));
+                    return Ok(Some((Severity::Warning, "a link in a zip archive leads to text")));
                 };
                 self.writer.add_symlink(name, target, options)?;
             }
             EntryKind::Fifo | EntryKind::Socket | EntryKind::CharDevice | EntryKind::BlockDevice => {
-                return Ok(Some("a zip archive has no pipes, sockets and devices"));
+                return Ok(Some((Severity::Note, "a zip archive has no pipes, sockets and devices")));
             }
         }
         self.at = 0;

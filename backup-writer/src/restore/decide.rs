@@ -63,12 +63,16 @@ impl Run<'_> {
 
     /// The name beside one that is kept. What stands under it is an earlier restore of the same snapshot.
     fn decide_beside(&self, directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Result<Option<Decision>, String> {
-        let name = Name::new([name.as_bytes(), self.suffix.as_bytes()].concat()).map_err(|error| error.to_string())?;
+        let name = self.name_beside(name).ok_or("the name beside it would be too long")?;
         Ok(match stat(directory, &name)? {
             None => Some(Decision::Make(name)),
             Some(there) if is_same(directory, &name, &there, entry) => None,
             Some(_) => Some(Decision::Replace(name)),
         })
+    }
+
+    pub(super) fn name_beside(&self, name: &Name) -> Option<Name> {
+        Name::new([name.as_bytes(), self.suffix.as_bytes()].concat()).ok()
     }
 
     /// Whether a file was being written when an earlier run was cut. Nobody else can make one that looks like it.
@@ -118,6 +122,12 @@ fn stat(directory: BorrowedFd<'_>, name: &Name) -> Result<Option<Stat>, String> 
 }
 
 /// Whether what is there looks like what was saved: by size and time, of links also by where they lead.
+/// Whether an entry stands under a name, as far as one can see without reading it.
+pub(super) fn is_there(folder: &OpenFolder, name: &Name, entry: &Entry) -> bool {
+    let Some(directory) = folder.fd() else { return false };
+    stat(directory, name).ok().flatten().is_some_and(|there| is_same(directory, name, &there, entry))
+}
+
 fn is_same(directory: BorrowedFd<'_>, name: &Name, there: &Stat, entry: &Entry) -> bool {
     if entry.mtime.is_some_and(|mtime| (mtime.seconds(), i64::from(mtime.nanos())) != mtime_of(there)) {
         return false;

@@ -266,6 +266,10 @@ impl Run<'_> {
             }
             file.set_len(entry.size).map_err(|error| error.to_string())?;
         }
+        if target.is_patched || entry.sparse.is_some() {
+            // Its size is final while old bytes or none may still be on the disk: after a power cut nobody could see that.
+            rustix::fs::fdatasync(file).map_err(|error| error.to_string())?;
+        }
         if self.options.verify { self.verify(file, entry) } else { Ok(()) }
     }
 

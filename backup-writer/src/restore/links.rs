@@ -76,6 +76,11 @@ impl Run<'_> {
         }
     }
 
+    /// The first name of a file came to nothing that the others could be linked to: the next one is the first. None waits, because it was decided at once.
+    pub(super) fn group_forgotten(&self, group: u64) {
+        self.groups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&group);
+    }
+
     fn link(&self, folder: &Arc<Folder>, entry: &Entry, first: Option<(&TreePath, &Name)>) {
         let Some(name) = &entry.name else { return };
         let path = folder.path.join(name.clone());

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam_channel::bounded;
+use fs_core::path::Name;
 use fs_core::reader::ContentReader;
 use fs_core::record::Reference;
 use fs_core::report::Severity;
 use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Content, Entry, EntryKind, Subtree};
 
+use super::decide::is_there;
 use super::feed::{BATCHES_AHEAD, Feed, Job};
 use super::file::{Line, Piece, Target, data_length};
 use super::folder::Folder;
-use super::{RestoreError, Run, chain};
+use super::{Overwrite, RestoreError, Run, chain};
 use crate::selection::Selected;
 
 /// Larger files come after the others of their directory.
@@ -128,7 +130,11 @@ impl Run<'_> {
             Ok(None) => {
                 self.count(|report| report.kept_count += 1);
                 if let Some(group) = line.link_group {
-                    self.group_done(group, Some((folder.path.clone(), name)));
+                    // Something of somebody else's may have been kept: the saved file comes under its next name.
+                    match self.kept_as(folder, &name, &line) {
+                        Some(kept) => self.group_done(group, Some((folder.path.clone(), kept))),
+                        None => self.group_forgotten(group),
+                    }
                 }
                 self.passed(1, line.size);
             }
@@ -137,11 +143,18 @@ impl Run<'_> {
             Err(reason) => {
                 self.finding(Severity::Error, &folder.path.join(name), reason);
                 if let Some(group) = line.link_group {
-                    self.group_done(group, None);
+                    self.group_forgotten(group);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Under which name the saved file stands that was left as it is; `None` if something else does.
+    fn kept_as(&self, folder: &Arc<Folder>, name: &Name, line: &Line) -> Option<Name> {
+        let opened = self.open(folder).ok()?;
+        let beside = (self.options.overwrite == Overwrite::KeepBoth).then(|| self.name_beside(name)).flatten();
+        [Some(name.clone()), beside].into_iter().flatten().find(|name| is_there(opened, name, line))
     }
 
     /// Sends the records of a file on their way, those left out that it has already.
