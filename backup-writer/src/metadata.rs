@@ -81,7 +81,7 @@ pub fn apply(
             problems.push(MetadataProblem::Refused { what: what.into(), error });
         }
     };
-    let mut is_owned = owner.is_some() || is_mine(entry);
+    let mut is_owned = owner.is_some();
     if let Some(owner) = owner.filter(|owner| before.owner != Some(*owner)) {
         let given = subject.chown(owner);
         is_owned = given.is_ok();
@@ -103,7 +103,8 @@ pub fn apply(
     }
     if entry.kind != EntryKind::Symlink {
         // A program that ran as its owner must not run as somebody else.
-        let keeps_ids = is_owned || entry.kind == EntryKind::Directory;
+        let has_ids = entry.mode & SET_IDS != 0 && entry.kind != EntryKind::Directory;
+        let keeps_ids = !has_ids || is_owned || owner.is_none() && is_mine(entry);
         note("mode", subject.chmod(if keeps_ids { entry.mode } else { entry.mode & !SET_IDS }));
     }
     for (name, value) in [(ACL_ACCESS, &entry.acl.access), (ACL_DEFAULT, &entry.acl.default)] {

@@ -252,15 +252,3 @@ impl Run<'_> {
         self.observer.progress(&Progress { entry_count, entry_total: self.totals.0, byte_count, byte_total: self.totals.1 });
     }
 }
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}

@@ -66,7 +66,8 @@ impl Directory {
         self.rows.binary_search_by(|row| name_at(row).cmp(name.as_bytes())).ok()
     }
 
-    fn at(&self, at: usize) -> Option<FileState> {
+    /// What is known of the file that stands there.
+    pub fn at(&self, at: usize) -> Option<FileState> {
         let facts = self.plain.get(self.rows.get(at)?.1.clone())?;
         decode_file(&mut CborReader::new(facts), &self.places).ok()
     }

@@ -116,6 +116,14 @@ fn a_lost_chunk_of_an_unchanged_large_file_is_saved_again() {
     }
 }
 
+/// Saves once more, with a new file, and then loses the trees of all snapshots before.
+fn back_up_and_lose_first_trees(bench: &Bench, memory: &MemoryStore, source: &std::path::Path) {
+    let first: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("meta/")).collect();
+    std::fs::write(source.join("new"), "").unwrap();
+    bench.backup(source, None).unwrap();
+    lose(memory, |name| first.iter().any(|first| first.as_str() == name));
+}
+
 #[test]
 fn a_lost_page_of_an_unchanged_large_directory_is_written_again() {
     let place = tempfile::tempdir().unwrap();
@@ -127,11 +135,8 @@ fn a_lost_page_of_an_unchanged_large_directory_is_written_again() {
     let memory = MemoryStore::new();
     let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
     bench.backup(&source, None).unwrap();
-    let first: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("meta/")).collect();
     // A new name rewrites one leaf and the index above; the other leaves stay in the first pack.
-    std::fs::write(source.join("new"), "").unwrap();
-    bench.backup(&source, None).unwrap();
-    lose(&memory, |name| first.iter().any(|first| first.as_str() == name));
+    back_up_and_lose_first_trees(&bench, &memory, &source);
     let third = bench.backup(&source, None).unwrap();
     assert!(third.findings.iter().any(|finding| finding.to_string().contains("previous snapshot is damaged")), "{:?}", third.findings);
     restores_as(&bench, &source, place.path());
@@ -146,11 +151,8 @@ fn a_damaged_page_of_a_directory_that_is_empty_by_now_ends_nothing() {
     let memory = MemoryStore::new();
     let bench = Bench::new(Arc::new(memory.clone()) as Arc<dyn WriteStore>).unwrap();
     bench.backup(&source, None).unwrap();
-    let first: Vec<_> = memory.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with("meta/")).collect();
     // The folder above is written anew, the page of this one stays in the first pack.
-    std::fs::write(source.join("new"), "").unwrap();
-    bench.backup(&source, None).unwrap();
-    lose(&memory, |name| first.iter().any(|first| first.as_str() == name));
+    back_up_and_lose_first_trees(&bench, &memory, &source);
     std::fs::remove_file(source.join("emptied/file")).unwrap();
     bench.backup(&source, None).unwrap();
     restores_as(&bench, &source, place.path());

@@ -94,10 +94,10 @@ impl Before<'_> {
         }
         let unchanged = match (&directory.known, &now.name) {
             (Some(known), Some(name)) => {
-                let found = known.get(name).filter(|known| is_unchanged(now, inode, &known.entry, known.inode));
-                found.map(|found| {
+                let found = known.find(name).and_then(|at| Some((at, known.at(at)?)));
+                found.filter(|(_, found)| is_unchanged(now, inode, &found.entry, found.inode)).map(|(at, found)| {
                     // A number learnt later counts from then on.
-                    let kept_at = if found.inode.is_some() || inode.is_none() { known.find(name) } else { None };
+                    let kept_at = (found.inode.is_some() || inode.is_none()).then_some(at);
                     Seen { state: FileState { inode: found.inode.or(inode), ..found }, kept_at }
                 })
             }

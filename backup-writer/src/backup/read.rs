@@ -10,6 +10,7 @@ use fs_core::object::ObjectError;
 use fs_core::path::Name;
 use fs_core::record::RecordKind;
 use fs_core::tree::Extent;
+use fs_core::tree::proof::hash_map;
 
 use crate::packer::{PackError, Sealed, Shared};
 use crate::source::stream::{Stream, StreamError};
@@ -136,11 +137,7 @@ impl WholeHash {
 
     pub(super) fn add_map(&mut self, extents: &[Extent], size: u64) {
         self.is_sparse = true;
-        for extent in extents {
-            self.hash.update(&extent.offset.to_le_bytes());
-            self.hash.update(&extent.length.to_le_bytes());
-        }
-        self.hash.update(&size.to_le_bytes());
+        hash_map(&mut self.hash, extents, size);
     }
 
     fn finish(self) -> Option<[u8; 32]> {

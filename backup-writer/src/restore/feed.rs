@@ -7,11 +7,12 @@ use std::collections::HashMap;
 
 use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 use fs_core::record::Reference;
+use fs_core::report::chain;
 use fs_core::repository::{Batch, Sealed};
 
 use super::file::Piece;
 use super::held::UnderWay;
-use super::{RestoreError, Run, chain};
+use super::{RestoreError, Run};
 
 /// Batches that wait for a worker.
 pub(super) const BATCHES_AHEAD: usize = 8;

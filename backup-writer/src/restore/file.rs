@@ -11,6 +11,7 @@ use fs_core::path::{Name, TreePath};
 use fs_core::record::Reference;
 use fs_core::report::Severity;
 use fs_core::tree::page::Found;
+use fs_core::tree::proof::hash_map;
 use fs_core::tree::{Entry, Extent};
 use rustix::fs::{Advice, AtFlags, FallocateFlags};
 
@@ -294,11 +295,7 @@ impl Run<'_> {
             }
         }
         if let Some(sparse) = &entry.sparse {
-            for extent in sparse {
-                hash.update(&extent.offset.to_le_bytes());
-                hash.update(&extent.length.to_le_bytes());
-            }
-            hash.update(&entry.size.to_le_bytes());
+            hash_map(&mut hash, sparse, entry.size);
         }
         if hash.finish() == proof.hash {
             Ok(())

@@ -7,7 +7,7 @@ use crossbeam_channel::bounded;
 use fs_core::path::Name;
 use fs_core::reader::ContentReader;
 use fs_core::record::Reference;
-use fs_core::report::Severity;
+use fs_core::report::{Severity, chain};
 use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Content, Entry, EntryKind, Subtree};
 
@@ -15,7 +15,7 @@ use super::decide::is_there;
 use super::feed::{BATCHES_AHEAD, Feed, Job};
 use super::file::{Line, Piece, Target, data_length};
 use super::folder::Folder;
-use super::{Overwrite, RestoreError, Run, chain};
+use super::{Overwrite, RestoreError, Run};
 use crate::selection::Selected;
 
 /// Larger files come after the others of their directory.

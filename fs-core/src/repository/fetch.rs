@@ -21,6 +21,7 @@ use super::{ReadError, Repository, lock, malformed};
 use crate::object::{ObjectKind, pack_name};
 use crate::pack::pack_kind;
 use crate::record::{RecordKind, Reference};
+use crate::report::chain;
 use crate::storage::{self, CALL_DEADLINE, StoreError};
 use crate::time::Timestamp;
 
@@ -284,14 +285,7 @@ impl Repository {
 
     /// Remembers a failure for the status.
     pub(super) fn noted(&self, error: ReadError) -> ReadError {
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            text.push_str(": ");
-            text.push_str(&inner.to_string());
-            source = inner.source();
-        }
-        *lock(&self.fetcher.shared.last_error) = Some((self.clock().now(), text));
+        *lock(&self.fetcher.shared.last_error) = Some((self.clock().now(), chain(&error)));
         error
     }
 

@@ -24,6 +24,7 @@ use super::{
     put_deadline,
 };
 use crate::id::ObjectHash;
+use crate::report::chain;
 use crate::time::Timestamp;
 
 /// Collections that are listed at a time.
@@ -328,13 +329,7 @@ async fn body(response: Response, limit: u64, place: &str) -> Result<Bytes, Stor
 }
 
 fn failed(place: &str, error: &reqwest::Error) -> StoreError {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    StoreError::Failed { place: place.into(), source: io::Error::other(text) }
+    StoreError::Failed { place: place.into(), source: io::Error::other(chain(error)) }
 }
 
 fn refused(place: &str, status: StatusCode) -> StoreError {

@@ -1,7 +1,7 @@
 //! What an entry does not say because the rest of it does: the size of a file, and the hash that its bytes must have.
 
-use super::{Content, Entry, EntryKind};
-use crate::crypto::Key;
+use super::{Content, Entry, EntryKind, Extent};
+use crate::crypto::{Key, StreamHash};
 use crate::key::KeyRing;
 use crate::record::Reference;
 
@@ -12,6 +12,15 @@ pub struct Proof {
     pub key: Key,
     /// The hash.
     pub hash: [u8; 32],
+}
+
+/// Adds the map of a sparse file to its hash, after its data.
+pub fn hash_map(hash: &mut StreamHash, extents: &[Extent], size: u64) {
+    for extent in extents {
+        hash.update(&extent.offset.to_le_bytes());
+        hash.update(&extent.length.to_le_bytes());
+    }
+    hash.update(&size.to_le_bytes());
 }
 
 impl Entry {
