@@ -36,13 +36,15 @@ use crate::state::FileStates;
 mod before;
 mod blocks;
 mod collect;
+mod group;
 mod named;
 mod read;
 mod sieve;
 mod walk;
 
 use before::Before;
-use collect::{Built, Collector};
+use collect::{Built, Collector, Jobs};
+use group::Groups;
 use named::Named;
 use read::FileJob;
 use walk::{BATCH, Step, Walk};
@@ -50,7 +52,7 @@ use walk::{BATCH, Step, Walk};
 /// Longest set that is named by its paths, in bytes.
 const SET_LENGTH_MAX: usize = 120;
 /// Steps that the walk may be ahead.
-const STEPS_AHEAD: usize = 128;
+const STEPS_AHEAD: usize = 512;
 
 /// What to back up and how.
 #[derive(Clone, Debug)]
@@ -331,18 +333,22 @@ fn run_pipeline(
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
-    let (jobs, to_read) = bounded::<FileJob>(STEPS_AHEAD);
+    let (files, to_read) = bounded::<FileJob>(STEPS_AHEAD);
+    let (groups, groups_to_read) = bounded(STEPS_AHEAD);
     let reader_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     thread::scope(|scope| {
         for _ in 0..reader_count {
             let (to_read, source, chunker) = (to_read.clone(), &source, &chunker);
             scope.spawn(move || read::serve(&to_read, shared, source, chunker, compression));
+            // A reader of large files may wait until they are wanted: small ones have readers of their own.
+            let groups_to_read = groups_to_read.clone();
+            scope.spawn(move || group::serve(&groups_to_read, shared, source, chunker, compression));
         }
-        drop(to_read);
+        drop((to_read, groups_to_read));
         scope.spawn(|| walk.run(&source, &steps));
         // Dropped at the end whatever happens, so that walk and readers end too.
-        let result = collector.collect(&to_collect, &jobs);
-        drop((to_collect, jobs));
+        let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups) });
+        drop(to_collect);
         result
     })
 }

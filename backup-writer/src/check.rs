@@ -219,7 +219,9 @@ impl Run<'_> {
 
     fn content(&mut self, content: &Content, path: &TreePath, snapshot: &str) {
         match content {
-            Content::Inline(references) => references.iter().for_each(|reference| self.present(reference, path, snapshot)),
+            Content::Inline(_) | Content::Fragment { .. } => {
+                content.references().iter().for_each(|reference| self.present(reference, path, snapshot))
+            }
             Content::List { depth, reference } => self.list(*depth, reference, path, snapshot),
         }
     }

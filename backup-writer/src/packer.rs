@@ -23,7 +23,7 @@ use crate::create::put_hashed;
 mod shared;
 mod upload;
 
-pub use shared::{Sealed, Shared, list_packs, read_trailer};
+pub use shared::{Part, Sealed, Shared, list_packs, read_trailer};
 use upload::Upload;
 
 /// Entries of a shard before the next is begun.
@@ -104,8 +104,19 @@ impl Packer {
     /// # Errors
     /// [`PackError`].
     pub fn place(&mut self, sealed: Sealed) -> Result<Reference, PackError> {
-        let reference = self.place_or_find(sealed)?;
+        self.place_parts(sealed, &[])
+    }
+
+    /// The same for a record that several small files share.
+    ///
+    /// # Errors
+    /// [`PackError`].
+    pub fn place_parts(&mut self, sealed: Sealed, parts: &[Part]) -> Result<Reference, PackError> {
+        let reference = self.place_or_find(sealed, parts)?;
         self.relied_on.insert(reference.pack);
+        if !parts.is_empty() {
+            self.shared.note_fragments(reference, parts);
+        }
         Ok(reference)
     }
 
@@ -142,7 +153,7 @@ impl Packer {
         (reference.id == id && self.shared.is_listed(&reference.pack)).then_some(reference)
     }
 
-    fn place_or_find(&mut self, sealed: Sealed) -> Result<Reference, PackError> {
+    fn place_or_find(&mut self, sealed: Sealed, parts: &[Part]) -> Result<Reference, PackError> {
         let (facts, bytes) = match sealed {
             Sealed::Known(reference) => return Ok(reference),
             Sealed::New { facts, bytes } => (facts, bytes),
@@ -167,6 +178,7 @@ impl Packer {
         let builder = slot.get_or_insert_with(|| PackBuilder::new(kind, ring.epoch(), ring.repository, full, &**repository.random()));
         let session = PackSession { id: self.shared.session, key: self.shared.keys(facts.kind).0 };
         let reference = builder.push(&facts, &session, &bytes);
+        builder.note_fragments(parts.iter().map(|part| (part.hash, part.start, part.length)));
         self.shared.placed.write().unwrap_or_else(PoisonError::into_inner).insert(facts.id, reference);
         self.new_bytes += u64::from(facts.plain_len);
         self.stored_bytes += bytes.len() as u64;

@@ -3,12 +3,14 @@
 //! Entries are hints; whoever uses one checks that the pack is listed and that the record opens. Readers need the index only where
 //! prune has moved a record. Layout: docs/FORMAT.md, section 11.
 
+use std::sync::OnceLock;
+
 use crate::compress::Codec;
 use crate::crypto::{self, Key};
 use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
 use crate::object::{self, HEADER_LENGTH, Header, MAGIC_END, ObjectError, ObjectKind, Signed, Signer};
-use crate::pack::{PackSession, Trailer};
-use crate::record::{RecordKind, Reference, SessionKeyRef};
+use crate::pack::{FRAGMENT_KIND, PackSession, Trailer};
+use crate::record::{RecordFacts, RecordKind, Reference, SessionKeyRef};
 use crate::wire::{CborReader, CborWriter, Reader, padme_steps};
 
 /// Most entries of one shard.
@@ -44,6 +46,23 @@ pub struct Location {
     pub pack_size: u64,
 }
 
+/// Where a small file lies that shares its record with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FragmentLocation {
+    /// The record.
+    pub reference: Reference,
+    /// Where in its plaintext the file begins.
+    pub start: u32,
+    /// Length of the file in bytes.
+    pub length: u32,
+    /// Size of the pack that holds the record.
+    pub pack_size: u64,
+}
+
+/// The data records of a shard by where they lie.
+#[derive(Debug, Default)]
+pub struct Places(Vec<u32>);
+
 /// One index shard in memory: entries as on the store, sorted.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Shard {
@@ -67,15 +86,15 @@ impl Shard {
         let sessions: Vec<u16> = trailer.sessions.iter().map(|session| self.session_index(session)).collect();
         for record in &trailer.records {
             let Some(session) = sessions.get(usize::from(record.session)) else { continue };
-            let mut writer = Vec::with_capacity(ENTRY_LENGTH);
-            writer.extend_from_slice(record.facts.id.as_bytes());
-            writer.extend_from_slice(&pack_index.to_le_bytes());
-            writer.extend_from_slice(&record.offset.to_le_bytes());
-            writer.extend_from_slice(&record.stored_len.to_le_bytes());
-            writer.extend_from_slice(&record.facts.plain_len.to_le_bytes());
-            writer.extend_from_slice(&session.to_le_bytes());
-            writer.extend_from_slice(&[record.facts.kind.to_byte(), record.facts.codec.to_byte()]);
-            self.entries.push(writer.try_into().expect("the fields add up to an entry"));
+            let RecordFacts { kind, id, codec, plain_len } = &record.facts;
+            let lengths = [record.offset, record.stored_len, *plain_len];
+            self.entries.push(encode_entry(id.as_bytes(), pack_index, lengths, *session, [kind.to_byte(), codec.to_byte()]));
+        }
+        for fragment in &trailer.fragments {
+            let Some(record) = trailer.records.get(fragment.record) else { continue };
+            let Some(session) = sessions.get(usize::from(record.session)) else { continue };
+            let lengths = [record.offset, fragment.start, fragment.length];
+            self.entries.push(encode_entry(&fragment.hash, pack_index, lengths, *session, [FRAGMENT_KIND, 0]));
         }
     }
 
@@ -101,15 +120,36 @@ impl Shard {
 
     /// All places where the shard saw a record.
     pub fn find(&self, id: &RecordId) -> impl Iterator<Item = Location> {
-        let key = id.as_bytes();
-        let start = self.entries.partition_point(|entry| entry.split_at(RecordId::LENGTH).0 < &key[..]);
-        let tail = self.entries.get(start..).unwrap_or_default();
-        tail.iter().take_while(move |entry| entry.starts_with(key)).filter_map(|entry| self.decode(entry).ok())
+        self.rows_of(id.as_bytes()).filter_map(|row| self.location(&row))
     }
 
-    /// All entries in order.
-    pub fn locations(&self) -> impl Iterator<Item = Location> {
-        self.entries.iter().filter_map(|entry| self.decode(entry).ok())
+    /// All places where the shard saw a small file of this whole-file hash that shares its record with others. `places` is filled with [`Self::places`] when
+    /// it is needed.
+    pub fn find_fragment(&self, hash: &[u8; 32], places: &OnceLock<Places>) -> impl Iterator<Item = FragmentLocation> {
+        self.rows_of(hash).filter(|row| row.kind == FRAGMENT_KIND).filter_map(|row| {
+            let places = places.get_or_init(|| self.places());
+            let row_at = |at: &u32| self.entries.get(*at as usize).map(Row::decode);
+            let found = places.0.binary_search_by(|at| row_at(at).map(|row| row.place()).cmp(&Some(row.place()))).ok()?;
+            let Location { reference, pack_size, .. } = self.location(&row_at(places.0.get(found)?)?)?;
+            let (start, length) = (row.stored_len, row.plain_len);
+            let is_part = start.checked_add(length).is_some_and(|end| end <= reference.plain_len);
+            is_part.then_some(FragmentLocation { reference, start, length, pack_size })
+        })
+    }
+
+    /// The data records in the order in which they lie in the packs: for those who look for many fragments.
+    pub fn places(&self) -> Places {
+        let is_data = |entry: &[u8; ENTRY_LENGTH]| Row::decode(entry).kind == RecordKind::Data.to_byte();
+        let mut places: Vec<_> =
+            (0u32..).zip(&self.entries).filter(|(_, entry)| is_data(entry)).map(|(at, entry)| (Row::decode(entry).place(), at)).collect();
+        places.sort_unstable();
+        Places(places.into_iter().map(|(_, at)| at).collect())
+    }
+
+    fn rows_of(&self, id: &[u8; 32]) -> impl Iterator<Item = Row> {
+        let start = self.entries.partition_point(|entry| entry.split_at(RecordId::LENGTH).0 < &id[..]);
+        let tail = self.entries.get(start..).unwrap_or_default();
+        tail.iter().take_while(move |entry| entry.starts_with(id)).map(Row::decode)
     }
 
     /// The whole object, signed.
@@ -186,7 +226,7 @@ impl Shard {
         if !firsts.eq(fences) {
             return broken("its fences do not fit its blocks");
         }
-        if self.entries.iter().any(|entry| self.decode(entry).is_err()) {
+        if !self.entries.iter().all(|entry| self.is_known(&Row::decode(entry))) {
             return broken("an entry names what its tables do not have");
         }
         if self.set_digest(key) != *digest {
@@ -203,35 +243,40 @@ impl Shard {
         u16::try_from(index).expect("a shard is written by one session, merged from few")
     }
 
-    fn decode(&self, entry: &[u8; ENTRY_LENGTH]) -> Result<Location, ObjectError> {
-        let mut reader = Reader::new(entry);
-        let id = RecordId::from_bytes(reader.array()?);
-        let pack = reader.u32()? as usize;
-        let (offset, stored_len, plain_len) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        let session = usize::from(reader.u16()?);
-        let (kind, codec) = (RecordKind::from_byte(reader.u8()?), Codec::from_byte(reader.u8()?));
-        let (Some(pack), Some(session), Some(kind), Some(codec)) = (self.packs.get(pack), self.sessions.get(session), kind, codec) else {
-            return Err(ObjectError::Broken("an entry names what its tables do not have"));
-        };
-        let reference = Reference { id, plain_len, stored_len, offset, codec, pack: pack.id, session: session.key };
-        Ok(Location { kind, reference, pack_size: pack.size })
+    /// What a row says of a record; `None` if it speaks of something else, or of what the tables do not have.
+    fn location(&self, row: &Row) -> Option<Location> {
+        let (pack, session) = (self.packs.get(row.pack as usize)?, self.sessions.get(usize::from(row.session))?);
+        let (kind, codec) = (RecordKind::from_byte(row.kind)?, Codec::from_byte(row.codec)?);
+        let &Row { plain_len, stored_len, offset, .. } = row;
+        let reference =
+            Reference { id: RecordId::from_bytes(row.id), plain_len, stored_len, offset, codec, pack: pack.id, session: session.key };
+        Some(Location { kind, reference, pack_size: pack.size })
+    }
+
+    /// Whether a row says something that a reader understands.
+    fn is_known(&self, row: &Row) -> bool {
+        let has_tables = || self.packs.len() > row.pack as usize && self.sessions.len() > usize::from(row.session);
+        if row.kind == FRAGMENT_KIND { has_tables() } else { self.location(row).is_some() }
     }
 
     /// Sum modulo 2^256 over the entries: independent of their order and of how they are split into shards.
     fn set_digest(&self, key: &Key) -> [u8; 32] {
         let mut sum = [0u64; 4];
-        for Location { kind, reference: r, .. } in self.locations() {
+        for row in self.entries.iter().map(Row::decode) {
+            let (Some(pack), Some(session)) = (self.packs.get(row.pack as usize), self.sessions.get(usize::from(row.session))) else {
+                continue;
+            };
             let term = crypto::keyed_hash(
                 key,
                 &[
-                    r.id.as_bytes(),
-                    r.pack.as_bytes(),
-                    &r.offset.to_le_bytes(),
-                    &r.stored_len.to_le_bytes(),
-                    &r.plain_len.to_le_bytes(),
-                    &r.session.epoch.to_le_bytes(),
-                    &r.session.enc,
-                    &[kind.to_byte(), r.codec.to_byte()],
+                    &row.id,
+                    pack.id.as_bytes(),
+                    &row.offset.to_le_bytes(),
+                    &row.stored_len.to_le_bytes(),
+                    &row.plain_len.to_le_bytes(),
+                    &session.key.epoch.to_le_bytes(),
+                    &session.key.enc,
+                    &[row.kind, row.codec],
                 ],
             );
             let (limbs, _) = term.as_chunks::<8>();
@@ -268,6 +313,52 @@ impl Shard {
         });
         writer.finish()
     }
+}
+
+/// One entry as it is written.
+struct Row {
+    /// Id of a record, hash of a fragment.
+    id: [u8; 32],
+    pack: u32,
+    offset: u32,
+    /// Stored length of a record, start of a fragment.
+    stored_len: u32,
+    plain_len: u32,
+    session: u16,
+    kind: u8,
+    codec: u8,
+}
+
+impl Row {
+    fn decode(entry: &[u8; ENTRY_LENGTH]) -> Self {
+        let number = |at: usize| entry.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let [.., low, high, kind, codec] = *entry;
+        Self {
+            id: *entry.first_chunk().expect("an entry begins with an id"),
+            pack: number(32),
+            offset: number(36),
+            stored_len: number(40),
+            plain_len: number(44),
+            session: u16::from_le_bytes([low, high]),
+            kind,
+            codec,
+        }
+    }
+
+    /// Where it lies.
+    fn place(&self) -> (u32, u32) {
+        (self.pack, self.offset)
+    }
+}
+
+fn encode_entry(id: &[u8; 32], pack: u32, numbers: [u32; 3], session: u16, kind_and_codec: [u8; 2]) -> [u8; ENTRY_LENGTH] {
+    let mut entry = Vec::with_capacity(ENTRY_LENGTH);
+    entry.extend_from_slice(id);
+    entry.extend_from_slice(&pack.to_le_bytes());
+    numbers.iter().for_each(|number| entry.extend_from_slice(&number.to_le_bytes()));
+    entry.extend_from_slice(&session.to_le_bytes());
+    entry.extend_from_slice(&kind_and_codec);
+    entry.try_into().expect("the fields add up to an entry")
 }
 
 /// Bytes of the blocks that hold so many entries. The last block is shorter, so that the small shard of a small run stays small; what
@@ -337,8 +428,7 @@ mod tests {
     use super::*;
     use crate::crypto::SystemRandom;
     use crate::id::DeviceId;
-    use crate::pack::PackRecord;
-    use crate::record::RecordFacts;
+    use crate::pack::{PackFragment, PackRecord};
 
     const REPOSITORY: RepositoryId = RepositoryId::from_bytes([9; 16]);
 
@@ -358,7 +448,7 @@ mod tests {
             };
             let records = (0..count).map(record).collect();
             let pack = ShardPack { id: PackId::from_bytes([pack; 16]), kind: ObjectKind::DataPack, size: 1000 };
-            shard.add_pack(pack, &Trailer { sessions, records });
+            shard.add_pack(pack, &Trailer { sessions, records, fragments: Vec::new() });
         }
         shard.sort();
         shard
@@ -381,6 +471,33 @@ mod tests {
             assert_eq!(read, shard);
             assert_eq!(read.len(), 2 * count as usize);
         }
+    }
+
+    #[test]
+    fn a_fragment_is_found_with_its_record() {
+        let mut shard = sample(10);
+        let pack = ShardPack { id: PackId::from_bytes([5; 16]), kind: ObjectKind::DataPack, size: 77 };
+        let sessions = vec![PackSession { id: SessionId::from_bytes([9; 16]), key: SessionKeyRef { epoch: 1, enc: [9; 32] } }];
+        let record = |n: u32| PackRecord {
+            facts: RecordFacts { kind: RecordKind::Data, id: id(100 + n), codec: Codec::Raw, plain_len: 60 },
+            offset: 48 + 100 * n,
+            stored_len: 100,
+            session: 0,
+        };
+        let fragments =
+            (0..6).map(|n| PackFragment { hash: *id(200 + n).as_bytes(), record: n as usize / 3, start: n % 3 * 20, length: 20 });
+        shard.add_pack(pack, &Trailer { sessions, records: vec![record(0), record(1)], fragments: fragments.collect() });
+        shard.sort();
+        let (_, shard, _) = Shard::decode_object(&encoded(&shard), REPOSITORY, |_| Some(key())).unwrap();
+        let places = OnceLock::new();
+        for n in 0..6 {
+            let found: Vec<_> = shard.find_fragment(id(200 + n).as_bytes(), &places).collect();
+            let [found] = found[..] else { panic!("{found:?}") };
+            assert_eq!((found.reference.id, found.reference.offset), (id(100 + n / 3), 48 + 100 * (n / 3)));
+            assert_eq!((found.start, found.length, found.pack_size), (n % 3 * 20, 20, 77));
+            assert_eq!(shard.find(&id(200 + n)).count(), 0, "it is no record");
+        }
+        assert_eq!(shard.find_fragment(id(100).as_bytes(), &places).count(), 0, "a record is no fragment");
     }
 
     #[test]

@@ -22,6 +22,9 @@ const RECORD_ROW: usize = 48;
 const RECORD_COUNT_MAX: usize = 1 << 22;
 const SESSION_COUNT_MAX: usize = 1 << 16;
 
+/// The number that rows of fragments have where those of records have their kind, here and in the index.
+pub const FRAGMENT_KIND: u8 = 5;
+
 /// A session as packs and shards name it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PackSession {
@@ -44,6 +47,19 @@ pub struct PackRecord {
     pub session: u16,
 }
 
+/// A small file that shares a record with others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackFragment {
+    /// Its whole-file hash.
+    pub hash: [u8; 32],
+    /// Its record, as an index into the pack's records.
+    pub record: usize,
+    /// Where in the plaintext of the record it begins.
+    pub start: u32,
+    /// Its length in bytes.
+    pub length: u32,
+}
+
 /// What a pack's trailer says.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Trailer {
@@ -51,6 +67,8 @@ pub struct Trailer {
     pub sessions: Vec<PackSession>,
     /// Records in the order of their bytes.
     pub records: Vec<PackRecord>,
+    /// Small files that share records, in the order of these.
+    pub fragments: Vec<PackFragment>,
 }
 
 impl Trailer {
@@ -125,6 +143,12 @@ impl PackBuilder {
         self.trailer.records.push(PackRecord { facts: *facts, offset, stored_len, session: session_index });
         let RecordFacts { id, codec, plain_len, .. } = *facts;
         Reference { id, plain_len, stored_len, offset, codec, pack: self.id, session: session.key }
+    }
+
+    /// Notes which small files the record pushed last is made of: hash, start and length of each.
+    pub fn note_fragments(&mut self, fragments: impl IntoIterator<Item = ([u8; 32], u32, u32)>) {
+        let Some(record) = self.trailer.records.len().checked_sub(1) else { return };
+        self.trailer.fragments.extend(fragments.into_iter().map(|(hash, start, length)| PackFragment { hash, record, start, length }));
     }
 
     /// Pads, seals the trailer under `K_struct` and appends the end hash.
@@ -207,24 +231,32 @@ pub fn decode_whole(
 }
 
 fn encode_table(trailer: &Trailer) -> Vec<u8> {
-    let length = 8 + trailer.sessions.len() * SESSION_ROW + trailer.records.len() * RECORD_ROW;
+    let row_count = trailer.records.len() + trailer.fragments.len();
+    let length = 8 + trailer.sessions.len() * SESSION_ROW + row_count * RECORD_ROW;
     let padded = wire::padme_steps(length, TRAILER_STEP);
     let mut table = Vec::with_capacity(padded);
     let count = |n: usize| u32::try_from(n).expect("a pack holds fewer than 2^32 records").to_le_bytes();
     table.extend_from_slice(&count(trailer.sessions.len()));
-    table.extend_from_slice(&count(trailer.records.len()));
+    table.extend_from_slice(&count(row_count));
     for session in &trailer.sessions {
         table.extend_from_slice(session.id.as_bytes());
         table.extend_from_slice(&session.key.enc);
         table.extend_from_slice(&session.key.epoch.to_le_bytes());
         table.extend_from_slice(&[0; 14]);
     }
-    for record in &trailer.records {
-        table.extend_from_slice(record.facts.id.as_bytes());
-        table.extend_from_slice(&record.stored_len.to_le_bytes());
-        table.extend_from_slice(&record.facts.plain_len.to_le_bytes());
-        table.extend_from_slice(&record.session.to_le_bytes());
-        table.extend_from_slice(&[record.facts.kind.to_byte(), record.facts.codec.to_byte(), 0, 0, 0, 0]);
+    let mut row = |id: &[u8; 32], lengths: [u32; 2], session: u16, kind: u8, codec: u8| {
+        table.extend_from_slice(id);
+        lengths.iter().for_each(|length| table.extend_from_slice(&length.to_le_bytes()));
+        table.extend_from_slice(&session.to_le_bytes());
+        table.extend_from_slice(&[kind, codec, 0, 0, 0, 0]);
+    };
+    let mut fragments = trailer.fragments.iter().peekable();
+    for (index, record) in trailer.records.iter().enumerate() {
+        let facts = &record.facts;
+        row(facts.id.as_bytes(), [record.stored_len, facts.plain_len], record.session, facts.kind.to_byte(), facts.codec.to_byte());
+        while let Some(fragment) = fragments.next_if(|fragment| fragment.record == index) {
+            row(&fragment.hash, [fragment.start, fragment.length], record.session, FRAGMENT_KIND, 0);
+        }
     }
     table.resize(padded, 0);
     table
@@ -237,7 +269,7 @@ fn decode_table(table: &[u8], kind: ObjectKind) -> Result<Trailer, ObjectError> 
     if sessions > SESSION_COUNT_MAX || records > RECORD_COUNT_MAX || length > table.len() {
         return Err(ObjectError::Broken("its trailer claims more rows than it holds"));
     }
-    let mut trailer = Trailer { sessions: Vec::with_capacity(sessions), records: Vec::with_capacity(records) };
+    let mut trailer = Trailer { sessions: Vec::with_capacity(sessions), ..Trailer::default() };
     for _ in 0..sessions {
         let (id, enc, epoch) = (SessionId::from_bytes(reader.array()?), reader.array()?, reader.u16()?);
         reader.bytes(14)?;
@@ -245,25 +277,51 @@ fn decode_table(table: &[u8], kind: ObjectKind) -> Result<Trailer, ObjectError> 
     }
     let mut offset = u32::try_from(HEADER_LENGTH).expect("the header is short");
     for _ in 0..records {
-        let record = decode_row(&mut reader, offset, kind, sessions)?;
-        offset = offset.checked_add(record.stored_len).ok_or(ObjectError::Broken("its records are longer than a pack"))?;
-        trailer.records.push(record);
+        match decode_row(&mut reader, offset, (kind, sessions), &trailer.records)? {
+            Row::Record(record) => {
+                offset = offset.checked_add(record.stored_len).ok_or(ObjectError::Broken("its records are longer than a pack"))?;
+                trailer.records.push(record);
+            }
+            Row::Fragment(fragment) => trailer.fragments.push(fragment),
+        }
     }
     Ok(trailer)
 }
 
-fn decode_row(reader: &mut Reader<'_>, offset: u32, pack: ObjectKind, sessions: usize) -> Result<PackRecord, ObjectError> {
-    let id = RecordId::from_bytes(reader.array()?);
+/// A row of a trailer.
+enum Row {
+    Record(PackRecord),
+    Fragment(PackFragment),
+}
+
+fn decode_row(
+    reader: &mut Reader<'_>,
+    offset: u32,
+    (pack, sessions): (ObjectKind, usize),
+    before: &[PackRecord],
+) -> Result<Row, ObjectError> {
+    let id = reader.array()?;
     let (stored_len, plain_len, session) = (reader.u32()?, reader.u32()?, reader.u16()?);
-    let (kind, codec) = (RecordKind::from_byte(reader.u8()?), Codec::from_byte(reader.u8()?));
+    let (kind, codec) = (reader.u8()?, Codec::from_byte(reader.u8()?));
     reader.bytes(4)?;
+    if kind == FRAGMENT_KIND {
+        let (start, length) = (stored_len, plain_len);
+        let is_part = |record: &PackRecord| {
+            let fits = start.checked_add(length).is_some_and(|end| end <= record.facts.plain_len);
+            fits && record.session == session && record.facts.kind == RecordKind::Data
+        };
+        let record = before.len().checked_sub(1).filter(|_| before.last().is_some_and(is_part));
+        let record = record.ok_or(ObjectError::Broken("a fragment is no part of the record before it"))?;
+        return Ok(Row::Fragment(PackFragment { hash: id, record, start, length }));
+    }
+    let (id, kind) = (RecordId::from_bytes(id), RecordKind::from_byte(kind));
     let (Some(kind), Some(codec)) = (kind, codec) else {
         return Err(ObjectError::Broken("it holds records of a later version"));
     };
     if usize::from(session) >= sessions || pack_kind(kind) != pack {
         return Err(ObjectError::Broken("its trailer contradicts itself"));
     }
-    Ok(PackRecord { facts: RecordFacts { kind, id, codec, plain_len }, offset, stored_len, session })
+    Ok(Row::Record(PackRecord { facts: RecordFacts { kind, id, codec, plain_len }, offset, stored_len, session }))
 }
 
 /// Which kind of pack holds such records.
@@ -308,6 +366,37 @@ mod tests {
                 assert_eq!(pack.bytes[at..at + 100], [u8::try_from(n).unwrap(); 100]);
             }
         }
+    }
+
+    #[test]
+    fn fragments_stand_behind_their_records() {
+        let session = PackSession { id: SessionId::from_bytes([4; 16]), key: SessionKeyRef { epoch: 1, enc: [5; 32] } };
+        type Parts<'a> = &'a [([u8; 32], u32, u32)];
+        let made = |kind, parts: &[(u8, Parts<'_>)]| {
+            let mut builder = PackBuilder::new(kind, 1, REPOSITORY, 1000, &SystemRandom);
+            builder.note_fragments([([0; 32], 0, 0)]);
+            for (n, parts) in parts {
+                let kind = if kind == ObjectKind::DataPack { RecordKind::Data } else { RecordKind::List };
+                builder.push(
+                    &RecordFacts { kind, id: RecordId::from_bytes([*n; 32]), codec: Codec::Raw, plain_len: 60 },
+                    &session,
+                    &[*n; 100],
+                );
+                builder.note_fragments(parts.iter().copied());
+            }
+            let pack = builder.finish(&key(1).unwrap(), &SystemRandom);
+            (decode_whole(&pack.bytes, (kind, pack.id, REPOSITORY), key), pack)
+        };
+        let (read, pack) = made(ObjectKind::DataPack, &[(1, &[([7; 32], 0, 20), ([8; 32], 20, 40)]), (2, &[]), (3, &[([9; 32], 5, 1)])]);
+        assert_eq!((read.as_ref().unwrap().records.len(), &read.as_ref().unwrap().fragments), (3, &pack.trailer.fragments));
+        assert_eq!(
+            pack.trailer.fragments.iter().map(|f| (f.hash[0], f.record, f.start, f.length)).collect::<Vec<_>>(),
+            [(7, 0, 0, 20), (8, 0, 20, 40), (9, 2, 5, 1)]
+        );
+        let no_part = Err(ObjectError::Broken("a fragment is no part of the record before it"));
+        assert_eq!(made(ObjectKind::DataPack, &[(1, &[([7; 32], 1, 60)])]).0, no_part);
+        assert_eq!(made(ObjectKind::DataPack, &[(1, &[([7; 32], u32::MAX, 2)])]).0, no_part);
+        assert_eq!(made(ObjectKind::MetaPack, &[(1, &[([7; 32], 0, 1)])]).0, no_part);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct ContentReader {
     repository: Arc<Repository>,
     size: u64,
     content: Content,
+    /// Where the stream begins in its content: a small file may be a part of a record.
+    origin: u64,
     sparse: Option<Vec<Extent>>,
 }
 
@@ -27,7 +29,11 @@ impl ContentReader {
 
     /// A reader of `content`, `size` bytes long with its holes.
     pub fn new(repository: Arc<Repository>, size: u64, content: Content, sparse: Option<Vec<Extent>>) -> Self {
-        Self { repository, size, content, sparse }
+        let (content, origin) = match content {
+            Content::Fragment { start, reference } => (Content::Inline(vec![reference]), start.into()),
+            content => (content, 0),
+        };
+        Self { repository, size, content, origin, sparse }
     }
 
     /// Length in bytes, holes included.
@@ -123,9 +129,9 @@ impl ContentReader {
     fn record_at(&self, held: &Held, offset: u64) -> Result<(Reference, u64), Pause> {
         let (mut reference, mut depth) = match &self.content {
             Content::List { depth, reference } => (*reference, *depth),
-            Content::Inline(references) => {
+            content => {
                 let mut start = 0;
-                for reference in references {
+                for reference in content.references() {
                     let end = start + u64::from(reference.plain_len);
                     if offset < end {
                         return Ok((*reference, start));
@@ -147,8 +153,8 @@ impl ContentReader {
 
     /// A range of the file as holes and ranges of the content.
     fn pieces(&self, start: u64, end: u64) -> Vec<Piece> {
-        let Some(extents) = &self.sparse else { return vec![Piece::Data(start..end)] };
-        let (mut pieces, mut at, mut content) = (Vec::new(), start, 0);
+        let Some(extents) = &self.sparse else { return vec![Piece::Data(self.origin + start..self.origin + end)] };
+        let (mut pieces, mut at, mut content) = (Vec::new(), start, self.origin);
         for extent in extents {
             let extent_end = extent.offset + extent.length;
             if extent.offset >= end {

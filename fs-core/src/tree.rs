@@ -36,6 +36,13 @@ pub enum Content {
         /// The list record.
         reference: Reference,
     },
+    /// A part of one data record, which it shares with other small files. Only files are fragments, and each says its size and its hash.
+    Fragment {
+        /// Where in the record it begins, in bytes.
+        start: u32,
+        /// The data record.
+        reference: Reference,
+    },
 }
 
 impl Content {
@@ -46,7 +53,7 @@ impl Content {
     pub fn references(&self) -> &[Reference] {
         match self {
             Self::Inline(references) => references,
-            Self::List { reference, .. } => std::slice::from_ref(reference),
+            Self::List { reference, .. } | Self::Fragment { reference, .. } => std::slice::from_ref(reference),
         }
     }
 }
@@ -242,7 +249,7 @@ impl Entry {
     pub fn metadata_references(&self) -> [Option<&Reference>; 2] {
         let list = match &self.content {
             Content::List { reference, .. } => Some(reference),
-            Content::Inline(_) => None,
+            Content::Inline(_) | Content::Fragment { .. } => None,
         };
         [self.subtree.as_ref().and_then(|subtree| subtree.page.as_ref()), list]
     }

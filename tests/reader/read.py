@@ -13,8 +13,8 @@ from typing import Any
 from blake3 import blake3
 
 from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWNER, SEAL, SESSION, SHARD, FormatError,
-                  Keys, about, check, epoch_keys, open_section, padme, padme_steps, read_credential)  # fmt: skip
-from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, TABLE, Reference,
+                  Keys, about, check, epoch_keys, mac, open_section, padme, padme_steps, read_credential)  # fmt: skip
+from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, FRAGMENT, SOCKET, SYMLINK, TABLE, Reference,
                         Repository, TreeReader)  # fmt: skip
 
 
@@ -95,11 +95,20 @@ def verify_pack(repository: Repository, kind: int, name: str) -> tuple[int, set[
     check(len(table) == padme_steps(end) and not any(table[end:]), "table has a wrong length or filling")
     sessions = list(struct.iter_unpack("<16s32sH14s", table[8:rows_at]))
     offset, seen = 48, set()
+    plain, last = b"", (0, 0)
     for id, stored, length, session, record, codec, zeros in struct.iter_unpack("<32sIIHBB4s", table[rows_at:end]):
+        if record == FRAGMENT:  # of the record before it, from `stored` on
+            at, of = last
+            part = plain[stored : stored + length]
+            check(of == session and codec == 0 and not any(zeros) and len(part) == length > 0, "no part of a record")
+            _, enc, epoch, _ = sessions[session]
+            check(mac(repository.keys.epochs[epoch]["file hash"], part) == id, "hash of a fragment differs")
+            seen.add((FRAGMENT, Reference(id, length, 0, bytes.fromhex(name[-32:]), epoch, enc, at, stored)))
+            continue
         check(DATA <= record <= TABLE and (record == DATA) == (kind == DATA_PACK) and not any(zeros), "wrong record")
         _, enc, epoch, _ = sessions[session]
         reference = Reference(id, length, codec, bytes.fromhex(name[-32:]), epoch, enc, offset, stored)
-        repository.open_record(record, reference, raw[offset : offset + stored])
+        plain, last = repository.open_record(record, reference, raw[offset : offset + stored]), (offset, session)
         seen.add((record, reference))
         offset += stored
     check(48 <= offset <= trailer_at and len(raw) == padme(offset + trailer_length + 48), "length is no Padmé step")

@@ -20,7 +20,7 @@ from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAI
                   SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
                   open_slot, padme_steps, parse_header, unpad)  # fmt: skip
 
-DATA, TREE, LIST, TABLE = range(1, 5)
+DATA, TREE, LIST, TABLE, FRAGMENT = range(1, 6)
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHARACTER, BLOCK = range(1, 8)
 HEX32, HEX64, AA = "[0-9a-f]{32}", "[0-9a-f]{64}", r"([0-9a-f]{2})/\1[0-9a-f]{30}"
 NAMES = {
@@ -44,6 +44,7 @@ class References:
     def __init__(self, places: list[list[Any]]) -> None:
         self.places = places
         self.last: tuple[int, int] | None = None  # place and end of the reference before
+        self.shared: Reference | None = None  # the record of the fragment before
 
     def reference(self, value: list[Any]) -> Reference:
         """A reference with everything that it leaves out."""
@@ -76,6 +77,12 @@ class References:
         }  # fmt: skip
         entry = {key: whole[key](item) if key in whole else item for key, item in entry.items()}
         check(not {10, 11} <= entry.keys(), "two contents")
+        if 32 in entry:
+            record = entry.setdefault(10, [self.shared])
+            check(len(record) == 1 and record[0], "a fragment of no record or of several")
+            check(not {11, 19} & entry.keys() and {7, 23} <= entry.keys() and entry[1] == FILE, "no plain file is a fragment")
+            check(entry[32] + entry[7] <= record[0].length, "a fragment reaches beyond its record")
+            self.shared = record[0]
         for key, base in ((6, 5), (8, 6)):
             if isinstance(entry.get(key), int):
                 check(base in entry, "a time counts from one that is not there")
@@ -323,6 +330,7 @@ class TreeReader:
         content = entry.get(10) or entry.get(11) or []
         check(23 in entry or 24 in entry or (len(content) <= 1 and 19 not in entry), "a file without its hash")
         for chunk in self.content(content):
+            chunk = chunk[entry[32] : entry[32] + entry[7]] if 32 in entry else chunk
             for hasher in hashers:
                 hasher.update(chunk)
             while chunk:

@@ -114,7 +114,12 @@ fn damage_is_a_finding_or_ends_the_archive_and_never_zeros() {
         exported(&bench, &source, &ExportOptions::default()).1
     };
     let report = damaged(1_000_000).unwrap();
-    assert_eq!((report.findings.len(), report.entry_count), (1, 100), "99 files and the folder: {:?}", report.findings);
+    let lost = report.findings.len() as u64;
+    assert!(
+        (1..=27).contains(&lost) && lost + report.entry_count == 101,
+        "what shares half a megabyte, of 100 files and a folder: {:?}",
+        report.findings
+    );
     std::fs::write(source.join("large"), noise(1000, 25_000_000)).unwrap();
     let ended = damaged(22_000_000);
     assert!(matches!(&ended, Err(ExportError::Content { path, .. }) if path.to_string() == "/large"), "{ended:?}");

@@ -145,6 +145,7 @@ fn every_construction_gives_its_vector() {
 fn golden_source(folder: &Path) {
     std::fs::create_dir_all(folder.join("folder")).unwrap();
     std::fs::write(folder.join("folder/letter.txt"), "dear all ".repeat(100)).unwrap();
+    std::fs::write(folder.join("folder/note.txt"), "dear all, once more").unwrap();
     std::fs::write(folder.join("noise"), noise(3, 70_000)).unwrap();
     std::fs::hard_link(folder.join("noise"), folder.join("folder/link")).unwrap();
     std::os::unix::fs::symlink("folder/letter.txt", folder.join("pointer")).unwrap();

@@ -257,13 +257,16 @@ fn damage_costs_the_files_that_it_hits() {
     saved.memory.overwrite(&pack.0, Some(bytes.into()));
     let report = saved.restore(&RestoreOptions::default());
     let hit: BTreeSet<_> = report.findings.iter().map(|finding| format!("{:?}", finding.place)).collect();
-    assert_eq!((hit.len(), report.file_count), (1, 199), "{:?}", report.findings);
-    let Place::Path(path) = &report.findings[0].place else { panic!() };
-    assert_eq!(report.findings[0].severity, Severity::Error);
-    let name = String::from_utf8(path.last().unwrap().as_bytes().to_vec()).unwrap();
-    assert!(!saved.target().join(&name).exists(), "half a file is none");
+    assert!((1..=27).contains(&hit.len()), "what shares half a megabyte: {hit:?}");
+    assert_eq!(hit.len() as u64 + report.file_count, 200, "{:?}", report.findings);
     let (mut before, after) = (look(&saved.source()).unwrap(), look(&saved.target()).unwrap());
-    before.remove(Path::new(&name));
+    for finding in &report.findings {
+        let Place::Path(path) = &finding.place else { panic!() };
+        assert_eq!(finding.severity, Severity::Error);
+        let name = String::from_utf8(path.last().unwrap().as_bytes().to_vec()).unwrap();
+        assert!(!saved.target().join(&name).exists(), "half a file is none");
+        before.remove(Path::new(&name));
+    }
     assert_eq!(before, after);
 }
 

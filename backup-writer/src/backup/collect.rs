@@ -4,11 +4,13 @@
 //! hold them in the order of the walk and the readers have work also where a directory ends.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::crypto;
 use fs_core::id::PackId;
+use fs_core::object::ObjectError;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use fs_core::record::{RecordKind, Reference};
@@ -20,16 +22,22 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
-use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
+use super::group::{Group, Groups, MemberResult};
+use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece, Read};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
-use crate::packer::{Packer, Shared};
+use crate::packer::{PackError, Packer, Shared};
 use crate::parent::{FileState, is_settled};
-use crate::source;
+use crate::source::{self, SourceError};
 use crate::state::DirectoryBuilder;
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
+
+/// Bytes that may be read ahead of what is gathered.
+const BYTES_AHEAD: u64 = 64 << 20;
+/// As large as a chunk may become.
+const CHUNK_MAX: u64 = 1 << 20;
 
 /// Devices are cut like disk images.
 const DEVICE_NAME: &[u8] = b"device.img";
@@ -82,11 +90,36 @@ struct Ready {
 struct Reading {
     entry: Entry,
     inode: Option<u64>,
-    results: Receiver<Piece>,
+    results: Results,
     had_parent: bool,
     was: Option<Found>,
     /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
     is_made: bool,
+}
+
+/// What is handed to the readers.
+pub(super) struct Jobs {
+    pub files: Sender<FileJob>,
+    pub groups: Groups,
+}
+
+/// Where the result of a reader comes.
+enum Results {
+    /// Chunk by chunk.
+    Pieces(Receiver<Piece>),
+    /// With others.
+    Group(Rc<Group>),
+}
+
+impl Reading {
+    /// Bytes that may have been read of it and wait.
+    fn bytes_ahead(&self) -> u64 {
+        self.entry.size.min(PIECES_AHEAD as u64 * CHUNK_MAX)
+    }
+
+    fn place(&self, folder: &TreePath) -> TreePath {
+        self.entry.name.clone().map_or_else(|| folder.clone(), |name| folder.join(name))
+    }
 }
 
 pub(super) struct Collector<'a> {
@@ -100,6 +133,8 @@ pub(super) struct Collector<'a> {
     /// Attributes of all entries so far; `None` once they are too many to list.
     pub(super) attribute_names: Option<AttributeNames>,
     progress: Progress,
+    /// Of what was begun and is not gathered.
+    bytes_ahead: u64,
 }
 
 impl<'a> Collector<'a> {
@@ -114,12 +149,13 @@ impl<'a> Collector<'a> {
             findings: Vec::new(),
             attribute_names: Some(AttributeNames::default()),
             progress: Progress::default(),
+            bytes_ahead: 0,
         }
     }
 
     /// Takes the steps of the walk until it is done. Files are begun some steps before they are gathered, across the ends of directories, so that there is
     /// always something to read.
-    pub(super) fn collect(&mut self, steps: &Receiver<Vec<Step>>, jobs: &Sender<FileJob>) -> Result<Built, BackupError> {
+    pub(super) fn collect(&mut self, steps: &Receiver<Vec<Step>>, mut jobs: Jobs) -> Result<Built, BackupError> {
         let (mut leads, mut frames): (Vec<Lead>, Vec<Frame>) = (Vec::new(), Vec::new());
         let mut waiting: VecDeque<Pending> = VecDeque::new();
         for step in steps.iter().flatten() {
@@ -137,13 +173,13 @@ impl<'a> Collector<'a> {
                 }
                 Step::Entry(child, directory) => {
                     let Some(lead) = leads.last_mut() else { continue };
-                    self.begin(*child, directory, lead, jobs)?
+                    self.begin(*child, directory, lead, &mut jobs)?
                 }
                 Step::Made(entry, origin) => {
-                    self.gather_all(&mut waiting, &mut frames, 0)?;
+                    self.gather_all(&mut waiting, (&mut frames, &mut jobs), 0)?;
                     is_alone = true;
                     let Some(lead) = leads.last_mut() else { continue };
-                    self.begin_made(*entry, origin, lead, jobs)?
+                    self.begin_made(*entry, origin, lead, &jobs)?
                 }
                 Step::Leave => {
                     let Some(lead) = leads.pop() else { continue };
@@ -152,7 +188,7 @@ impl<'a> Collector<'a> {
             };
             waiting.push_back(pending);
             let keep = if leads.is_empty() || is_alone { 0 } else { STEPS_AHEAD / 2 };
-            if let Some(root) = self.gather_all(&mut waiting, &mut frames, keep)? {
+            if let Some(root) = self.gather_all(&mut waiting, (&mut frames, &mut jobs), keep)? {
                 return Ok(root);
             }
         }
@@ -160,10 +196,15 @@ impl<'a> Collector<'a> {
     }
 
     /// Gathers until at most `keep` steps are left waiting. The root when that is complete.
-    fn gather_all(&mut self, waiting: &mut VecDeque<Pending>, frames: &mut Vec<Frame>, keep: usize) -> Result<Option<Built>, BackupError> {
-        while waiting.len() > keep {
+    fn gather_all(
+        &mut self,
+        waiting: &mut VecDeque<Pending>,
+        (frames, jobs): (&mut Vec<Frame>, &mut Jobs),
+        keep: usize,
+    ) -> Result<Option<Built>, BackupError> {
+        while waiting.len() > keep || self.bytes_ahead > BYTES_AHEAD {
             let Some(pending) = waiting.pop_front() else { break };
-            let root = self.gather(pending, frames)?;
+            let root = self.gather(pending, frames, jobs)?;
             if root.is_some() {
                 return Ok(root);
             }
@@ -192,7 +233,7 @@ impl<'a> Collector<'a> {
         child: source::Child,
         directory: source::Directory,
         lead: &mut Lead,
-        jobs: &Sender<FileJob>,
+        jobs: &mut Jobs,
     ) -> Result<Pending, BackupError> {
         let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
         let ready = |entry, seen, was| Ok(Pending::Ready(Box::new(Ready { entry, seen, was })));
@@ -224,13 +265,18 @@ impl<'a> Collector<'a> {
             Some(last) => last.block_size,
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
-        let origin = Origin::Listed { directory, name: alias.unwrap_or(name), stamp };
-        let (results, had_parent) = (send(jobs, origin, block_size)?, last.is_some());
-        Ok(Pending::Reading(Box::new(Reading { entry, inode, results, had_parent, is_made: false, was })))
+        let (had_parent, name) = (last.is_some(), alias.unwrap_or(name));
+        let is_small = block_size.is_none() && entry.size <= self.shared.repository().config().chunks.small.into();
+        let results = if is_small {
+            Results::Group(jobs.groups.add(directory, name, stamp))
+        } else {
+            Results::Pieces(send(&jobs.files, Origin::Listed { directory, name, stamp }, block_size)?)
+        };
+        Ok(self.reading(Reading { entry, inode, results, had_parent, is_made: false, was }))
     }
 
     /// What is no listed file is always read.
-    fn begin_made(&mut self, entry: Entry, origin: Origin, lead: &mut Lead, jobs: &Sender<FileJob>) -> Result<Pending, BackupError> {
+    fn begin_made(&mut self, entry: Entry, origin: Origin, lead: &mut Lead, jobs: &Jobs) -> Result<Pending, BackupError> {
         let was = entry.name.as_ref().map(|name| self.before.entry(&mut lead.before, name, &lead.path)).transpose()?.flatten();
         let before = was.as_ref().map(Found::entry).filter(|before| before.kind == EntryKind::File);
         let config = self.shared.repository().config();
@@ -239,12 +285,17 @@ impl<'a> Collector<'a> {
             (_, Some(before)) => before.block_size,
             (_, None) => config.block_size(entry.name_bytes(), STREAM_SIZE),
         };
-        let (results, had_parent) = (send(jobs, origin, block_size)?, before.is_some());
-        Ok(Pending::Reading(Box::new(Reading { entry, inode: None, results, had_parent, is_made: true, was })))
+        let (results, had_parent) = (Results::Pieces(send(&jobs.files, origin, block_size)?), before.is_some());
+        Ok(self.reading(Reading { entry, inode: None, results, had_parent, is_made: true, was }))
+    }
+
+    fn reading(&mut self, reading: Reading) -> Pending {
+        self.bytes_ahead += reading.bytes_ahead();
+        Pending::Reading(Box::new(reading))
     }
 
     /// Gathers what comes next, and waits for it if it is still being read. The root when that is complete.
-    fn gather(&mut self, pending: Pending, frames: &mut Vec<Frame>) -> Result<Option<Built>, BackupError> {
+    fn gather(&mut self, pending: Pending, frames: &mut Vec<Frame>, jobs: &mut Jobs) -> Result<Option<Built>, BackupError> {
         let taken = match pending {
             Pending::Finding(finding) => {
                 self.finding(finding);
@@ -259,7 +310,7 @@ impl<'a> Collector<'a> {
             Pending::Ready(ready) => Some(*ready),
             Pending::Reading(reading) => {
                 let Some(frame) = frames.last() else { return Ok(None) };
-                self.take_file(*reading, &frame.path)?
+                self.take_file(*reading, &frame.path, &mut jobs.groups)?
             }
             Pending::Leave(before) => {
                 let Some(frame) = frames.pop() else { return Ok(None) };
@@ -297,16 +348,62 @@ impl<'a> Collector<'a> {
         frame.children.push(child);
     }
 
-    /// Places the chunks of a file as they come; `None` if it could not be read.
-    fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<Ready>, BackupError> {
-        let Reading { mut entry, inode, results, had_parent, is_made, was } = reading;
+    /// Takes what the readers made of a file; `None` if it could not be read.
+    fn take_file(&mut self, reading: Reading, path: &TreePath, groups: &mut Groups) -> Result<Option<Ready>, BackupError> {
+        self.bytes_ahead -= reading.bytes_ahead();
+        match &reading.results {
+            Results::Pieces(pieces) => {
+                let pieces = pieces.clone();
+                self.take_pieces(reading, &pieces, path)
+            }
+            Results::Group(group) => {
+                let group = Rc::clone(group);
+                groups.want(&group);
+                self.take_member(reading, &group, path)
+            }
+        }
+    }
+
+    /// Places the record of a group before its first file.
+    fn take_member(&mut self, reading: Reading, group: &Rc<Group>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
+        let packer = &mut self.packer;
+        let result = group.next(|record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
+        match result.ok_or(BackupError::Cancelled)? {
+            MemberResult::Alone(pieces) => self.take_pieces(reading, &pieces, path),
+            MemberResult::Failed(error) => Ok(self.failed(&reading, path, &error)),
+            MemberResult::Read { size, file_hash, known, changed } => {
+                self.progress.byte_count += size;
+                let content = match file_hash {
+                    None => Content::EMPTY,
+                    Some(hash) => {
+                        // What is as it was stays where it was.
+                        let was = reading.was.as_ref().map(|was| was.entry()).filter(|was| was.file_hash == file_hash && was.size == size);
+                        let was = was.filter(|was| was.content.references().iter().all(|record| self.shared.is_listed(&record.pack)));
+                        let was = was.map(|was| was.content.clone()).filter(|content| matches!(content, Content::Fragment { .. }));
+                        match was.or(known) {
+                            Some(content) => content,
+                            None => {
+                                self.shared.fragment(&hash)?.ok_or(PackError::Key(ObjectError::Broken("a small file was not placed")))?
+                            }
+                        }
+                    }
+                };
+                self.packer.rely_on(content.references().iter().map(|record| record.pack));
+                let read = Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new() };
+                Ok(self.took(reading, (content, Vec::new()), read, path))
+            }
+        }
+    }
+
+    /// Places the chunks of a file as they come.
+    fn take_pieces(&mut self, reading: Reading, results: &Receiver<Piece>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
         let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
         let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
         let mut put_list = |packer: &mut Packer, list: List| {
             let reference = packer.put(RecordKind::List, &list.encode());
             reference.inspect(|reference| list_packs.push(reference.pack))
         };
-        for piece in &results {
+        for piece in results {
             let result = match piece {
                 Piece::Chunk(_) | Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
                 Piece::Chunk(sealed) => {
@@ -319,43 +416,52 @@ impl<'a> Collector<'a> {
                 Piece::Waiting => continue,
                 Piece::End(result) => result?,
             };
-            let place = entry.name.clone().map_or_else(|| path.clone(), |name| path.join(name));
             match result {
-                FileResult::Read { size, sparse, file_hash, block_size, changed, said } => {
-                    entry.content = list.finish(&mut |list| put_list(packer, list))?;
-                    (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, file_hash, block_size);
-                    let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
-                    let count = match (had_parent, is_same) {
-                        (true, true) => &mut self.stats.unchanged_count,
-                        (true, false) => &mut self.stats.changed_count,
-                        (false, _) => &mut self.stats.new_count,
-                    };
-                    *count += 1;
-                    if !said.is_empty() {
-                        self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{said}")));
-                    }
-                    if changed {
-                        self.stats.failed_count += 1;
-                        let message = "it changed while it was read: this version may mix two states";
-                        self.finding(Finding::at(Severity::Warning, place, message));
-                    }
-                    let packs = match &entry.content {
-                        Content::Inline(_) => Vec::new(),
+                FileResult::Read(read) => {
+                    let content = list.finish(&mut |list| put_list(packer, list))?;
+                    let packs = match &content {
+                        Content::Inline(_) | Content::Fragment { .. } => Vec::new(),
                         Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
                     };
-                    let is_kept = !changed && !is_made && is_settled(&entry, self.began);
-                    let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
-                    return Ok(Some(Ready { entry, seen, was }));
+                    return Ok(self.took(reading, (content, packs), read, path));
                 }
                 FileResult::Cut(error) => return Err(error.into()),
-                FileResult::Failed(error) => {
-                    self.stats.failed_count += 1;
-                    self.finding(Finding::at(Severity::Warning, place, error.to_string()));
-                    return Ok(None);
-                }
+                FileResult::Failed(error) => return Ok(self.failed(&reading, path, &error)),
             }
         }
         Err(BackupError::Cancelled)
+    }
+
+    /// A file is saved: `packs` are those that hold its content beside those that it names itself.
+    fn took(&mut self, reading: Reading, (content, packs): (Content, Vec<PackId>), read: Read, path: &TreePath) -> Option<Ready> {
+        let place = reading.place(path);
+        let Reading { mut entry, inode, had_parent, is_made, was, .. } = reading;
+        (entry.content, entry.size, entry.sparse) = (content, read.size, read.sparse);
+        (entry.file_hash, entry.block_size) = (read.file_hash, read.block_size);
+        let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
+        let count = match (had_parent, is_same) {
+            (true, true) => &mut self.stats.unchanged_count,
+            (true, false) => &mut self.stats.changed_count,
+            (false, _) => &mut self.stats.new_count,
+        };
+        *count += 1;
+        if !read.said.is_empty() {
+            self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{}", read.said)));
+        }
+        if read.changed {
+            self.stats.failed_count += 1;
+            let message = "it changed while it was read: this version may mix two states";
+            self.finding(Finding::at(Severity::Warning, place, message));
+        }
+        let is_kept = !read.changed && !is_made && is_settled(&entry, self.began);
+        let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
+        Some(Ready { entry, seen, was })
+    }
+
+    fn failed(&mut self, reading: &Reading, path: &TreePath, error: &SourceError) -> Option<Ready> {
+        self.stats.failed_count += 1;
+        self.finding(Finding::at(Severity::Warning, reading.place(path), error.to_string()));
+        None
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.

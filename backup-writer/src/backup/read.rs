@@ -55,19 +55,22 @@ pub(super) enum Piece {
     End(Result<FileResult, PackError>),
 }
 
+/// A file that was read to its end.
+pub(super) struct Read {
+    pub size: u64,
+    pub sparse: Option<Vec<Extent>>,
+    /// `None` if the file is at most one chunk and no fragment: then the chunk's id says as much.
+    pub file_hash: Option<[u8; 32]>,
+    pub block_size: Option<u32>,
+    /// It was written to while it was read.
+    pub changed: bool,
+    /// What the command said that it comes from.
+    pub said: String,
+}
+
 /// How reading a file ended.
 pub(super) enum FileResult {
-    Read {
-        size: u64,
-        sparse: Option<Vec<Extent>>,
-        /// `None` if the file is at most one chunk: then the chunk's id says as much.
-        file_hash: Option<[u8; 32]>,
-        block_size: Option<u32>,
-        /// It was written to while it was read.
-        changed: bool,
-        /// What the command said that it comes from.
-        said: String,
-    },
+    Read(Read),
     Failed(SourceError),
     /// The run ends: a part of a stream is none.
     Cut(StreamError),
@@ -105,7 +108,7 @@ type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 
 /// Reads files until there are no more jobs.
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
-    let mut reader = FileReader { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() };
+    let mut reader = FileReader::new(shared, chunker, compression);
     for job in jobs {
         let end = match reader.read(source, &job) {
             Ok(result) => Ok(result),
@@ -152,8 +155,22 @@ pub(super) struct FileReader<'a> {
     buffer: Vec<u8>,
 }
 
-impl FileReader<'_> {
-    fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
+impl<'a> FileReader<'a> {
+    pub(super) fn new(shared: &'a Shared, chunker: &'a Chunker, compression: Compression) -> Self {
+        Self { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() }
+    }
+
+    pub(super) fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
+    /// Seals a record unless the repository has it.
+    pub(super) fn seal(&mut self, kind: RecordKind, plain: &[u8]) -> Result<Sealed, PackError> {
+        self.shared.seal(kind, plain, &mut self.compressor)
+    }
+
+    /// Reads a file, sends its chunks, and says how it ended.
+    pub(super) fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
         let key = self.shared.repository().ring().current().file.clone();
         let key = key.ok_or(PackError::Key(ObjectError::NotAllowed))?;
         let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: false };
@@ -177,7 +194,7 @@ impl FileReader<'_> {
                 (size, None, false, running.finish(&goes_on)?)
             }
         };
-        Ok(FileResult::Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said })
+        Ok(FileResult::Read(Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said }))
     }
 
     fn read_file(&mut self, file: &SourceFile, job: &FileJob, hash: &mut WholeHash) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
@@ -245,7 +262,7 @@ impl FileReader<'_> {
     /// Hashes, seals and sends a chunk; `is_last` if it is known that none follows.
     pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
         hash.add(chunk, is_last);
-        let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
+        let sealed = self.seal(RecordKind::Data, chunk)?;
         job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
     }
 }

@@ -2,6 +2,7 @@
 //! order of the archive.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -58,8 +59,11 @@ struct Group {
     /// `None` stands for the next record.
     events: Vec<Option<Event>>,
     record_count: usize,
-    asked: Vec<(u64, Batch<usize>)>,
+    asked: Vec<(u64, Batch<Part>)>,
 }
+
+/// Which record of a group it is, and which bytes of it are wanted.
+type Part = (usize, Range<usize>);
 
 /// What has come for a batch of this number.
 type Arrival = (u64, Sealed);
@@ -71,7 +75,7 @@ pub(super) struct Reading<'a> {
     has_links: bool,
     groups: Sender<Vec<Event>>,
     events: Vec<Option<Event>>,
-    gathered: Vec<(Reference, usize)>,
+    gathered: Vec<(Reference, Part)>,
     bytes: u64,
     on_the_way: VecDeque<Group>,
     arrived: HashMap<u64, Sealed>,
@@ -195,6 +199,10 @@ impl<'a> Reading<'a> {
     fn content(&mut self, entry: &Entry) -> Result<(), ExportError> {
         match &entry.content {
             Content::Inline(references) => references.iter().try_for_each(|reference| self.record(*reference)),
+            Content::Fragment { start, reference } => {
+                let start = *start as usize;
+                self.part(*reference, start..start + usize::try_from(entry.size).unwrap_or(0))
+            }
             content @ Content::List { .. } => {
                 let length = data_length(entry);
                 let reader = ContentReader::new(Arc::clone(self.repository), length, content.clone(), None);
@@ -220,8 +228,14 @@ impl<'a> Reading<'a> {
     }
 
     fn record(&mut self, reference: Reference) -> Result<(), ExportError> {
-        self.bytes += u64::from(reference.plain_len);
-        self.gathered.push((reference, self.gathered.len()));
+        self.part(reference, 0..reference.plain_len as usize)
+    }
+
+    fn part(&mut self, reference: Reference, part: Range<usize>) -> Result<(), ExportError> {
+        // Small files share records.
+        let is_new = self.gathered.last().is_none_or(|(last, _)| last.id != reference.id);
+        self.bytes += if is_new { reference.plain_len.into() } else { 0 };
+        self.gathered.push((reference, (self.gathered.len(), part)));
         self.events.push(None);
         if self.bytes >= GATHERED_BYTES_MAX { self.flush(ON_THE_WAY_MAX) } else { Ok(()) }
     }
@@ -258,9 +272,11 @@ impl<'a> Reading<'a> {
                 let Ok((other, sealed)) = self.arrivals.recv() else { return Err(ExportError::Cancelled) };
                 self.arrived.insert(other, sealed);
             };
-            self.repository.open_batch(batch, sealed, &mut |at, opened: Result<&Bytes, &ReadError>| {
+            self.repository.open_batch(batch, sealed, &mut |(at, part): Part, opened: Result<&Bytes, &ReadError>| {
                 if let Some(place) = plain.get_mut(at) {
-                    *place = opened.cloned().map_err(|error| error.to_string());
+                    let of_it =
+                        |plain: &Bytes| plain.get(part).map(|part| plain.slice_ref(part)).ok_or("its record is shorter than the file");
+                    *place = opened.map_err(ToString::to_string).and_then(|plain| Ok(of_it(plain)?));
                 }
             });
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use fs_core::compress::{Codec, Compressor};
 use fs_core::crypto::{Pair, random_array};
 use fs_core::id::{PackId, RecordId, SessionId};
-use fs_core::index::{Shard, ShardPack};
+use fs_core::index::{Places, Shard, ShardPack};
 use fs_core::object::{self, HEADER_LENGTH, ObjectError, ObjectKind};
 use fs_core::pack::{TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
@@ -30,6 +30,33 @@ pub enum Sealed {
     },
 }
 
+/// A small file in the plaintext of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its whole-file hash.
+    pub hash: [u8; 32],
+    /// Where it begins.
+    pub start: u32,
+    /// Its length in bytes.
+    pub length: u32,
+}
+
+/// Who stores a small file.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// The group of this number, which has read it.
+    By(u64),
+    /// It is placed.
+    At(Content),
+}
+
+/// A shard, and what finds the records of fragments in it, made when it is first needed.
+#[derive(Debug)]
+pub(super) struct Indexed {
+    shard: Arc<Shard>,
+    places: OnceLock<Places>,
+}
+
 /// What all threads of a run share: keys, and knowledge of what is there.
 #[derive(Debug)]
 pub struct Shared {
@@ -41,7 +68,9 @@ pub struct Shared {
     pub(super) present: HashMap<PackId, u64>,
     /// Records placed by this run.
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
-    pub(super) index: OnceLock<Vec<Arc<Shard>>>,
+    /// Small files that this run stores, by whole-file hash.
+    pub(super) fragments: RwLock<HashMap<[u8; 32], Claim>>,
+    pub(super) index: OnceLock<Vec<Indexed>>,
 }
 
 impl Shared {
@@ -60,7 +89,16 @@ impl Shared {
         let (data, tree) = (keys(Pair::Data)?, keys(Pair::Tree)?);
         let session = SessionId::from_bytes(random_array(random));
         let present = list_packs(&repository)?.into_iter().map(|(id, _, size)| (id, size)).collect();
-        Ok(Self { session, data, tree, present, placed: RwLock::default(), index: OnceLock::new(), repository })
+        Ok(Self {
+            session,
+            data,
+            tree,
+            present,
+            placed: RwLock::default(),
+            fragments: RwLock::default(),
+            index: OnceLock::new(),
+            repository,
+        })
     }
 
     /// The repository.
@@ -80,7 +118,7 @@ impl Shared {
     pub fn list_packs_of(&self, content: &Content) -> Result<Vec<PackId>, ReadError> {
         let mut packs = BTreeSet::new();
         let mut open = match content {
-            Content::Inline(_) => Vec::new(),
+            Content::Inline(_) | Content::Fragment { .. } => Vec::new(),
             Content::List { depth, reference } => vec![(*depth, *reference)],
         };
         while let Some((depth, reference)) = open.pop() {
@@ -117,13 +155,51 @@ impl Shared {
         if let Some(placed) = self.placed.read().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(Some(*placed));
         }
-        let locations = self.index()?.iter().flat_map(|shard| shard.find(id));
+        let locations = self.index()?.iter().flat_map(|indexed| indexed.shard.find(id));
         let relied_on = |location: &fs_core::index::Location| self.present.get(&location.reference.pack) == Some(&location.pack_size);
         Ok(locations.into_iter().find(relied_on).map(|location| location.reference))
     }
 
+    /// Where the repository has a small file that shares its record with others; `None` if it has not, or if this run only is about to store it.
+    ///
+    /// # Errors
+    /// [`PackError`] if the index cannot be read.
+    pub fn fragment(&self, hash: &[u8; 32]) -> Result<Option<Content>, PackError> {
+        if let Some(Claim::At(content)) = self.fragments.read().unwrap_or_else(PoisonError::into_inner).get(hash) {
+            return Ok(Some(content.clone()));
+        }
+        let mut found = self.index()?.iter().flat_map(|indexed| indexed.shard.find_fragment(hash, &indexed.places));
+        let relied_on = found.find(|found| self.present.get(&found.reference.pack) == Some(&found.pack_size));
+        Ok(relied_on.map(|found| Content::Fragment { start: found.start, reference: found.reference }))
+    }
+
+    /// Whether the group of this number is to store a small file that it has read. A group before it may be about to do so: that is placed first.
+    pub(crate) fn claim(&self, hash: &[u8; 32], number: u64) -> bool {
+        let mut fragments = self.fragments.write().unwrap_or_else(PoisonError::into_inner);
+        let is_ours = match fragments.get(hash) {
+            None => true,
+            Some(Claim::By(other)) => *other > number,
+            Some(Claim::At(_)) => false,
+        };
+        if is_ours {
+            fragments.insert(*hash, Claim::By(number));
+        }
+        is_ours
+    }
+
+    /// Notes where small files are. What is placed already stays there.
+    pub(super) fn note_fragments(&self, reference: Reference, parts: &[Part]) {
+        let mut fragments = self.fragments.write().unwrap_or_else(PoisonError::into_inner);
+        for part in parts {
+            let claim = fragments.entry(part.hash).or_insert(Claim::By(0));
+            if matches!(claim, Claim::By(_)) {
+                *claim = Claim::At(Content::Fragment { start: part.start, reference });
+            }
+        }
+    }
+
     /// The index, read when it is first needed: an unchanged run never does. Packs that an interrupted run left without an index are found by their trailers.
-    fn index(&self) -> Result<&[Arc<Shard>], PackError> {
+    fn index(&self) -> Result<&[Indexed], PackError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
@@ -142,7 +218,8 @@ impl Shared {
         if !left_over.is_empty() {
             shards.push(Arc::new(left_over));
         }
-        Ok(self.index.get_or_init(|| shards))
+        let index = shards.into_iter().map(|shard| Indexed { shard, places: OnceLock::new() });
+        Ok(self.index.get_or_init(|| index.collect()))
     }
 
     pub(super) fn keys(&self, kind: RecordKind) -> &(SessionKeyRef, RecordKey) {

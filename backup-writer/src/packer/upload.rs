@@ -5,9 +5,10 @@ use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use fs_core::crypto;
 use fs_core::index::ShardPack;
 use fs_core::object::{self, ObjectError};
-use fs_core::pack::{self, Pack, PackRecord, Trailer};
+use fs_core::pack::{self, Pack, PackFragment, PackRecord, Trailer};
 use fs_core::storage::{WriteStore, wait_for_put};
 
 use super::{PackError, Shared};
@@ -97,18 +98,31 @@ fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
     if trailer != pack.trailer {
         return Err(failed());
     }
-    let open = |records: &[PackRecord]| {
-        records.iter().try_for_each(|record| {
+    let file_key = repository.ring().current().file.as_ref();
+    let parts_of = |index: usize| {
+        let start = trailer.fragments.partition_point(|fragment| fragment.record < index);
+        trailer.fragments.get(start..).unwrap_or_default().iter().take_while(move |fragment| fragment.record == index)
+    };
+    let open = |first: usize, records: &[PackRecord]| {
+        records.iter().enumerate().try_for_each(|(at, record)| {
             let start = record.offset as usize;
             let stored = pack.bytes.get(start..start + record.stored_len as usize).ok_or_else(failed)?;
             let id_key = repository.ring().current().id_key(record.facts.kind).ok_or(ObjectError::NotAllowed)?;
-            shared.keys(record.facts.kind).1.open(&record.facts, id_key, stored).map(drop).map_err(|_| failed())
+            let plain = shared.keys(record.facts.kind).1.open(&record.facts, id_key, stored).map_err(|_| failed())?;
+            // The id says what was sealed, the hash what was read from the file.
+            let is_right = |part: &PackFragment| {
+                let (start, length) = (part.start as usize, part.length as usize);
+                let bytes = plain.get(start..).and_then(|rest| rest.get(..length));
+                file_key.zip(bytes).is_some_and(|(key, bytes)| crypto::keyed_hash(key, &[bytes]) == part.hash)
+            };
+            if parts_of(first + at).all(is_right) { Ok(()) } else { Err(failed()) }
         })
     };
     // In two halves: at the end of a run nobody else has anything to do.
-    let (first, second) = trailer.records.split_at(trailer.records.len() / 2);
+    let half = trailer.records.len() / 2;
+    let (first, second) = trailer.records.split_at(half);
     thread::scope(|scope| {
-        let second = scope.spawn(|| open(second));
-        open(first).and(second.join().unwrap_or_else(|_| Err(failed())))
+        let second = scope.spawn(|| open(half, second));
+        open(0, first).and(second.join().unwrap_or_else(|_| Err(failed())))
     })
 }

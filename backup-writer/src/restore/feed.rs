@@ -43,7 +43,9 @@ impl<'r> Feed<'r> {
     }
 
     pub(super) fn push(&mut self, reference: Reference, piece: Piece) -> Result<(), RestoreError> {
-        self.bytes += u64::from(reference.stored_len);
+        // Small files share records.
+        let is_new = self.gathered.last().is_none_or(|(last, _)| last.id != reference.id);
+        self.bytes += if is_new { reference.stored_len.into() } else { 0 };
         self.gathered.push((reference, piece));
         if self.bytes >= GATHERED_BYTES_MAX || self.gathered.len() >= GATHERED_MAX { self.flush() } else { Ok(()) }
     }

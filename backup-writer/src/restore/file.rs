@@ -1,12 +1,13 @@
 //! One file on its way: made with the first record that comes for it, complete when nobody holds it any more.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use fs_core::crypto::StreamHash;
+use fs_core::crypto::{self, StreamHash};
 use fs_core::path::{Name, TreePath};
 use fs_core::record::Reference;
 use fs_core::report::Severity;
@@ -68,6 +69,8 @@ pub(super) struct Piece {
     pub(super) target: Arc<Target>,
     /// Where it begins in the content, holes left out.
     pub(super) start: u64,
+    /// Which bytes of the record are meant, if not all.
+    pub(super) part: Option<Range<usize>>,
 }
 
 impl Target {
@@ -116,17 +119,28 @@ impl Target {
 
     /// Whether the old bytes of a file are those of a record already.
     pub(super) fn has(&self, run: &Run<'_>, reference: &Reference, start: u64) -> bool {
-        let Some(Ok(file)) = self.file.get().filter(|_| self.is_patched) else { return false };
-        let mut bytes = vec![0; usize::try_from(reference.plain_len).unwrap_or(0)];
+        self.old_bytes(start, reference.plain_len.into()).is_some_and(|bytes| run.repository.is_record(reference, &bytes))
+    }
+
+    /// Whether the old bytes of a small file are all that it holds.
+    pub(super) fn has_all(&self, run: &Run<'_>) -> bool {
+        let proof = self.line.proof(run.repository.ring());
+        proof.is_some_and(|proof| {
+            self.old_bytes(0, self.line.size).is_some_and(|bytes| crypto::keyed_hash(&proof.key, &[&bytes]) == proof.hash)
+        })
+    }
+
+    /// What stands where these bytes of the content belong; `None` if there are no old bytes, or fewer.
+    fn old_bytes(&self, start: u64, length: u64) -> Option<Vec<u8>> {
+        let Some(Ok(file)) = self.file.get().filter(|_| self.is_patched) else { return None };
+        let mut bytes = vec![0; usize::try_from(length).ok()?];
         let mut rest = &mut bytes[..];
         for (offset, length) in self.places(start, rest.len()) {
-            let Some((part, after)) = std::mem::take(&mut rest).split_at_mut_checked(length) else { return false };
-            if file.read_exact_at(part, offset).is_err() {
-                return false;
-            }
+            let (part, after) = std::mem::take(&mut rest).split_at_mut_checked(length)?;
+            file.read_exact_at(part, offset).ok()?;
             rest = after;
         }
-        run.repository.is_record(reference, &bytes)
+        Some(bytes)
     }
 
     /// Where in the file a stretch of the content lies: offsets and lengths.
@@ -177,8 +191,9 @@ impl Run<'_> {
 
     /// Writes the plaintext of a record, or notes why there is none.
     pub(super) fn write(&self, piece: Piece, plain: Result<&[u8], String>) {
-        let Piece { target, start } = piece;
+        let Piece { target, start, part } = piece;
         let written = plain.and_then(|plain| {
+            let plain = part.map_or(Some(plain), |part| plain.get(part)).ok_or("its record is shorter than the file")?;
             let file = target.file.get_or_init(|| self.make(&target)).as_ref().map_err(Clone::clone)?;
             let mut rest = plain;
             for (offset, length) in target.places(start, plain.len()) {

@@ -176,10 +176,19 @@ impl Run<'_> {
         let mut send = |reference: Reference| {
             let at = start;
             start += u64::from(reference.plain_len);
-            if target.has(self, &reference, at) { Ok(()) } else { feed.push(reference, Piece { target: Arc::clone(target), start: at }) }
+            if target.has(self, &reference, at) {
+                Ok(())
+            } else {
+                feed.push(reference, Piece { target: Arc::clone(target), start: at, part: None })
+            }
         };
         match &target.line.content {
             Content::Inline(references) => references.iter().copied().try_for_each(send),
+            Content::Fragment { .. } if target.has_all(self) => Ok(()),
+            Content::Fragment { start, reference } => {
+                let part = *start as usize..*start as usize + usize::try_from(target.line.size).unwrap_or(0);
+                feed.push(*reference, Piece { target: Arc::clone(target), start: 0, part: Some(part) })
+            }
             content @ Content::List { .. } => {
                 let length = data_length(&target.line);
                 let reader = ContentReader::new(Arc::clone(self.repository), length, content.clone(), None);

@@ -105,7 +105,7 @@ mod tests {
             let mut offset = 0;
             for n in 0..count {
                 let found = match &content {
-                    Content::Inline(references) => references[n],
+                    Content::Inline(_) | Content::Fragment { .. } => content.references()[n],
                     Content::List { depth, reference } => {
                         let (mut depth, mut reference, mut rest) = (*depth, *reference, offset);
                         while depth > 0 {

@@ -1,5 +1,6 @@
 //! Fetching ahead: of large files what comes next, of small ones their neighbours in the folder, which are then given to the kernel unasked.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,8 +36,8 @@ pub trait PageCache: Send + Sync + std::fmt::Debug {
 struct Sibling {
     inode: u64,
     reference: Reference,
-    /// Whether the bytes of its record are all bytes of the file, and the number is its own.
-    is_plain: bool,
+    /// Which bytes of its record are all bytes of the file; `None` if that is not so, or if the number is not its own.
+    part: Option<Range<usize>>,
 }
 
 /// What a batch consists of.
@@ -114,7 +115,7 @@ impl View {
         let request = |sibling: Sibling| {
             let want = Want { kind: RecordKind::Data, reference: sibling.reference };
             let is_read_now = sibling.inode == inode.number();
-            (want, (sibling.is_plain && !is_read_now).then(|| self.pushing(sibling.inode)).flatten())
+            (want, sibling.part.filter(|_| !is_read_now).and_then(|part| self.pushing(sibling.inode, part)))
         };
         let urgency = if is_first { Urgency::Demand } else { Urgency::Ahead };
         self.repository.request(siblings.into_iter().map(request).collect(), urgency, SMALL_PART_MAX);
@@ -129,11 +130,13 @@ impl View {
     }
 
     /// Gives a file to the kernel when it has arrived.
-    fn pushing(&self, inode: u64) -> Option<Waiter> {
+    fn pushing(&self, inode: u64, part: Range<usize>) -> Option<Waiter> {
         let page_cache = Arc::clone(self.page_cache.get()?);
         Some(Box::new(move |arrived| {
-            if let Ok(Opened::Data(bytes)) = arrived {
-                page_cache.push(inode, bytes);
+            if let Ok(Opened::Data(bytes)) = arrived
+                && part.end <= bytes.len()
+            {
+                page_cache.push(inode, bytes.slice(part));
             }
         }))
     }
@@ -186,19 +189,26 @@ impl View {
 
 impl Batched {
     fn add(&mut self, inode: Inode, entry: &Entry) {
-        if let Some(reference) = small(entry) {
-            self.bytes += reference.cost();
-            let is_plain = entry.link_group.is_none() && entry.sparse.is_none() && entry.size == u64::from(reference.plain_len);
-            self.siblings.push(Sibling { inode: inode.number(), reference, is_plain });
+        if let Some((reference, part)) = small(entry) {
+            let is_shared = self.siblings.last().is_some_and(|last| last.reference.id == reference.id);
+            self.bytes += if is_shared { 0 } else { reference.cost() };
+            self.siblings.push(Sibling { inode: inode.number(), reference, part });
         }
         self.until = inode.position + 1;
     }
 }
 
-/// The one record of a small file.
-fn small(entry: &Entry) -> Option<Reference> {
-    match &entry.content {
-        Content::Inline(references) if entry.kind == EntryKind::File && entry.size <= SMALL => references.first().copied(),
-        _ => None,
+/// The one record of a small file, and which part of it is the file.
+fn small(entry: &Entry) -> Option<(Reference, Option<Range<usize>>)> {
+    if entry.kind != EntryKind::File || entry.size > SMALL {
+        return None;
     }
+    let size = usize::try_from(entry.size).ok()?;
+    let (reference, part) = match &entry.content {
+        Content::Inline(references) => (*references.first()?, 0..size),
+        Content::Fragment { start, reference } => (*reference, *start as usize..*start as usize + size),
+        Content::List { .. } => return None,
+    };
+    let is_whole = matches!(entry.content, Content::Fragment { .. }) || entry.size == u64::from(reference.plain_len);
+    Some((reference, Some(part).filter(|_| is_whole && entry.link_group.is_none() && entry.sparse.is_none())))
 }

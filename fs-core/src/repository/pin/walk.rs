@@ -125,6 +125,9 @@ impl<'a> Walk<'a> {
         for content in [&entry.content].into_iter().chain(stored).chain(entry.streams.iter().map(|stream| &stream.content)) {
             match content {
                 Content::Inline(references) => references.iter().for_each(|reference| self.data(*reference)),
+                // Its neighbours share its record.
+                Content::Fragment { reference, .. } if self.share.0.last().is_some_and(|last| last.reference.id == reference.id) => {}
+                Content::Fragment { reference, .. } => self.data(*reference),
                 Content::List { reference, .. } => self.open.push(Want { kind: RecordKind::List, reference: *reference }),
             }
         }

@@ -26,7 +26,8 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         map.optional(9, entry.link_group, |w, group| drop_ref(w.u64(group)));
         match &entry.content {
             Content::Inline(references) if references.is_empty() => {}
-            content @ Content::Inline(_) => places.encode_content(map.key(10), content),
+            Content::Fragment { reference, .. } if places.is_fragment_of_the_last(reference) => {}
+            content @ (Content::Inline(_) | Content::Fragment { .. }) => places.encode_content(map.key(10), content),
             content @ Content::List { .. } => places.encode_content(map.key(11), content),
         }
         map.optional(12, entry.subtree.as_ref().and_then(|s| s.page.as_ref()), |w, page| places.encode_reference(w, page));
@@ -63,6 +64,8 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         }
         map.optional(30, entry.reparse.as_ref(), |w, bytes| drop_ref(w.bytes(bytes)));
         map.optional(31, entry.block_size, |w, size| drop_ref(w.u64(size.into())));
+        let start = if let Content::Fragment { start, .. } = entry.content { Some(start) } else { None };
+        map.optional(32, start, |w, start| drop_ref(w.u64(start.into())));
     };
     writer.map(|map| {
         known(map, places);
@@ -96,7 +99,7 @@ fn decode_time(reader: &mut CborReader<'_>, base: Option<Timestamp>) -> Result<T
 /// [`TreeError`].
 pub fn decode_entry(reader: &mut CborReader<'_>, references: &mut References<'_>) -> Result<Entry, TreeError> {
     let mut entry = Entry::new(None, EntryKind::File);
-    let (mut kind, mut size, mut subtree, mut has_positions) = (None, None, Subtree::EMPTY, false);
+    let (mut kind, mut size, mut subtree, mut has_positions, mut start) = (None, None, Subtree::EMPTY, false, None);
     reader.map::<TreeError>(|key, reader| {
         match key {
             // Only the root of a snapshot has no name.
@@ -115,6 +118,7 @@ pub fn decode_entry(reader: &mut CborReader<'_>, references: &mut References<'_>
             27 => subtree.directory_count = reader.u64()?,
             28 => subtree.byte_count = reader.u64()?,
             29 => subtree.file_count = reader.u64()?,
+            32 => start = Some(reader.u32()?),
             3..=9 | 20..=25 | 30 | 31 => decode_scalar(key, reader, &mut entry)?,
             10 | 11 | 13..=19 => decode_body(key, reader, &mut entry, references)?,
             _ => entry.unknown.push((key, reader.raw()?.to_vec())),
@@ -124,9 +128,34 @@ pub fn decode_entry(reader: &mut CborReader<'_>, references: &mut References<'_>
     entry.kind = required(kind, 1)?;
     let is_directory = entry.kind == EntryKind::Directory;
     entry.subtree = is_directory.then_some(subtree);
+    if let Some(start) = start {
+        entry.content = decode_fragment(&entry, start, size, references)?;
+    }
     entry.size = size.or_else(|| entry.implied_size()).ok_or(TreeError::Broken("an entry does not say its size"))?;
     check_entry(&entry, has_positions)?;
     Ok(entry)
+}
+
+/// The part of its only record that a small file is.
+fn decode_fragment(entry: &Entry, start: u32, size: Option<u64>, references: &mut References<'_>) -> Result<Content, TreeError> {
+    let broken = |what| Err(TreeError::Broken(what));
+    let record = match &entry.content {
+        Content::Inline(records) => match &records[..] {
+            [] => references.fragment,
+            [record] => Some(*record),
+            _ => None,
+        },
+        _ => None,
+    };
+    let Some(reference) = record else { return broken("a fragment of no record or of several") };
+    references.fragment = record;
+    if size.and_then(|size| size.checked_add(start.into())).is_none_or(|end| end > reference.plain_len.into()) {
+        return broken("a fragment reaches beyond its record");
+    }
+    if entry.kind != EntryKind::File || entry.sparse.is_some() || entry.file_hash.is_none() {
+        return broken("what is no plain file with its hash is a fragment");
+    }
+    Ok(Content::Fragment { start, reference })
 }
 
 fn decode_kind(byte: u8) -> Result<EntryKind, TreeError> {

@@ -23,6 +23,8 @@ pub struct Places {
     index: HashMap<Place, usize>,
     /// Place and end of the reference that was written last.
     last: Option<(usize, u32)>,
+    /// The record of the fragment that was written last.
+    fragment: Option<Reference>,
 }
 
 impl Places {
@@ -49,7 +51,7 @@ impl Places {
 
     /// Begins a part that is read without what was written before it.
     pub fn begin_part(&mut self) {
-        self.last = None;
+        (self.last, self.fragment) = (None, None);
     }
 
     /// Writes a reference and remembers its place.
@@ -83,7 +85,13 @@ impl Places {
                 writer.array(2).u64((*depth).into());
                 self.encode_reference(writer, reference);
             }
+            Content::Fragment { reference, .. } => self.encode_reference(writer.array(1), reference),
         }
+    }
+
+    /// Whether the record of a fragment is that of the fragment before it, so that it need not be written. It is remembered for the next one.
+    pub(super) fn is_fragment_of_the_last(&mut self, reference: &Reference) -> bool {
+        self.fragment.replace(*reference) == Some(*reference)
     }
 
     pub(super) fn encode_value(&mut self, writer: &mut CborWriter, value: &Value) {
@@ -98,7 +106,7 @@ impl Places {
 
     /// Reads references, in the order in which they were written since the beginning or [`Self::begin_part`].
     pub fn references(&self) -> References<'_> {
-        References { rows: &self.rows, last: None }
+        References { rows: &self.rows, last: None, fragment: None }
     }
 }
 
@@ -113,6 +121,8 @@ pub struct References<'p> {
     rows: &'p [Place],
     /// Place and end of the reference that was read last.
     last: Option<(usize, u32)>,
+    /// The record of the fragment that was read last.
+    pub(super) fragment: Option<Reference>,
 }
 
 impl References<'_> {

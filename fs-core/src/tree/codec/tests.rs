@@ -88,6 +88,12 @@ prop_compose! {
             Extent { offset, length }
         }).collect());
         entry.size = entry.implied_size().filter(|_| !says_its_size && entry.sparse.is_none()).unwrap_or(entry.size);
+        if let (EntryKind::File, Some(seed), None, Some(_)) = (entry.kind, seed, &entry.sparse, entry.file_hash) {
+            // Few different records, so that neighbours share them.
+            let record = reference(seed % 4 + 8);
+            let start = mode % record.plain_len;
+            (entry.content, entry.size) = (Content::Fragment { start, reference: record }, (record.plain_len - start).into());
+        }
         if let Some(subtree) = &mut entry.subtree {
             subtree.page = seed.map(reference);
             (subtree.position_count, subtree.directory_count, subtree.byte_count, subtree.file_count) = counts;
@@ -279,6 +285,49 @@ fn an_entry_that_leaves_out_what_nothing_else_says_is_refused() {
         map.key(6).u64(1);
     });
     assert_eq!(beyond, Err(TreeError::Broken("a time is out of range")));
+}
+
+#[test]
+fn the_second_fragment_of_a_record_does_not_name_it_again() {
+    let fragment = |name: u8, seed: u8, start: u32| {
+        let mut entry = Entry::new(Some(Name::new([name]).unwrap()), EntryKind::File);
+        (entry.size, entry.file_hash) = (100, Some([name; 32]));
+        entry.content = Content::Fragment { start, reference: reference(seed) };
+        entry
+    };
+    let mut large = Entry::new(Some(Name::new(b"c".as_slice()).unwrap()), EntryKind::File);
+    large.content = Content::Inline(vec![reference(9)]);
+    large.size = large.implied_size().unwrap();
+    let entries = vec![fragment(b'a', 4, 0), fragment(b'b', 4, 100), large, fragment(b'd', 4, 3901), fragment(b'e', 6, 0)];
+    let page = |entries: &[Entry]| Page::Leaf(Leaf::new(entries.to_vec()));
+    assert_eq!(Page::decode(&page(&entries).encode()), Ok(page(&entries)));
+    let length = |count| page(&entries[..count]).encode().len();
+    assert!(length(2) - length(1) <= 50, "a name, a hash, a size and a start: {}", length(2) - length(1));
+}
+
+#[test]
+fn a_fragment_that_is_no_part_of_one_record_is_refused() {
+    let record = |writer: &mut CborWriter| drop_ref(writer.array(5).bytes(&[3; 32]).u64(100).null().u64(0).u64(48));
+    let with = |kind: u64, size: Option<u64>, records: usize, has_hash: bool, start: u64| {
+        with_entry(kind, |map| {
+            map.optional(7, size, |w, size| drop_ref(w.u64(size)));
+            if records > 0 {
+                let writer = map.key(10).array(records);
+                (0..records).for_each(|_| record(writer));
+            }
+            map.optional(23, has_hash.then_some([5; 32]), |w, hash| drop_ref(w.bytes(&hash)));
+            map.key(32).u64(start);
+        })
+    };
+    let (file, symlink, broken) = (1, 3, |what| Err(TreeError::Broken(what)));
+    assert!(with(file, Some(60), 1, true, 40).is_ok());
+    assert_eq!(with(file, Some(61), 1, true, 40), broken("a fragment reaches beyond its record"));
+    assert_eq!(with(file, Some(u64::MAX), 1, true, 40), broken("a fragment reaches beyond its record"));
+    assert_eq!(with(file, None, 1, true, 40), broken("a fragment reaches beyond its record"));
+    assert_eq!(with(file, Some(60), 0, true, 40), broken("a fragment of no record or of several"));
+    assert_eq!(with(file, Some(60), 2, true, 40), broken("a fragment of no record or of several"));
+    assert_eq!(with(file, Some(60), 1, false, 40), broken("what is no plain file with its hash is a fragment"));
+    assert_eq!(with(symlink, Some(60), 1, true, 40), broken("what is no plain file with its hash is a fragment"));
 }
 
 #[test]
