@@ -27,7 +27,7 @@ pub use shared::{Part, Sealed, Shared, list_packs, read_trailer};
 use upload::Upload;
 
 /// Entries of a shard before the next is begun.
-const SHARD_ENTRIES: usize = 1 << 20;
+const SHARD_ENTRIES: usize = 1 << 17;
 
 /// Why the repository could not be written. Ends the run: never counted as an unreadable file.
 #[derive(Debug, thiserror::Error)]

@@ -30,7 +30,7 @@ const STEP: u64 = 64 << 10;
 /// A group to read.
 pub(super) struct GroupJob {
     /// Groups count in the order of the walk.
-    number: u64,
+    number: u32,
     members: Vec<Member>,
     results: Sender<Result<GroupResult, PackError>>,
 }
@@ -95,7 +95,7 @@ impl Group {
 /// The group that is being put together.
 pub(super) struct Groups {
     jobs: Sender<GroupJob>,
-    count: u64,
+    count: u32,
     open: Option<(GroupJob, u64, Rc<Group>)>,
 }
 
@@ -165,7 +165,7 @@ fn read_group(reader: &mut FileReader<'_>, source: &LiveTree, job: &GroupJob, pl
 fn read_member(
     reader: &mut FileReader<'_>,
     source: &LiveTree,
-    (member, number): (&Member, u64),
+    (member, number): (&Member, u32),
     (plain, parts): (&mut Vec<u8>, &mut Vec<Part>),
 ) -> Result<MemberResult, ReadStop> {
     let Member { directory, name, stamp } = member;
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(read(5000, 5000), (5000, false));
         assert_eq!(read(5000, 0), (0, true));
         assert_eq!(read(5000, 4999), (4999, true));
-        assert_eq!(read(5000, 5001).1, true);
+        assert!(read(5000, 5001).1);
         assert_eq!(read(0, 300_000), (300_000, true));
         let most = usize::try_from(GROWN_MAX).unwrap();
         assert_eq!(read(5000, most + 1), (5000, true), "as much as was there when it was listed");

@@ -41,13 +41,32 @@ pub struct Part {
     pub length: u32,
 }
 
+/// The small files that a run stores, by whole-file hash. There may be millions: each takes as little as possible.
+#[derive(Debug, Default)]
+pub(super) struct Fragments {
+    claims: HashMap<[u8; 32], Claim>,
+    records: Vec<Reference>,
+}
+
 /// Who stores a small file.
-#[derive(Debug)]
-pub(super) enum Claim {
+#[derive(Clone, Copy, Debug)]
+enum Claim {
     /// The group of this number, which has read it.
-    By(u64),
+    By(u32),
     /// It is placed.
-    At(Content),
+    At {
+        /// Which of the records.
+        record: u32,
+        /// Where in its plaintext.
+        start: u32,
+    },
+}
+
+impl Fragments {
+    fn get(&self, hash: &[u8; 32]) -> Option<Content> {
+        let Some(Claim::At { record, start }) = self.claims.get(hash) else { return None };
+        Some(Content::Fragment { start: *start, reference: *self.records.get(*record as usize)? })
+    }
 }
 
 /// A shard, and what finds the records of fragments in it, made when it is first needed.
@@ -68,8 +87,8 @@ pub struct Shared {
     pub(super) present: HashMap<PackId, u64>,
     /// Records placed by this run.
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
-    /// Small files that this run stores, by whole-file hash.
-    pub(super) fragments: RwLock<HashMap<[u8; 32], Claim>>,
+    /// Small files that this run stores.
+    fragments: RwLock<Fragments>,
     pub(super) index: OnceLock<Vec<Indexed>>,
 }
 
@@ -165,8 +184,9 @@ impl Shared {
     /// # Errors
     /// [`PackError`] if the index cannot be read.
     pub fn fragment(&self, hash: &[u8; 32]) -> Result<Option<Content>, PackError> {
-        if let Some(Claim::At(content)) = self.fragments.read().unwrap_or_else(PoisonError::into_inner).get(hash) {
-            return Ok(Some(content.clone()));
+        let placed = self.fragments.read().unwrap_or_else(PoisonError::into_inner).get(hash);
+        if placed.is_some() {
+            return Ok(placed);
         }
         let mut found = self.index()?.iter().flat_map(|indexed| indexed.shard.find_fragment(hash, &indexed.places));
         let relied_on = found.find(|found| self.present.get(&found.reference.pack) == Some(&found.pack_size));
@@ -174,26 +194,28 @@ impl Shared {
     }
 
     /// Whether the group of this number is to store a small file that it has read. A group before it may be about to do so: that is placed first.
-    pub(crate) fn claim(&self, hash: &[u8; 32], number: u64) -> bool {
-        let mut fragments = self.fragments.write().unwrap_or_else(PoisonError::into_inner);
-        let is_ours = match fragments.get(hash) {
+    pub(crate) fn claim(&self, hash: &[u8; 32], number: u32) -> bool {
+        let claims = &mut self.fragments.write().unwrap_or_else(PoisonError::into_inner).claims;
+        let is_ours = match claims.get(hash) {
             None => true,
             Some(Claim::By(other)) => *other > number,
-            Some(Claim::At(_)) => false,
+            Some(Claim::At { .. }) => false,
         };
         if is_ours {
-            fragments.insert(*hash, Claim::By(number));
+            claims.insert(*hash, Claim::By(number));
         }
         is_ours
     }
 
     /// Notes where small files are. What is placed already stays there.
     pub(super) fn note_fragments(&self, reference: Reference, parts: &[Part]) {
-        let mut fragments = self.fragments.write().unwrap_or_else(PoisonError::into_inner);
+        let Fragments { claims, records } = &mut *self.fragments.write().unwrap_or_else(PoisonError::into_inner);
+        let record = u32::try_from(records.len()).expect("a run writes fewer than 2^32 records");
+        records.push(reference);
         for part in parts {
-            let claim = fragments.entry(part.hash).or_insert(Claim::By(0));
+            let claim = claims.entry(part.hash).or_insert(Claim::By(0));
             if matches!(claim, Claim::By(_)) {
-                *claim = Claim::At(Content::Fragment { start: part.start, reference });
+                *claim = Claim::At { record, start: part.start };
             }
         }
     }
