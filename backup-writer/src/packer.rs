@@ -20,6 +20,7 @@ use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 
 use crate::create::put_hashed;
 
+mod buffers;
 mod shared;
 mod upload;
 
@@ -175,13 +176,16 @@ impl Packer {
         }
         let slot = if kind == ObjectKind::DataPack { &mut self.data } else { &mut self.meta };
         let ring = repository.ring();
-        let builder = slot.get_or_insert_with(|| PackBuilder::new(kind, ring.epoch(), ring.repository, full, &**repository.random()));
+        let builder = slot.get_or_insert_with(|| {
+            PackBuilder::new(kind, ring.epoch(), ring.repository, (full, self.shared.packs.take()), &**repository.random())
+        });
         let session = PackSession { id: self.shared.session, key: self.shared.keys(facts.kind).0 };
         let reference = builder.push(&facts, &session, &bytes);
         builder.note_fragments(parts.iter().map(|part| (part.hash, part.start, part.length)));
         self.shared.placed.write().unwrap_or_else(PoisonError::into_inner).insert(facts.id, reference);
         self.new_bytes += u64::from(facts.plain_len);
         self.stored_bytes += bytes.len() as u64;
+        self.shared.records.give(bytes);
         Ok(reference)
     }
 

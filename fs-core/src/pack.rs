@@ -3,8 +3,8 @@
 //! Nothing inside a pack is readable without a key: no ids, no lengths, no boundaries. Layout: docs/FORMAT.md, section 7.
 
 use crate::compress::Codec;
-use crate::crypto::{Key, RandomSource};
-use crate::id::{PackId, RecordId, RepositoryId, SessionId};
+use crate::crypto::{Key, RandomSource, StreamHash};
+use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
 use crate::object::{self, HEADER_LENGTH, Header, MAGIC_END, ObjectError, ObjectKind};
 use crate::record::{RecordFacts, RecordKind, Reference, SessionKeyRef};
 use crate::wire::{self, Reader};
@@ -101,15 +101,23 @@ pub struct Pack {
     pub kind: ObjectKind,
     /// The whole object.
     pub bytes: Vec<u8>,
+    /// The hash of all its bytes.
+    pub hash: ObjectHash,
     /// What it holds.
     pub trailer: Trailer,
 }
 
 impl PackBuilder {
-    /// An empty pack. `capacity` is the size it will probably reach, in bytes.
-    pub fn new(kind: ObjectKind, epoch: u16, repository: RepositoryId, capacity: usize, random: &dyn RandomSource) -> Self {
+    /// An empty pack in an empty buffer. `capacity` is the size it will probably reach, in bytes.
+    pub fn new(
+        kind: ObjectKind,
+        epoch: u16,
+        repository: RepositoryId,
+        (capacity, mut buffer): (usize, Vec<u8>),
+        random: &dyn RandomSource,
+    ) -> Self {
         let header = Header::new(kind, epoch, repository, random);
-        let mut buffer = Vec::with_capacity(capacity + capacity / 16 + 2 * TRAILER_STEP);
+        buffer.reserve(capacity + capacity / 16 + 2 * TRAILER_STEP);
         buffer.extend_from_slice(&header.encode());
         Self { id: PackId::from_bytes(header.salt), header, buffer, trailer: Trailer::default() }
     }
@@ -168,9 +176,13 @@ impl PackBuilder {
         self.buffer.extend_from_slice(&trailer_len.to_le_bytes());
         self.buffer.extend_from_slice(&[0; 4]);
         self.buffer.extend_from_slice(&MAGIC_END);
-        let hash = crate::crypto::hash(&self.buffer);
-        self.buffer.extend_from_slice(&hash);
-        Pack { id: self.id, kind: self.header.kind, bytes: self.buffer, trailer: self.trailer }
+        let mut hash = StreamHash::plain();
+        hash.update(&self.buffer);
+        let end = hash.finish();
+        self.buffer.extend_from_slice(&end);
+        hash.update(&end);
+        let hash = ObjectHash::from_bytes(hash.finish());
+        Pack { id: self.id, kind: self.header.kind, bytes: self.buffer, hash, trailer: self.trailer }
     }
 }
 
@@ -340,7 +352,7 @@ mod tests {
     const REPOSITORY: RepositoryId = RepositoryId::from_bytes([9; 16]);
 
     fn sample(count: u8) -> Pack {
-        let mut builder = PackBuilder::new(ObjectKind::MetaPack, 1, REPOSITORY, 1000, &SystemRandom);
+        let mut builder = PackBuilder::new(ObjectKind::MetaPack, 1, REPOSITORY, (1000, Vec::new()), &SystemRandom);
         let session = PackSession { id: SessionId::from_bytes([4; 16]), key: SessionKeyRef { epoch: 1, enc: [5; 32] } };
         for n in 0..count {
             let facts = RecordFacts { kind: RecordKind::List, id: RecordId::from_bytes([n; 32]), codec: Codec::Raw, plain_len: 60 };
@@ -373,7 +385,7 @@ mod tests {
         let session = PackSession { id: SessionId::from_bytes([4; 16]), key: SessionKeyRef { epoch: 1, enc: [5; 32] } };
         type Parts<'a> = &'a [([u8; 32], u32, u32)];
         let made = |kind, parts: &[(u8, Parts<'_>)]| {
-            let mut builder = PackBuilder::new(kind, 1, REPOSITORY, 1000, &SystemRandom);
+            let mut builder = PackBuilder::new(kind, 1, REPOSITORY, (1000, Vec::new()), &SystemRandom);
             builder.note_fragments([([0; 32], 0, 0)]);
             for (n, parts) in parts {
                 let kind = if kind == ObjectKind::DataPack { RecordKind::Data } else { RecordKind::List };

@@ -104,12 +104,19 @@ pub struct RecordKey {
 impl RecordKey {
     /// Seals compressed plaintext: random bytes, ciphertext, tag; [`OVERHEAD`] bytes more than `body`.
     pub fn seal(&self, facts: &RecordFacts, body: &[u8], random: &dyn RandomSource) -> Vec<u8> {
-        let mut sealed = Vec::with_capacity(OVERHEAD + body.len());
+        let mut sealed = Vec::new();
+        self.seal_into(facts, body, random, &mut sealed);
+        sealed
+    }
+
+    /// The same into a buffer, in place of what it holds.
+    pub fn seal_into(&self, facts: &RecordFacts, body: &[u8], random: &dyn RandomSource, sealed: &mut Vec<u8>) {
+        sealed.clear();
+        sealed.reserve(OVERHEAD + body.len());
         let salt: [u8; RANDOM_LENGTH] = crypto::random_array(random);
         sealed.extend_from_slice(&salt);
         sealed.extend_from_slice(body);
-        crypto::seal(&self.key_of(&salt, &facts.id), nonce_of(&salt), &self.associated(facts), &mut sealed, RANDOM_LENGTH);
-        sealed
+        crypto::seal(&self.key_of(&salt, &facts.id), nonce_of(&salt), &self.associated(facts), sealed, RANDOM_LENGTH);
     }
 
     /// Opens, decompresses, computes the id again and compares: three independent checks. Bytes that nobody else holds are opened in place, without a copy.
@@ -221,8 +228,8 @@ mod tests {
     fn sealed(plain: &[u8]) -> (RecordKey, Key, RecordFacts, Vec<u8>) {
         let id_key = Key::from_bytes([1; 32]);
         let key = RecordKey { repository: RepositoryId::from_bytes([2; 16]), epoch: 1, key: Key::from_bytes([3; 32]) };
-        let (codec, packed) = compress::Compressor::new(compress::Compression::Auto).compress(plain);
-        let body = if codec == Codec::Raw { plain } else { &packed };
+        let mut compressor = compress::Compressor::new(compress::Compression::Auto);
+        let (codec, body) = compressor.compress(plain);
         let plain_len = u32::try_from(plain.len()).unwrap();
         let facts = RecordFacts { kind: RecordKind::Data, id: record_id(&id_key, plain), codec, plain_len };
         let bytes = key.seal(&facts, body, &SystemRandom);

@@ -74,7 +74,7 @@ fn records(random: &dyn RandomSource) -> Value {
 fn objects(random: &dyn RandomSource) -> Value {
     let repository = RepositoryId::from_bytes([2; 16]);
     let head = Header { kind: ObjectKind::Seal, epoch: 1, repository, salt: [5; 16] }.encode();
-    let mut pack = PackBuilder::new(ObjectKind::MetaPack, 1, repository, 1000, random);
+    let mut pack = PackBuilder::new(ObjectKind::MetaPack, 1, repository, (1000, Vec::new()), random);
     let session = PackSession { id: SessionId::from_bytes([6; 16]), key: SessionKeyRef { epoch: 1, enc: [7; 32] } };
     let facts = RecordFacts { kind: RecordKind::Tree, id: RecordId::from_bytes([8; 32]), codec: Codec::Zstd, plain_len: 99 };
     let reference = pack.push(&facts, &session, &[9; 60]);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
-use fs_core::compress::{Codec, Compressor};
+use fs_core::compress::Compressor;
 use fs_core::crypto::{Pair, random_array};
 use fs_core::id::{PackId, RecordId, SessionId};
 use fs_core::index::{Places, Shard, ShardPack};
@@ -15,6 +15,11 @@ use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
 use super::PackError;
+use super::buffers::Buffers;
+
+/// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
+const RECORDS_SPARE: usize = 32;
+const PACKS_SPARE: usize = 4;
 
 /// A record sealed and ready to be placed, or one that the repository has.
 #[derive(Debug)]
@@ -85,6 +90,10 @@ pub struct Shared {
     pub(super) tree: (SessionKeyRef, RecordKey),
     /// Packs that the store listed when the run began, with their sizes.
     pub(super) present: HashMap<PackId, u64>,
+    /// For sealed records.
+    pub(super) records: Buffers,
+    /// For packs.
+    pub(super) packs: Buffers,
     /// Records placed by this run.
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
     /// Small files that this run stores.
@@ -113,6 +122,8 @@ impl Shared {
             data,
             tree,
             present,
+            records: Buffers::new(RECORDS_SPARE),
+            packs: Buffers::new(PACKS_SPARE),
             placed: RwLock::default(),
             fragments: RwLock::default(),
             index: OnceLock::new(),
@@ -162,11 +173,11 @@ impl Shared {
         if let Some(known) = self.known(&id)? {
             return Ok(Sealed::Known(known));
         }
-        let (codec, packed) = compressor.compress(plain);
-        let body = if codec == Codec::Raw { plain } else { &packed };
+        let (codec, body) = compressor.compress(plain);
         let plain_len = u32::try_from(plain.len()).map_err(|_| ObjectError::Broken("a record is too long"))?;
         let facts = RecordFacts { kind, id, codec, plain_len };
-        let bytes = self.keys(kind).1.seal(&facts, body, &**self.repository.random());
+        let mut bytes = self.records.take();
+        self.keys(kind).1.seal_into(&facts, body, &**self.repository.random(), &mut bytes);
         Ok(Sealed::New { facts, bytes })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::crypto;
 use fs_core::index::ShardPack;
@@ -74,8 +74,10 @@ fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, o
             let size = pack.bytes.len() as u64;
             let name = object::pack_name(pack.kind, &pack.id);
             let bytes = Bytes::from(pack.bytes);
-            let hash = object::object_hash(&bytes);
-            wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &hash))?;
+            wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash))?;
+            if let Ok(buffer) = bytes.try_into_mut() {
+                shared.packs.give(buffer.into());
+            }
             Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
         });
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,18 +106,24 @@ fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
         trailer.fragments.get(start..).unwrap_or_default().iter().take_while(move |fragment| fragment.record == index)
     };
     let open = |first: usize, records: &[PackRecord]| {
+        let mut buffer = BytesMut::new();
         records.iter().enumerate().try_for_each(|(at, record)| {
             let start = record.offset as usize;
             let stored = pack.bytes.get(start..start + record.stored_len as usize).ok_or_else(failed)?;
             let id_key = repository.ring().current().id_key(record.facts.kind).ok_or(ObjectError::NotAllowed)?;
-            let plain = shared.keys(record.facts.kind).1.open(&record.facts, id_key, stored).map_err(|_| failed())?;
+            buffer.extend_from_slice(stored);
+            let plain = shared.keys(record.facts.kind).1.open(&record.facts, id_key, std::mem::take(&mut buffer)).map_err(|_| failed())?;
             // The id says what was sealed, the hash what was read from the file.
             let is_right = |part: &PackFragment| {
                 let (start, length) = (part.start as usize, part.length as usize);
                 let bytes = plain.get(start..).and_then(|rest| rest.get(..length));
                 file_key.zip(bytes).is_some_and(|(key, bytes)| crypto::keyed_hash(key, &[bytes]) == part.hash)
             };
-            if parts_of(first + at).all(is_right) { Ok(()) } else { Err(failed()) }
+            let is_right = parts_of(first + at).all(is_right);
+            // What it was opened in is used again.
+            buffer = plain.try_into_mut().unwrap_or_default();
+            buffer.clear();
+            if is_right { Ok(()) } else { Err(failed()) }
         })
     };
     // In two halves: at the end of a run nobody else has anything to do.

@@ -162,11 +162,10 @@ impl<K> Filling<K> {
     /// Closes the last block.
     pub(crate) fn close(&mut self) -> Vec<(K, Kept)> {
         let plain = std::mem::take(&mut self.writer).finish();
-        let (codec, packed) = self.compressor.compress(&plain);
+        let (codec, stored) = self.compressor.compress(&plain);
         let (plain_length, count) = (plain.len(), self.places.len());
-        let stored = if codec == Codec::Raw { plain } else { packed };
         // Without the room that they might have grown into.
-        let stored = Bytes::from(stored.into_boxed_slice());
+        let stored = Bytes::copy_from_slice(stored);
         let block = Arc::new(Block { codec, stored, plain_length, count, recent: self.recent.clone() });
         self.places.drain(..).map(|(key, at)| (key, Kept::new(&block, at))).collect()
     }
