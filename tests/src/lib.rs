@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::create::{NewKey, create, put_hashed};
 use backup_writer::device;
+use backup_writer::pause::Pauses;
 use backup_writer::source::rules::Rules;
 use fs_core::compress::Compression;
 use fs_core::crypto::{Key, SharedRandom};
@@ -136,6 +137,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         gentle: false,
         reread: false,
         compression: Compression::Auto,
+        pauses: Pauses::default(),
         utc_offset_minutes: 0,
         tool_version: "test".into(),
     }

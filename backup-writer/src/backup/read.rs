@@ -107,6 +107,9 @@ type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
     let mut reader = FileReader { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() };
     for job in jobs {
+        if !shared.pace().pass() {
+            continue;
+        }
         let end = match reader.read(source, &job) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
@@ -245,6 +248,9 @@ impl FileReader<'_> {
     /// Hashes, seals and sends a chunk; `is_last` if it is known that none follows.
     pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
         hash.add(chunk, is_last);
+        if !self.shared.pace().pass() {
+            return Err(ReadStop::Abandoned);
+        }
         let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
         job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
     }

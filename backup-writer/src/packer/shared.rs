@@ -1,20 +1,20 @@
 //! What all threads of a run share: keys, and knowledge of what the repository has.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use fs_core::compress::{Codec, Compressor};
 use fs_core::crypto::{Pair, random_array};
 use fs_core::id::{PackId, RecordId, SessionId};
 use fs_core::index::{Shard, ShardPack};
-use fs_core::object::{self, HEADER_LENGTH, ObjectError, ObjectKind};
-use fs_core::pack::{TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
+use fs_core::object::{self, ObjectError, ObjectKind};
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
-use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::repository::{ReadError, Repository};
 use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
-use super::PackError;
+use super::{PackError, left_over};
+use crate::pace::Pace;
 
 /// A record sealed and ready to be placed, or one that the repository has.
 #[derive(Debug)]
@@ -37,11 +37,23 @@ pub struct Shared {
     pub(super) session: SessionId,
     pub(super) data: (SessionKeyRef, RecordKey),
     pub(super) tree: (SessionKeyRef, RecordKey),
+    /// Whether the run may go on.
+    pub(super) pace: Arc<Pace>,
     /// Packs that the store listed when the run began, with their sizes.
-    pub(super) present: HashMap<PackId, u64>,
+    pub(super) present: HashMap<PackId, (ObjectKind, u64)>,
     /// Records placed by this run.
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
-    pub(super) index: OnceLock<Vec<Arc<Shard>>>,
+    pub(super) index: OnceLock<Index>,
+    /// Held by the thread that reads the index.
+    reading: Mutex<()>,
+}
+
+/// What the repository has.
+#[derive(Debug)]
+pub(super) struct Index {
+    shards: Vec<Arc<Shard>>,
+    /// What packs hold that no shard names.
+    pub(super) left_over: Vec<Shard>,
 }
 
 impl Shared {
@@ -49,7 +61,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`PackError`].
-    pub fn new(repository: Arc<Repository>) -> Result<Self, PackError> {
+    pub fn new(repository: Arc<Repository>, pace: Arc<Pace>) -> Result<Self, PackError> {
         let random = &**repository.random();
         let ring = repository.ring();
         let keys = |pair| -> Result<_, PackError> {
@@ -59,13 +71,19 @@ impl Shared {
         };
         let (data, tree) = (keys(Pair::Data)?, keys(Pair::Tree)?);
         let session = SessionId::from_bytes(random_array(random));
-        let present = list_packs(&repository)?.into_iter().map(|(id, _, size)| (id, size)).collect();
-        Ok(Self { session, data, tree, present, placed: RwLock::default(), index: OnceLock::new(), repository })
+        let present = list_packs(&repository)?.into_iter().map(|(id, kind, size)| (id, (kind, size))).collect();
+        let (placed, index, reading) = (RwLock::default(), OnceLock::new(), Mutex::default());
+        Ok(Self { session, data, tree, pace, present, placed, index, reading, repository })
     }
 
     /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// Whether the run may go on.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Whether a pack can be relied on: it was listed when the run began.
@@ -117,32 +135,31 @@ impl Shared {
         if let Some(placed) = self.placed.read().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(Some(*placed));
         }
-        let locations = self.index()?.iter().flat_map(|shard| shard.find(id));
-        let relied_on = |location: &fs_core::index::Location| self.present.get(&location.reference.pack) == Some(&location.pack_size);
+        let index = self.index()?;
+        let locations = index.shards.iter().map(|shard| &**shard).chain(&index.left_over).flat_map(|shard| shard.find(id));
+        let relied_on = |location: &fs_core::index::Location| {
+            self.present.get(&location.reference.pack).is_some_and(|(_, size)| *size == location.pack_size)
+        };
         Ok(locations.into_iter().find(relied_on).map(|location| location.reference))
     }
 
     /// The index, read when it is first needed: an unchanged run never does. Packs that an interrupted run left without an index are found by their trailers.
-    fn index(&self) -> Result<&[Arc<Shard>], PackError> {
+    fn index(&self) -> Result<&Index, PackError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let (mut shards, _) = self.repository.shards()?;
+        // All who come need it and wait for the one who reads: that may be thousands of requests.
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let (shards, _) = self.repository.shards()?;
         let indexed: HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
-        let mut left_over = Shard::default();
-        for (id, kind, size) in list_packs(&self.repository)? {
-            if !indexed.contains(&id) {
-                match read_trailer(&self.repository, id, kind, size) {
-                    Ok(trailer) => left_over.add_pack(ShardPack { id, kind, size }, &trailer),
-                    Err(error) => tracing::warn!(pack = %id, %error, "a pack without an index does not open and is not used"),
-                }
-            }
-        }
-        left_over.sort();
-        if !left_over.is_empty() {
-            shards.push(Arc::new(left_over));
-        }
-        Ok(self.index.get_or_init(|| shards))
+        let mut packs: Vec<_> = self.present.iter().map(|(&id, &(kind, size))| ShardPack { id, kind, size }).collect();
+        packs.retain(|pack| !indexed.contains(&pack.id));
+        packs.sort_by_key(|pack| pack.id);
+        let left_over = left_over::read(self, &packs)?;
+        Ok(self.index.get_or_init(|| Index { shards, left_over }))
     }
 
     pub(super) fn keys(&self, kind: RecordKind) -> &(SessionKeyRef, RecordKey) {
@@ -164,22 +181,4 @@ pub fn list_packs(repository: &Repository) -> Result<Vec<(PackId, ObjectKind, u6
         packs.extend(listed.iter().filter_map(|meta| Some((object::parse_pack_name(kind, &meta.name)?, kind, meta.size))));
     }
     Ok(packs)
-}
-
-/// Reads the trailer of a pack: three small ranged reads.
-///
-/// # Errors
-/// [`RepositoryError`].
-pub fn read_trailer(repository: &Repository, id: PackId, kind: ObjectKind, size: u64) -> Result<Trailer, RepositoryError> {
-    let (name, store) = (object::pack_name(kind, &id), repository.store());
-    let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-    let range = |from: u64, to: u64| wait(name.as_str(), store.get_range(&name, from..to));
-    let Some(tail_start) = size.checked_sub(TAIL_LENGTH as u64) else {
-        return Err(wrong(ObjectError::Broken("it is too short for a pack")));
-    };
-    let tail = range(tail_start, size)?;
-    let tail = tail.first_chunk::<TAIL_LENGTH>().ok_or_else(|| wrong(ObjectError::NotOurs))?;
-    let span = trailer_span(tail, size).map_err(wrong)?;
-    let (head, end) = (range(0, HEADER_LENGTH as u64)?, range(size - span, size)?);
-    decode_trailer(&head, &end, size, (kind, id, repository.id()), |epoch| repository.ring().structure(epoch)).map_err(wrong)
 }
