@@ -7,6 +7,7 @@ mod cli;
 mod export;
 mod fidelity;
 mod format;
+mod interruptions;
 mod faults;
 mod faults_line;
 mod model;
