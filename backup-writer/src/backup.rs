@@ -209,7 +209,7 @@ pub fn backup(
                 Err(BackupError::Pack(PackError::Vanished { pack })) if lost.len() + 1 < starts => {
                     tracing::warn!(%pack, "a pack vanished from the repository while the backup ran: it begins anew");
                     let message = "it vanished from the repository while the backup ran; what it held was saved again";
-                    lost.push(Finding::object(Severity::Note, &pack.to_string(), message));
+                    lost.push(Finding::object(Severity::Note, pack.to_string(), message));
                 }
                 Ok(mut report) => {
                     report.findings.append(&mut lost);
@@ -346,7 +346,12 @@ fn open_states(folder: &Path, repository: &Repository) -> Option<FileStates> {
 }
 
 /// Manifest, second look, seal: only then it is a success.
-fn commit(window: &mut Window<'_>, signer: &Signer, mut manifest: Manifest, relied_on: &HashSet<PackId>) -> Result<SnapshotId, BackupError> {
+fn commit(
+    window: &mut Window<'_>,
+    signer: &Signer,
+    mut manifest: Manifest,
+    relied_on: &HashSet<PackId>,
+) -> Result<SnapshotId, BackupError> {
     let (repository, store) = (window.repository, window.store);
     let random = &**repository.random();
     let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, manifest.sequence, hash);

@@ -95,8 +95,11 @@ impl Pace {
                 told = until;
             }
             if self.rest(|state| state.is_over).is_over {
-                return;
+                break;
             }
+        }
+        if told.is_some() {
+            observer.waits(None);
         }
     }
 

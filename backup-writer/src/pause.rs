@@ -191,7 +191,9 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_said() {
-        for text in ["", "8-18", "08:00", "08:00-25:00", "08:00-24:01", "24:00-08:00", "08:00-08:00", "fryday 08:00-09:00", "mon 08:00-09:00 tue"] {
+        for text in
+            ["", "8-18", "08:00", "08:00-25:00", "08:00-24:01", "24:00-08:00", "08:00-08:00", "fryday 08:00-09:00", "mon 08:00-09:00 tue"]
+        {
             assert!(matches!(Hours::parse(text), Err(PauseError::Syntax { .. })), "{text}");
         }
         assert_eq!(pauses(&["00:00-12:00", "12:00-24:00"], Zone::utc()).unwrap_err(), PauseError::NoHourLeft);

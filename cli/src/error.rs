@@ -210,9 +210,8 @@ impl From<BackupError> for Failure {
                 let kept = size(kept_bytes);
                 Self::new(Exit::Interrupted, format!("the backup was interrupted; {kept} are kept, the next run goes on from there"))
             }
-            BackupError::Overdue => {
-                Self::from_error(Exit::Failed, &error).hint("check the clocks of this machine and of the repository's server, and run it again")
-            }
+            BackupError::Overdue => Self::from_error(Exit::Failed, &error)
+                .hint("check the clocks of this machine and of the repository's server, and run it again"),
             BackupError::Nothing | BackupError::ShownAs { .. } | BackupError::Inside { .. } | BackupError::Twice { .. } => {
                 Self::from_error(Exit::Usage, &error)
             }

@@ -96,7 +96,8 @@ impl Shard {
         }
         let sessions: Vec<u16> = other.sessions.iter().map(|session| self.session_index(session)).collect();
         for mut entry in other.entries.iter().copied() {
-            let read = |range: std::ops::Range<usize>| entry.get(range).unwrap_or_default().iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+            let read =
+                |range: std::ops::Range<usize>| entry.get(range).unwrap_or_default().iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
             let (pack, session) = (packs.get(read(PACK_PLACE)), sessions.get(read(SESSION_PLACE)));
             let (Some(Some(pack)), Some(session)) = (pack, session) else { continue };
             for (place, bytes) in [(PACK_PLACE, &pack.to_le_bytes()[..]), (SESSION_PLACE, &session.to_le_bytes())] {
@@ -439,7 +440,10 @@ mod tests {
         let (whole, second) = (sample(20), PackId::from_bytes([1; 16]));
         let other = ShardPack { id: PackId::from_bytes([9; 16]), kind: ObjectKind::MetaPack, size: 7 };
         let mut part = Shard::default();
-        part.add_pack(other, &Trailer { sessions: vec![PackSession { id: SessionId::from_bytes([3; 16]), ..whole.sessions[0] }], records: Vec::new() });
+        part.add_pack(
+            other,
+            &Trailer { sessions: vec![PackSession { id: SessionId::from_bytes([3; 16]), ..whole.sessions[0] }], records: Vec::new() },
+        );
         part.add_part(&whole, |pack| *pack == second);
         part.add_part(&whole, |_| false);
         part.sort();

@@ -11,7 +11,7 @@ use fs_core::path::TreePath;
 
 use super::BackupError;
 use super::pulse::Pulse;
-use crate::packer::Packer;
+use crate::packer::{PackError, Packer};
 use crate::parent::FileState;
 use crate::state::{DirectoryBuilder, FileStates};
 
@@ -103,6 +103,7 @@ impl Checkpoints {
                     self.put.extend(written.put.iter().map(|pack| pack.id));
                     ended = BackupError::Cancelled { kept_bytes: self.put_bytes };
                 }
+                Err(PackError::Stopped) => ended = BackupError::Cancelled { kept_bytes: self.put_bytes },
                 Err(error) => ended = error.into(),
             }
         } else {

@@ -133,12 +133,7 @@ impl<'a> Collector<'a> {
         result
     }
 
-    fn take_steps(
-        &mut self,
-        steps: &Receiver<Vec<Step>>,
-        jobs: &Sender<FileJob>,
-        frames: &mut Vec<Frame>,
-    ) -> Result<Built, BackupError> {
+    fn take_steps(&mut self, steps: &Receiver<Vec<Step>>, jobs: &Sender<FileJob>, frames: &mut Vec<Frame>) -> Result<Built, BackupError> {
         let (mut leads, mut waiting): (Vec<Lead>, VecDeque<Pending>) = Default::default();
         let mut batch = Vec::new().into_iter();
         loop {

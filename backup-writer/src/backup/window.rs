@@ -93,3 +93,28 @@ impl Moment {
 fn usable(repository: &Repository) -> Result<HashSet<PackId>, StoreError> {
     Ok(list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(running: u64, wall: i64, server: Option<i64>) -> Moment {
+        let time = |seconds| Timestamp::new(seconds, 0).unwrap();
+        Moment { running: Duration::from_secs(running), wall: time(wall), server: server.map(time) }
+    }
+
+    #[test]
+    fn the_clock_that_says_most_counts_and_one_that_is_set_back_says_nothing() {
+        let began = moment(1000, 1000, Some(1000));
+        for (now, seconds) in [
+            (moment(1005, 1003, Some(1001)), 5),
+            (moment(1000, 1900, Some(1001)), 900),
+            (moment(1000, 1, Some(1700)), 700),
+            (moment(1800, 1, Some(1)), 800),
+            (moment(1000, 1, None), 0),
+        ] {
+            assert_eq!(now.since(&began), Duration::from_secs(seconds));
+        }
+        assert_eq!(moment(1000, 1000, Some(5)).since(&moment(1000, 1000, None)), Duration::ZERO);
+    }
+}
