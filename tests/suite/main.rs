@@ -8,6 +8,7 @@ mod export;
 mod fidelity;
 mod format;
 mod interruptions;
+mod interruptions_program;
 mod faults;
 mod faults_line;
 mod model;
