@@ -19,15 +19,18 @@ use fs_core::path::{Name, display};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity, Stats};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::snapshot::codec::Seal;
 use fs_core::snapshot::{Head, Manifest, Snapshot, SourcePath};
-use fs_core::storage::{StoreError, WriteStore, wait};
+use fs_core::storage::{StoreError, WriteStore};
 use fs_core::tree::codec::{FINDINGS_MAX, LINK_ROWS_MAX, encode_findings, encode_links};
-use fs_core::tree::{LinkRow, ROOT_POSITION};
+use fs_core::tree::{Entry, LinkRow, ROOT_POSITION};
 
 use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
-use crate::packer::{PackError, Packer, Shared, list_packs};
+use crate::pace::Pace;
+use crate::packer::{PackError, Packer, Shared, Written};
+use crate::pause::Pauses;
 use crate::source::rules::Rules;
 use crate::source::stream::{Stream, StreamError};
 use crate::source::{self, LiveTree, SourceError};
@@ -35,12 +38,15 @@ use crate::state::FileStates;
 
 mod before;
 mod blocks;
+mod checkpoint;
 mod collect;
 mod group;
 mod named;
+mod pulse;
 mod read;
 mod sieve;
 mod walk;
+mod window;
 
 use before::Before;
 use collect::{Built, Collector, Jobs};
@@ -48,9 +54,12 @@ use group::Groups;
 use named::Named;
 use read::FileJob;
 use walk::{BATCH, Step, Walk};
+use window::Window;
 
 /// Longest set that is named by its paths, in bytes.
 const SET_LENGTH_MAX: usize = 120;
+/// How often a run begins because something that it relied on is gone at its end.
+const STARTS_MAX: usize = 3;
 /// Steps that the walk may be ahead.
 const STEPS_AHEAD: usize = 512;
 
@@ -83,6 +92,8 @@ pub struct BackupOptions {
     pub reread: bool,
     /// How hard contents are compressed.
     pub compression: Compression,
+    /// Hours in which nothing is read or sent.
+    pub pauses: Pauses,
     /// Offset of local time from UTC, in minutes.
     pub utc_offset_minutes: i32,
     /// What stands in the manifest as the tool.
@@ -152,8 +163,14 @@ pub enum BackupError {
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// The observer cancelled.
-    #[error("the backup was interrupted; what was uploaded is used by the next run")]
-    Cancelled,
+    #[error("the backup was interrupted; {kept_bytes} bytes are kept and the next run goes on from there")]
+    Cancelled {
+        /// Bytes of this run that the store has taken.
+        kept_bytes: u64,
+    },
+    /// The store cannot be looked at within the commit window.
+    #[error("looking at the store took longer than {} minutes again and again", window::COMMIT_WINDOW.as_secs() / 60)]
+    Overdue,
     /// This machine cannot sign.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -174,7 +191,7 @@ pub enum BackupError {
     Key(#[from] ObjectError),
 }
 
-/// Takes a snapshot.
+/// Takes a snapshot. If something that it relies on vanishes while it runs, it begins anew with what is there then.
 ///
 /// # Errors
 /// [`BackupError`]: then there is no new sealed snapshot, and nothing that was there before has changed. Files that cannot be read are findings.
@@ -184,15 +201,47 @@ pub fn backup(
     options: &BackupOptions,
     observer: &dyn Observer,
 ) -> Result<BackupReport, BackupError> {
+    let pace = Arc::new(Pace::new(options.pauses.clone(), Arc::clone(repository.clock())));
+    // What comes through a pipe comes once.
+    let starts = if options.streams.iter().any(Stream::is_open) { 1 } else { STARTS_MAX };
+    let mut lost = Vec::new();
+    pace.watched(observer, || {
+        loop {
+            match take(repository, store, options, (observer, &pace)) {
+                Err(BackupError::Pack(PackError::Vanished { pack })) if lost.len() + 1 < starts => {
+                    tracing::warn!(%pack, "a pack vanished from the repository while the backup ran: it begins anew");
+                    let message = "it vanished from the repository while the backup ran; what it held was saved again";
+                    lost.push(Finding::object(Severity::Note, pack.to_string(), message));
+                }
+                Ok(mut report) => {
+                    report.findings.append(&mut lost);
+                    return Ok(report);
+                }
+                error => return error,
+            }
+        }
+    })
+}
+
+fn take(
+    repository: &Arc<Repository>,
+    store: &Arc<dyn WriteStore>,
+    options: &BackupOptions,
+    (observer, pace): (&dyn Observer, &Arc<Pace>),
+) -> Result<BackupReport, BackupError> {
+    if !pace.pass() {
+        return Err(BackupError::Cancelled { kept_bytes: 0 });
+    }
     let started = repository.clock().now();
     let named = Named::of(options)?;
     let sources = named.sources();
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
+    let mut window = Window::open(repository, &**store)?;
     let snapshots = repository.snapshots()?;
     let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &sources), Ok)?;
     let parent = find_parent(&snapshots, (&options.host, &set), &signer);
     let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
-    let shared = Arc::new(Shared::new(Arc::clone(repository))?);
+    let shared = Arc::new(Shared::new(Arc::clone(repository), Arc::clone(pace))?);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
     let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
     let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
@@ -205,17 +254,9 @@ pub fn backup(
     };
     let walk = Walk { named: &named, started, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
 
-    let mut collector = Collector::new(&shared, packer, before, started, observer);
-    let root = run_pipeline(&shared, &walk, options, &mut collector)?;
-    if observer.is_cancelled() {
-        return Err(BackupError::Cancelled);
-    }
-    let Collector { mut packer, mut stats, mut findings, attribute_names, .. } = collector;
-    let link_table = write_links(&mut packer, &root.links)?;
-    let finding_list = write_findings(&mut packer, &findings)?;
-    let written = packer.finish()?;
-    (stats.new_bytes, stats.stored_bytes) = (written.new_bytes, written.stored_bytes);
-
+    let collector = Collector::new(&shared, packer, before, started, observer);
+    let Gathered { root, attribute_names, link_table, finding_list, stats, mut findings, written } =
+        gather(&shared, &walk, options, collector, states.as_ref())?;
     let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
         device: signer.device,
@@ -224,12 +265,12 @@ pub fn backup(
         heads: heads(&snapshots, &signer),
         started,
         ended: repository.clock().now(),
-        server_time: wait("clock", store.server_time())?,
+        server_time: None,
         host: options.host.clone(),
         set,
         sources: sources.into_iter().map(|path| SourcePath { path, case_insensitive: false }).collect(),
         tags: options.tags.clone(),
-        root: root.entry,
+        root,
         link_table,
         stats,
         findings: finding_list,
@@ -238,15 +279,54 @@ pub fn backup(
         utc_offset_minutes: options.utc_offset_minutes,
         attribute_names,
     };
-    let snapshot = commit(repository, &**store, &signer, &manifest, &written.relied_on)?;
+    let parent = manifest.parent;
+    let snapshot = commit(&mut window, &signer, manifest, &written.relied_on);
+    // All packs are put: what was noted is true also if there is no snapshot.
     if let Some(Err(error)) = states.map(FileStates::commit) {
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
+    let snapshot = snapshot?;
     if let Err(error) = roll_up(repository, &**store, &signer) {
         let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
         findings.push(Finding { severity: Severity::Note, place: Place::Operation, message });
     }
-    Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings })
+    Ok(BackupReport { snapshot, parent, stats, findings })
+}
+
+/// All that a manifest says of a source, with its packs put.
+struct Gathered {
+    root: Entry,
+    attribute_names: Option<AttributeNames>,
+    link_table: Vec<(u64, Reference)>,
+    finding_list: Vec<Reference>,
+    stats: Stats,
+    findings: Vec<Finding>,
+    written: Written,
+}
+
+/// Reads the source and puts what is new of it. If it ends early, what is put is kept for the next run.
+fn gather(
+    shared: &Arc<Shared>,
+    walk: &Walk<'_>,
+    options: &BackupOptions,
+    mut collector: Collector<'_>,
+    states: Option<&FileStates>,
+) -> Result<Gathered, BackupError> {
+    let pulse = collector.pulse;
+    let root = run_pipeline(shared, walk, options, &mut collector).and_then(|root| pulse.check().map(|()| root));
+    let Collector { mut packer, mut stats, findings, attribute_names, checkpoints, .. } = collector;
+    let root = match root {
+        Ok(root) => root,
+        Err(error) => return Err(checkpoints.give_up(error, packer, states, pulse)),
+    };
+    let link_table = write_links(&mut packer, &root.links)?;
+    let finding_list = write_findings(&mut packer, &findings)?;
+    let written = packer.finish().map_err(|error| match error {
+        PackError::Stopped => BackupError::Cancelled { kept_bytes: checkpoints.put_bytes() },
+        error => error.into(),
+    })?;
+    (stats.new_bytes, stats.stored_bytes) = (written.new_bytes, written.stored_bytes);
+    Ok(Gathered { root: root.entry, attribute_names, link_table, finding_list, stats, findings, written })
 }
 
 /// From time to time a backup writes a catalogue, so that whoever opens the repository need not read every manifest.
@@ -269,20 +349,18 @@ fn open_states(folder: &Path, repository: &Repository) -> Option<FileStates> {
 
 /// Manifest, second look, seal: only then it is a success.
 fn commit(
-    repository: &Repository,
-    store: &dyn WriteStore,
+    window: &mut Window<'_>,
     signer: &Signer,
-    manifest: &Manifest,
+    mut manifest: Manifest,
     relied_on: &HashSet<PackId>,
 ) -> Result<SnapshotId, BackupError> {
+    let (repository, store) = (window.repository, window.store);
     let random = &**repository.random();
+    let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, manifest.sequence, hash);
+    manifest.server_time = window.before_manifest(relied_on)?;
     let object = manifest.encode_object(repository.ring(), signer, random)?;
-    let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &manifest.device, manifest.sequence, hash);
     let id = SnapshotId::from(put_hashed(store, object, name(ObjectKind::Manifest))?);
-    let listed: HashSet<_> = list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect();
-    if let Some(&pack) = relied_on.iter().find(|pack| !listed.contains(pack)) {
-        return Err(PackError::Vanished { pack }.into());
-    }
+    window.look(relied_on)?;
     let seal = Seal { device: manifest.device, sequence: manifest.sequence, manifest: id, time: repository.clock().now() };
     put_hashed(store, seal.encode_object(repository.ring(), signer, random), name(ObjectKind::Seal))?;
     Ok(id)

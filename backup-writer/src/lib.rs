@@ -7,6 +7,8 @@
 pub mod create;
 pub mod device;
 pub mod source;
+pub mod pause;
+pub mod pace;
 pub mod packer;
 pub mod parent;
 pub mod state;

@@ -21,10 +21,12 @@ use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 use crate::create::put_hashed;
 
 mod buffers;
+mod left_over;
 mod shared;
 mod upload;
 
-pub use shared::{Part, Sealed, Shared, list_packs, read_trailer};
+pub use left_over::read_trailer;
+pub use shared::{Part, Sealed, Shared, list_packs};
 use upload::Upload;
 
 /// Entries of a shard before the next is begun.
@@ -45,6 +47,9 @@ pub enum PackError {
         /// The pack.
         pack: PackId,
     },
+    /// The run was stopped; nobody waits for the result.
+    #[error("the run was stopped")]
+    Stopped,
     /// The key's role does not allow it.
     #[error("this key may not write")]
     Key(#[from] ObjectError),
@@ -81,6 +86,8 @@ pub struct Written {
     pub new_bytes: u64,
     /// The same as stored.
     pub stored_bytes: u64,
+    /// Packs that were put.
+    pub put: Vec<ShardPack>,
 }
 
 impl Packer {
@@ -197,11 +204,15 @@ impl Packer {
         for builder in [self.data.take(), self.meta.take()].into_iter().flatten() {
             self.send(builder)?;
         }
-        if let Some(upload) = self.upload.take() {
-            let done = upload.finish()?;
-            self.write_index(done)?;
-        }
-        Ok(Written { relied_on: std::mem::take(&mut self.relied_on), new_bytes: self.new_bytes, stored_bytes: self.stored_bytes })
+        let done = self.upload.take().map_or_else(|| Ok(Vec::new()), Upload::finish)?;
+        let put = done.iter().map(|(pack, _)| *pack).collect();
+        self.write_index(done)?;
+        Ok(Written { relied_on: std::mem::take(&mut self.relied_on), new_bytes: self.new_bytes, stored_bytes: self.stored_bytes, put })
+    }
+
+    /// Packs that the store has taken from this run, beginning with the one of this number.
+    pub fn put_since(&self, number: usize) -> Vec<ShardPack> {
+        self.upload.as_ref().map_or_else(Vec::new, |upload| upload.done_since(number))
     }
 
     fn send(&mut self, builder: PackBuilder) -> Result<(), PackError> {
@@ -234,6 +245,13 @@ impl Packer {
     fn write_index(&self, mut done: Vec<(ShardPack, Trailer)>) -> Result<(), PackError> {
         done.sort_by_key(|(pack, _)| pack.id);
         let mut shard = Shard::default();
+        // What was found by trailers and is relied on is found by the index from now on.
+        for left_over in self.shared.index.get().map_or(&[][..], |index| &index.left_over) {
+            shard.add_part(&left_over.shard, |pack| self.relied_on.contains(pack));
+            if shard.len() >= SHARD_ENTRIES {
+                self.write_shard(std::mem::take(&mut shard))?;
+            }
+        }
         for (pack, trailer) in &done {
             shard.add_pack(*pack, trailer);
             if shard.len() >= SHARD_ENTRIES {

@@ -9,13 +9,15 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use fs_core::object::ObjectKind;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{ReadError, Repository};
 use fs_core::snapshot::Snapshot;
+use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Entry;
 use fs_core::tree::page::Wanted;
 use rustix::fs::{Mode, OFlags};
@@ -191,13 +193,18 @@ pub fn restore(
         suffix: format!(".restored-{}", snapshot.id.short()),
         groups: Groups::default(),
         held: Held::new(),
+        lost: OnceLock::new(),
         report: Mutex::default(),
         bytes: AtomicU64::new(0),
         files: AtomicU64::new(0),
         totals: entry.subtree.as_ref().map_or((1, entry.size), |below| (below.file_count, below.byte_count)),
     };
     let top = run.target(target, &entry).map_err(|source| RestoreError::Target { path: target.into(), source })?;
-    run.all(entry, top)?;
+    let ended = run.all(entry, top);
+    if let Some(lost) = run.lost.into_inner() {
+        return Err(ReadError::Store(lost).into());
+    }
+    ended?;
     Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -213,6 +220,8 @@ struct Run<'a> {
     suffix: String,
     groups: Groups,
     held: Held,
+    /// Why the store is not there any more.
+    lost: OnceLock<StoreError>,
     report: Mutex<RestoreReport>,
     bytes: AtomicU64,
     files: AtomicU64,
@@ -233,6 +242,22 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         };
         Ok(Folder::top(self.opened(fd, is_new)?, entry))
+    }
+
+    /// Whether nothing more is to be restored.
+    fn is_over(&self) -> bool {
+        self.observer.is_cancelled() || self.lost.get().is_some()
+    }
+
+    /// Something could not be read. If that is no damage and the store does not answer something small either, all that is still to come would fail too, each
+    /// after a long wait.
+    fn note_failure(&self, error: &ReadError) {
+        if !error.is_damage()
+            && !self.is_over()
+            && let Err(lost) = wait(ObjectKind::Slot.prefix(), self.repository.store().list(ObjectKind::Slot.prefix(), None))
+        {
+            let _ = self.lost.set(lost);
+        }
     }
 
     fn count(&self, change: impl FnOnce(&mut RestoreReport)) {

@@ -1,9 +1,11 @@
 //! What this machine saw when it last saved: files by directory, with the references to their content (SQLite).
 //!
 //! With it an unchanged file is recognised without reading the parent snapshot. Rows are facts about files at a path and hold for every set;
-//! they are written only after the snapshot is sealed, and only for files that were quiet before the run began. Paths are hashed and rows
-//! sealed, so the database tells nothing but how many directories there are and how large they are.
+//! they are written only for files that were quiet before the run began, and only when the store has taken every pack that they name: then they are as true
+//! without a snapshot as with one, because whoever uses them looks whether those packs are listed. Paths are hashed and rows sealed, so the database tells
+//! nothing but how many directories there are and how large they are.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -100,7 +102,7 @@ impl Directory {
 }
 
 /// Gathers the files of one directory, in any order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DirectoryBuilder {
     places: Places,
     files: Vec<(Name, Vec<u8>)>,
@@ -125,6 +127,20 @@ impl DirectoryBuilder {
     /// Whether there are no files.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.kept.is_empty()
+    }
+
+    /// Files that were added, not those that are what they were.
+    pub fn new_count(&self) -> usize {
+        self.files.len()
+    }
+
+    /// These files, and of those before all that have other names.
+    fn with_others(&self, before: Option<&Directory>) -> Self {
+        let mut all = Self { places: self.places.clone(), files: self.files.clone(), kept: Vec::new() };
+        let names: HashSet<&[u8]> = self.files.iter().map(|(name, _)| name.as_bytes()).collect();
+        let others = before.into_iter().flat_map(|before| (0..before.rows.len()).filter_map(|at| before.at(at)));
+        others.filter(|file| !names.contains(file.entry.name_bytes())).for_each(|file| all.push(&file));
+        all
     }
 
     /// The row; `None` if it is what it was.
@@ -198,7 +214,30 @@ impl FileStates {
         Ok(())
     }
 
-    /// Keeps what was noted. The snapshot must be sealed: rows refer to its records.
+    /// Notes the new files of a directory that has more of them: what is known of the others stays. Takes effect with [`Self::keep`].
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn note_part(&self, path: &TreePath, files: &DirectoryBuilder) -> rusqlite::Result<()> {
+        self.note(path, files.with_others(self.directory(path).as_ref()), None)
+    }
+
+    /// Keeps what was noted of these directories, though the run has not come to its end. The store must have taken all packs that it names.
+    ///
+    /// # Errors
+    /// SQLite's; then everything is as it was.
+    pub fn keep<'a>(&self, paths: impl IntoIterator<Item = &'a TreePath>) -> rusqlite::Result<()> {
+        let all = self.database.unchecked_transaction()?;
+        for path in paths {
+            let key = self.path_key(path);
+            let copy = "INSERT OR REPLACE INTO directories SELECT path, ?2, files FROM fresh WHERE path = ?1 AND files IS NOT NULL";
+            all.prepare_cached(copy)?.execute(params![&key[..], self.today])?;
+            all.prepare_cached("DELETE FROM fresh WHERE path = ?1 AND files IS NOT NULL")?.execute([&key[..]])?;
+        }
+        all.commit()
+    }
+
+    /// Keeps all that was noted. The store must have taken all packs of the run.
     ///
     /// # Errors
     /// SQLite's; then everything is as it was.
@@ -268,6 +307,23 @@ mod tests {
         (entry.size, entry.mtime, entry.file_hash) = (7, fs_core::time::Timestamp::new(-5, 9), Some([3; 32]));
         entry.content = Content::EMPTY;
         FileState { entry, inode: Some(u64::MAX), packs: vec![PackId::from_bytes([9; 16])] }
+    }
+
+    #[test]
+    fn a_part_of_a_directory_leaves_what_is_known_of_the_others() {
+        let (a, b, c) = (file("a"), file("b"), file("c"));
+        let builder = |files: &[&FileState]| {
+            let mut builder = DirectoryBuilder::default();
+            files.iter().for_each(|file| builder.push(file));
+            builder
+        };
+        let before = Directory::decode(builder(&[&a, &b]).encode(None).unwrap()).unwrap();
+        let changed = FileState { inode: Some(3), ..b.clone() };
+        let row = builder(&[&changed, &c]).with_others(Some(&before)).encode(None).unwrap();
+        let after = Directory::decode(row).unwrap();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        let found = ["a", "b", "c"].map(|text| after.get(&name(text)));
+        assert_eq!((found, after.rows.len()), ([Some(a), Some(changed), Some(c)], 3));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(crate) struct Profile {
     pub(crate) cache_size: Option<String>,
     pub(crate) compression: Option<CompressionChoice>,
     #[serde(default)]
+    pub(crate) pause: Vec<String>,
+    #[serde(default)]
     pub(crate) shown_as: Vec<PathBuf>,
     #[serde(default)]
     pub(crate) devices: Vec<PathBuf>,

@@ -203,7 +203,15 @@ impl From<CreateError> for Failure {
 impl From<BackupError> for Failure {
     fn from(error: BackupError) -> Self {
         match error {
-            BackupError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            BackupError::Cancelled { kept_bytes: 0 } => {
+                Self::new(Exit::Interrupted, "the backup was interrupted before anything was put into the repository")
+            }
+            BackupError::Cancelled { kept_bytes } => {
+                let kept = size(kept_bytes);
+                Self::new(Exit::Interrupted, format!("the backup was interrupted; {kept} are kept, the next run goes on from there"))
+            }
+            BackupError::Overdue => Self::from_error(Exit::Failed, &error)
+                .hint("check the clocks of this machine and of the repository's server, and run it again"),
             BackupError::Nothing | BackupError::ShownAs { .. } | BackupError::Inside { .. } | BackupError::Twice { .. } => {
                 Self::from_error(Exit::Usage, &error)
             }
@@ -263,7 +271,7 @@ mod tests {
         assert_eq!(exit(StoreError::Full { name: ObjectName::new("pack/a") }), 1);
         assert_eq!(exit(StoreError::Failed { place: "x".into(), source: io() }), 5);
         assert_eq!(Failure::from(RepositoryError::WrongKey { kind: "password" }).exit.code(), 4);
-        assert_eq!(Failure::from(BackupError::Cancelled).exit.code(), 130);
+        assert_eq!(Failure::from(BackupError::Cancelled { kept_bytes: 5 }).exit.code(), 130);
         assert_eq!(Failure::from(RepositoryError::NotThere { location: "/x".into() }).exit.code(), 5);
     }
 

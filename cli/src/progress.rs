@@ -1,6 +1,6 @@
 //! Progress on a terminal, and the interruption by the user.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -18,6 +18,8 @@ const TICK_MS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Watcher {
     bar: ProgressBar,
+    /// Nobody looks on, but whoever reads the messages wants to know why nothing happens.
+    tells: bool,
     cancelled: Arc<AtomicBool>,
     /// When the bar was drawn last, in milliseconds since it began.
     drawn_ms: AtomicU64,
@@ -35,7 +37,7 @@ impl Watcher {
         if let Err(error) = signals::set(OnSignal::Cancel(Arc::clone(&cancelled))) {
             tracing::debug!(%error, "signals end the program at once");
         }
-        Self { bar, cancelled, drawn_ms: AtomicU64::new(0) }
+        Self { bar, tells: !wanted && !global.quiet, cancelled, drawn_ms: AtomicU64::new(0) }
     }
 
     /// Takes the bar away; a signal ends the program again.
@@ -76,6 +78,17 @@ impl Observer for Watcher {
         let _ = path;
         if self.is_due() {
             self.bar.tick();
+        }
+    }
+
+    fn waits(&self, why: Option<&str>) {
+        match why {
+            Some(why) if self.tells => drop(writeln!(std::io::stderr(), "{why}")),
+            Some(why) => {
+                self.bar.set_message(why.to_owned());
+                self.bar.tick();
+            }
+            None => {}
         }
     }
 

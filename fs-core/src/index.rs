@@ -17,6 +17,9 @@ use crate::wire::{CborReader, CborWriter, Reader, padme_steps};
 pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
 
 const ENTRY_LENGTH: usize = 52;
+/// Where in an entry the pack stands, and the session: indexes into tables.
+const PACK_PLACE: std::ops::Range<usize> = 32..36;
+const SESSION_PLACE: std::ops::Range<usize> = 48..50;
 const BLOCK_LENGTH: usize = 16 * 1024;
 const BLOCK_ENTRIES: usize = (BLOCK_LENGTH - crypto::TAG_LENGTH) / ENTRY_LENGTH;
 /// The blocks of a shard together have a multiple of this many bytes.
@@ -95,6 +98,31 @@ impl Shard {
             let Some(session) = sessions.get(usize::from(record.session)) else { continue };
             let lengths = [record.offset, fragment.start, fragment.length];
             self.entries.push(encode_entry(&fragment.hash, pack_index, lengths, *session, [FRAGMENT_KIND, 0]));
+        }
+    }
+
+    /// Adds what another shard says of the wanted packs. Call [`Self::sort`] afterwards.
+    pub fn add_part(&mut self, other: &Self, wanted: impl Fn(&PackId) -> bool) {
+        if !other.packs.iter().any(|pack| wanted(&pack.id)) {
+            return;
+        }
+        let mut packs: Vec<Option<u32>> = Vec::with_capacity(other.packs.len());
+        for pack in &other.packs {
+            let index = u32::try_from(self.packs.len()).expect("a shard has at most 2^22 entries");
+            let is_wanted = wanted(&pack.id);
+            packs.push(is_wanted.then_some(index));
+            self.packs.extend(is_wanted.then_some(*pack));
+        }
+        let sessions: Vec<u16> = other.sessions.iter().map(|session| self.session_index(session)).collect();
+        for mut entry in other.entries.iter().copied() {
+            let read =
+                |range: std::ops::Range<usize>| entry.get(range).unwrap_or_default().iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
+            let (pack, session) = (packs.get(read(PACK_PLACE)), sessions.get(read(SESSION_PLACE)));
+            let (Some(Some(pack)), Some(session)) = (pack, session) else { continue };
+            for (place, bytes) in [(PACK_PLACE, &pack.to_le_bytes()[..]), (SESSION_PLACE, &session.to_le_bytes())] {
+                entry.get_mut(place).expect("an entry has these places").copy_from_slice(bytes);
+            }
+            self.entries.push(entry);
         }
     }
 
@@ -522,6 +550,31 @@ mod tests {
         }
         assert_eq!(shard.find(&id(1000)).count(), 0);
         assert_eq!(shard.find(&RecordId::from_bytes([255; 32])).count(), 0);
+    }
+
+    #[test]
+    fn a_part_of_a_shard_says_of_its_packs_what_the_whole_said() {
+        let (whole, second) = (sample(20), PackId::from_bytes([1; 16]));
+        let other = ShardPack { id: PackId::from_bytes([9; 16]), kind: ObjectKind::MetaPack, size: 7 };
+        let mut part = Shard::default();
+        part.add_pack(
+            other,
+            &Trailer {
+                sessions: vec![PackSession { id: SessionId::from_bytes([3; 16]), ..whole.sessions[0] }],
+                records: Vec::new(),
+                fragments: Vec::new(),
+            },
+        );
+        part.add_part(&whole, |pack| *pack == second);
+        part.add_part(&whole, |_| false);
+        part.sort();
+        assert_eq!(part.packs(), [other, whole.packs()[1]]);
+        let locations = |shard: &Shard| shard.entries.iter().filter_map(|entry| shard.location(&Row::decode(entry))).collect::<Vec<_>>();
+        let of_second: Vec<_> = locations(&whole).into_iter().filter(|location| location.reference.pack == second).collect();
+        assert_eq!(of_second.len(), 20);
+        assert_eq!(locations(&part), of_second);
+        let (_, read, _) = Shard::decode_object(&encoded(&part), REPOSITORY, |_| Some(key())).unwrap();
+        assert_eq!(read, part);
     }
 
     #[test]

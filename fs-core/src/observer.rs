@@ -35,6 +35,11 @@ pub trait Observer: Send + Sync {
         let _ = finding;
     }
 
+    /// The operation waits, and says for what; `None` when it goes on.
+    fn waits(&self, why: Option<&str>) {
+        let _ = why;
+    }
+
     /// Whether to stop as soon as the state is sound.
     fn is_cancelled(&self) -> bool {
         false

@@ -403,6 +403,15 @@ pub fn get_all<'a>(store: &dyn ReadStore, objects: impl IntoIterator<Item = (&'a
     RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
 }
 
+/// Gets ranges of objects, [`CALLS_AT_ONCE`] at a time. Results come in the order of the ranges.
+pub fn get_ranges(store: &dyn ReadStore, ranges: &[(ObjectName, Range<u64>)]) -> Vec<Result<Bytes, StoreError>> {
+    let call = |(name, range): &(ObjectName, Range<u64>)| {
+        let (name, range) = (name.clone(), range.clone());
+        async move { within(name.as_str(), CALL_DEADLINE, store.get_range(&name, range)).await }
+    };
+    RUNTIME.block_on(stream::iter(ranges.iter().map(call)).buffered(CALLS_AT_ONCE).collect())
+}
+
 /// What has become of a call that was begun.
 pub enum Begun<T> {
     /// The store answered without waiting, as a local one does.

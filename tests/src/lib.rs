@@ -13,12 +13,14 @@ use anyhow::{Context as _, Result};
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::create::{NewKey, create, put_hashed};
 use backup_writer::device;
+use backup_writer::pause::Pauses;
 use backup_writer::source::rules::Rules;
 use fs_core::compress::Compression;
+use fs_core::config::{ChunkSizes, encode_config};
 use fs_core::crypto::{Key, SharedRandom};
 use fs_core::id::{ObjectHash, SnapshotId};
 use fs_core::key::slot::{Credential, PasswordCost};
-use fs_core::object::{self, ObjectKind};
+use fs_core::object::{self, Header, ObjectKind};
 use fs_core::observer::Silent;
 use fs_core::repository::{OpenOptions, Repository};
 use fs_core::snapshot::Manifest;
@@ -28,6 +30,7 @@ use fs_core::testing::{ManualClock, SeededRandom};
 
 pub mod dav;
 pub mod driven;
+pub mod hooked;
 pub mod http;
 pub mod line;
 pub mod picture;
@@ -58,6 +61,25 @@ impl Bench {
         let key = NewKey { credential: credential.clone(), label: "test".into(), cost: PasswordCost::LEAST };
         create(&*store, &[key], &(Arc::clone(&clock) as _), &random)?;
         Ok(Self { store, credential, clock, random })
+    }
+
+    /// Gives the repository packs and chunks of a 32nd of the usual size, so that a small source fills many.
+    ///
+    /// # Errors
+    /// If it does not open or cannot be written.
+    pub fn with_small_packs(self) -> Result<Self> {
+        let repository = self.open()?;
+        let mut config = repository.config().clone();
+        config.generation += 1;
+        (config.data_pack_size, config.meta_pack_size) = (config.data_pack_size / 32, config.meta_pack_size / 32);
+        let ChunkSizes { min, mean, max, small } = config.chunks;
+        config.chunks = ChunkSizes { min: min / 32, mean: mean / 32, max: max / 32, small: small / 32 };
+        let ring = repository.ring();
+        let header = Header::new(ObjectKind::Config, ring.epoch(), ring.repository, &*self.random);
+        let root = ring.root_signer().context("an owner has it")?;
+        let object = encode_config(&config, &header, &ring.current().structure, &root);
+        put_hashed(&*self.store, object, |hash| object::config_name(config.generation, hash))?;
+        Ok(self)
     }
 
     /// Opens it anew, with empty caches.
@@ -136,6 +158,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         gentle: false,
         reread: false,
         compression: Compression::Auto,
+        pauses: Pauses::default(),
         utc_offset_minutes: 0,
         tool_version: "test".into(),
     }

@@ -8,6 +8,8 @@ mod export;
 mod fidelity;
 mod format;
 mod fragments;
+mod interruptions;
+mod interruptions_program;
 mod faults;
 mod faults_line;
 mod model;

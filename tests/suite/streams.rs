@@ -122,7 +122,7 @@ fn a_silent_command_is_given_up_with_the_run_and_killed() {
             std::thread::yield_now();
         }
         cancel.cancel();
-        assert!(matches!(run.join().unwrap(), Err(BackupError::Cancelled)));
+        assert!(matches!(run.join().unwrap(), Err(BackupError::Cancelled { .. })));
     });
     let pid = std::fs::read_to_string(&file).unwrap();
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "nobody is left behind");

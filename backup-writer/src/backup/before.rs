@@ -92,16 +92,19 @@ impl Before<'_> {
         if self.reread || now.kind != EntryKind::File {
             return Ok(None);
         }
-        let unchanged = match (&directory.known, &now.name) {
-            (Some(known), Some(name)) => {
-                let found = known.find(name).and_then(|at| Some((at, known.at(at)?)));
-                found.filter(|(_, found)| is_unchanged(now, inode, &found.entry, found.inode)).map(|(at, found)| {
-                    // A number learnt later counts from then on.
-                    let kept_at = (found.inode.is_some() || inode.is_none()).then_some(at);
-                    Seen { state: FileState { inode: found.inode.or(inode), ..found }, kept_at }
-                })
+        let known = directory.known.as_ref().zip(now.name.as_ref()).and_then(|(known, name)| {
+            let at = known.find(name)?;
+            Some((at, known.at(at)?))
+        });
+        let unchanged = match known {
+            Some((at, found)) if is_unchanged(now, inode, &found.entry, found.inode) => {
+                // A number learnt later counts from then on.
+                let kept_at = (found.inode.is_some() || inode.is_none()).then_some(at);
+                Some(Seen { state: FileState { inode: found.inode.or(inode), ..found }, kept_at })
             }
-            _ => self.as_in_parent(now, inode, before)?.map(|state| Seen { state, kept_at: None }),
+            Some(_) => None,
+            // The row may be that of a run that came to this directory and not to this file.
+            None => self.as_in_parent(now, inode, before)?.map(|state| Seen { state, kept_at: None }),
         };
         Ok(unchanged.filter(|unchanged| unchanged.state.packs().all(|pack| self.shared.is_listed(&pack))))
     }

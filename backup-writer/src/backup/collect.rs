@@ -22,14 +22,15 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
+use super::checkpoint::{Checkpoints, Files};
 use super::group::{Group, Groups, MemberResult};
+use super::pulse::Pulse;
 use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece, Read};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{PackError, Packer, Shared};
 use crate::parent::{FileState, is_settled};
 use crate::source::{self, SourceError};
-use crate::state::DirectoryBuilder;
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
@@ -66,7 +67,7 @@ struct Frame {
     /// Children that are in the parent snapshot as they are now.
     same_count: usize,
     /// What this machine will know of its files.
-    states: DirectoryBuilder,
+    files: Files,
 }
 
 /// What was met and is still to be gathered, in the order of the walk: files are read meanwhile.
@@ -128,6 +129,8 @@ pub(super) struct Collector<'a> {
     before: Before<'a>,
     began: Timestamp,
     observer: &'a dyn Observer,
+    pub(super) pulse: Pulse<'a>,
+    pub(super) checkpoints: Checkpoints,
     pub(super) stats: Stats,
     pub(super) findings: Vec<Finding>,
     /// Attributes of all entries so far; `None` once they are too many to list.
@@ -145,6 +148,8 @@ impl<'a> Collector<'a> {
             before,
             began,
             observer,
+            pulse: Pulse { observer, pace: shared.pace() },
+            checkpoints: Checkpoints::default(),
             stats: Stats::default(),
             findings: Vec::new(),
             attribute_names: Some(AttributeNames::default()),
@@ -156,12 +161,24 @@ impl<'a> Collector<'a> {
     /// Takes the steps of the walk until it is done. Files are begun some steps before they are gathered, across the ends of directories, so that there is
     /// always something to read.
     pub(super) fn collect(&mut self, steps: &Receiver<Vec<Step>>, mut jobs: Jobs) -> Result<Built, BackupError> {
-        let (mut leads, mut frames): (Vec<Lead>, Vec<Frame>) = (Vec::new(), Vec::new());
-        let mut waiting: VecDeque<Pending> = VecDeque::new();
-        for step in steps.iter().flatten() {
-            if self.observer.is_cancelled() {
-                return Err(BackupError::Cancelled);
-            }
+        let mut frames = Vec::new();
+        let result = self.take_steps(steps, &mut jobs, &mut frames);
+        if let Err(error) = &result {
+            self.note_parts(&mut frames, matches!(error, BackupError::Cancelled { .. }));
+        }
+        result
+    }
+
+    fn take_steps(&mut self, steps: &Receiver<Vec<Step>>, jobs: &mut Jobs, frames: &mut Vec<Frame>) -> Result<Built, BackupError> {
+        let (mut leads, mut waiting): (Vec<Lead>, VecDeque<Pending>) = Default::default();
+        let mut batch = Vec::new().into_iter();
+        loop {
+            let Some(step) = batch.next() else {
+                let Some(next) = self.pulse.next(steps)? else { break };
+                batch = next.into_iter();
+                continue;
+            };
+            self.pulse.check()?;
             // One after the other: a dump that waits for us holds locks in its database.
             let mut is_alone = false;
             let pending = match step {
@@ -173,13 +190,13 @@ impl<'a> Collector<'a> {
                 }
                 Step::Entry(child, directory) => {
                     let Some(lead) = leads.last_mut() else { continue };
-                    self.begin(*child, directory, lead, &mut jobs)?
+                    self.begin(*child, directory, lead, jobs)?
                 }
                 Step::Made(entry, origin) => {
-                    self.gather_all(&mut waiting, (&mut frames, &mut jobs), 0)?;
+                    self.gather_all(&mut waiting, (frames, jobs), 0)?;
                     is_alone = true;
                     let Some(lead) = leads.last_mut() else { continue };
-                    self.begin_made(*entry, origin, lead, &jobs)?
+                    self.begin_made(*entry, origin, lead, jobs)?
                 }
                 Step::Leave => {
                     let Some(lead) = leads.pop() else { continue };
@@ -188,11 +205,14 @@ impl<'a> Collector<'a> {
             };
             waiting.push_back(pending);
             let keep = if leads.is_empty() || is_alone { 0 } else { STEPS_AHEAD / 2 };
-            if let Some(root) = self.gather_all(&mut waiting, (&mut frames, &mut jobs), keep)? {
+            if let Some(root) = self.gather_all(&mut waiting, (frames, jobs), keep)? {
                 return Ok(root);
             }
+            if self.before.states.is_some() && self.checkpoints.is_due(&self.packer) {
+                self.checkpoint(frames);
+            }
         }
-        Err(BackupError::Cancelled)
+        Err(BackupError::Cancelled { kept_bytes: 0 })
     }
 
     /// Gathers until at most `keep` steps are left waiting. The root when that is complete.
@@ -223,7 +243,7 @@ impl<'a> Collector<'a> {
             (was, Some(_)) => was.as_ref().map(Found::entry),
         };
         let before = self.before.directory(before, &path);
-        let frame = Frame { entry, was, path: path.clone(), children: Vec::new(), same_count: 0, states: DirectoryBuilder::default() };
+        let frame = Frame { entry, was, path: path.clone(), children: Vec::new(), same_count: 0, files: Files::default() };
         Ok((Lead { path, before }, frame))
     }
 
@@ -333,8 +353,8 @@ impl<'a> Collector<'a> {
         if let Some(Seen { state, kept_at }) = seen {
             self.packer.rely_on(state.packs());
             match kept_at {
-                Some(at) => frame.states.keep(at),
-                None => frame.states.push(&state),
+                Some(at) => frame.files.rows.keep(at),
+                None => frame.files.push(&state, |pack| self.shared.is_listed(pack)),
             }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
@@ -367,8 +387,8 @@ impl<'a> Collector<'a> {
     /// Places the record of a group before its first file.
     fn take_member(&mut self, reading: Reading, group: &Rc<Group>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
         let packer = &mut self.packer;
-        let result = group.next(|record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
-        match result.ok_or(BackupError::Cancelled)? {
+        let result = group.next(self.pulse, |record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
+        match result.ok_or(BackupError::Cancelled { kept_bytes: 0 })? {
             MemberResult::Alone(pieces) => self.take_pieces(reading, &pieces, path),
             MemberResult::Failed(error) => Ok(self.failed(&reading, path, &error)),
             MemberResult::Read { size, file_hash, known, changed } => {
@@ -403,9 +423,8 @@ impl<'a> Collector<'a> {
             let reference = packer.put(RecordKind::List, &list.encode());
             reference.inspect(|reference| list_packs.push(reference.pack))
         };
-        for piece in results {
+        while let Some(piece) = self.pulse.next(results)? {
             let result = match piece {
-                Piece::Chunk(_) | Piece::Waiting if self.observer.is_cancelled() => return Err(BackupError::Cancelled),
                 Piece::Chunk(sealed) => {
                     let reference = packer.place(sealed)?;
                     self.progress.byte_count += u64::from(reference.plain_len);
@@ -429,7 +448,7 @@ impl<'a> Collector<'a> {
                 FileResult::Failed(error) => return Ok(self.failed(&reading, path, &error)),
             }
         }
-        Err(BackupError::Cancelled)
+        Err(BackupError::Cancelled { kept_bytes: 0 })
     }
 
     /// A file is saved: `packs` are those that hold its content beside those that it names itself.
@@ -466,8 +485,8 @@ impl<'a> Collector<'a> {
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
     fn leave(&mut self, frame: Frame, before: BeforeDirectory) -> Result<(Built, Option<Found>), BackupError> {
-        let Frame { mut entry, was, path, mut children, same_count, states } = frame;
-        self.note_states(states, &before, &path);
+        let Frame { mut entry, was, path, mut children, same_count, files } = frame;
+        self.note_files(files, &before, &path);
         let known = match &entry.name {
             Some(_) => was.as_ref().map(Found::entry),
             None => self.before.parent.map(|(root, _)| root),
@@ -508,9 +527,33 @@ impl<'a> Collector<'a> {
     }
 
     /// What cannot be noted is read again by the next run.
-    fn note_states(&mut self, files: DirectoryBuilder, before: &BeforeDirectory, path: &TreePath) {
-        let Some(states) = self.before.states.filter(|_| !files.is_empty()) else { return };
-        if let Err(error) = states.note(path, files, before.known.as_ref()) {
+    fn note_files(&mut self, files: Files, before: &BeforeDirectory, path: &TreePath) {
+        let Some(states) = self.before.states.filter(|_| !files.rows.is_empty()) else { return };
+        let (new_count, packs) = (files.rows.new_count(), files.packs);
+        let noted = states.note(path, files.rows, before.known.as_ref());
+        if new_count > 0 {
+            self.checkpoints.noted(path, packs);
+        }
+        self.forget_states_after(noted);
+    }
+
+    /// Keeps what may be kept by now, and notes what is new in the directories that are being gathered.
+    fn checkpoint(&mut self, frames: &mut [Frame]) {
+        let Some(states) = self.before.states else { return };
+        let kept = self.checkpoints.keep(states);
+        self.forget_states_after(kept);
+        self.note_parts(frames, false);
+    }
+
+    fn note_parts(&mut self, frames: &mut [Frame], is_last: bool) {
+        let Some(states) = self.before.states else { return };
+        let mut note = |frame: &mut Frame| self.checkpoints.note_part(states, &frame.path, &mut frame.files, is_last);
+        let noted = frames.iter_mut().try_for_each(&mut note);
+        self.forget_states_after(noted);
+    }
+
+    fn forget_states_after(&mut self, result: rusqlite::Result<()>) {
+        if let Err(error) = result {
             tracing::warn!(%error, "what was seen of the files cannot be noted");
             self.before.states = None;
         }
@@ -541,7 +584,7 @@ impl<'a> Collector<'a> {
 /// Hands a file to the readers.
 fn send(jobs: &Sender<FileJob>, origin: Origin, block_size: Option<u32>) -> Result<Receiver<Piece>, BackupError> {
     let (results, receiver) = bounded(PIECES_AHEAD);
-    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled)?;
+    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled { kept_bytes: 0 })?;
     Ok(receiver)
 }
 

@@ -14,6 +14,8 @@ use fs_core::path::Name;
 use fs_core::record::RecordKind;
 use fs_core::tree::Content;
 
+use super::BackupError;
+use super::pulse::Pulse;
 use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
 use crate::packer::{PackError, Part, Sealed, Shared};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
@@ -76,14 +78,15 @@ impl Group {
     /// The result of the next member, in order. The first one waits for all of them, and `place` puts their record into a pack.
     ///
     /// # Errors
-    /// Of the repository; `None` if the readers have ended.
+    /// Of the repository, or if somebody wants an end; `None` if the readers have ended.
     pub(super) fn next(
         &self,
+        pulse: Pulse<'_>,
         place: impl FnOnce(Option<Sealed>, &[Part]) -> Result<(), PackError>,
-    ) -> Result<Option<MemberResult>, PackError> {
+    ) -> Result<Option<MemberResult>, BackupError> {
         let mut taken = self.taken.borrow_mut();
         if taken.is_none() {
-            let Ok(result) = self.results.recv() else { return Ok(None) };
+            let Some(result) = pulse.next(&self.results)? else { return Ok(None) };
             let GroupResult { record, parts, members } = result?;
             place(record, &parts)?;
             *taken = Some(members);
@@ -151,6 +154,9 @@ pub(super) fn serve(jobs: &Receiver<GroupJob>, shared: &Shared, source: &LiveTre
 fn read_group(reader: &mut FileReader<'_>, source: &LiveTree, job: &GroupJob, plain: &mut Vec<u8>) -> Result<GroupResult, PackError> {
     let (mut members, mut parts) = (VecDeque::with_capacity(job.members.len()), Vec::new());
     for member in &job.members {
+        if !reader.shared().pace().pass() {
+            return Err(PackError::Stopped);
+        }
         members.push_back(match read_member(reader, source, (member, job.number), (plain, &mut parts)) {
             Ok(result) => result,
             Err(ReadStop::Source(error)) => MemberResult::Failed(error),

@@ -110,6 +110,9 @@ type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
     let mut reader = FileReader::new(shared, chunker, compression);
     for job in jobs {
+        if !shared.pace().pass() {
+            continue;
+        }
         let end = match reader.read(source, &job) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
@@ -262,6 +265,9 @@ impl<'a> FileReader<'a> {
     /// Hashes, seals and sends a chunk; `is_last` if it is known that none follows.
     pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
         hash.add(chunk, is_last);
+        if !self.shared.pace().pass() {
+            return Err(ReadStop::Abandoned);
+        }
         let sealed = self.seal(RecordKind::Data, chunk)?;
         job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
     }

@@ -1,21 +1,21 @@
 //! What all threads of a run share: keys, and knowledge of what the repository has.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use fs_core::compress::Compressor;
 use fs_core::crypto::{Pair, random_array};
 use fs_core::id::{PackId, RecordId, SessionId};
 use fs_core::index::{Places, Shard, ShardPack};
-use fs_core::object::{self, HEADER_LENGTH, ObjectError, ObjectKind};
-use fs_core::pack::{TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
+use fs_core::object::{self, ObjectError, ObjectKind};
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
-use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::repository::{ReadError, Repository};
 use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
-use super::PackError;
 use super::buffers::Buffers;
+use super::{PackError, left_over};
+use crate::pace::Pace;
 
 /// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
 const RECORDS_SPARE: usize = 32;
@@ -77,7 +77,7 @@ impl Fragments {
 /// A shard, and what finds the records of fragments in it, made when it is first needed.
 #[derive(Debug)]
 pub(super) struct Indexed {
-    shard: Arc<Shard>,
+    pub(super) shard: Arc<Shard>,
     places: OnceLock<Places>,
 }
 
@@ -88,8 +88,10 @@ pub struct Shared {
     pub(super) session: SessionId,
     pub(super) data: (SessionKeyRef, RecordKey),
     pub(super) tree: (SessionKeyRef, RecordKey),
+    /// Whether the run may go on.
+    pub(super) pace: Arc<Pace>,
     /// Packs that the store listed when the run began, with their sizes.
-    pub(super) present: HashMap<PackId, u64>,
+    pub(super) present: HashMap<PackId, (ObjectKind, u64)>,
     /// For sealed records.
     pub(super) records: Buffers,
     /// For packs.
@@ -98,7 +100,27 @@ pub struct Shared {
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
     /// Small files that this run stores.
     fragments: RwLock<Fragments>,
-    pub(super) index: OnceLock<Vec<Indexed>>,
+    pub(super) index: OnceLock<Index>,
+    /// Held by the thread that reads the index.
+    reading: Mutex<()>,
+}
+
+/// What the repository has.
+#[derive(Debug)]
+pub(super) struct Index {
+    shards: Vec<Indexed>,
+    /// What packs hold that no shard names.
+    pub(super) left_over: Vec<Indexed>,
+}
+
+fn indexed_all(shards: impl IntoIterator<Item = Arc<Shard>>) -> Vec<Indexed> {
+    shards.into_iter().map(|shard| Indexed { shard, places: OnceLock::new() }).collect()
+}
+
+impl Index {
+    fn all(&self) -> impl Iterator<Item = &Indexed> {
+        self.shards.iter().chain(&self.left_over)
+    }
 }
 
 impl Shared {
@@ -106,7 +128,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`PackError`].
-    pub fn new(repository: Arc<Repository>) -> Result<Self, PackError> {
+    pub fn new(repository: Arc<Repository>, pace: Arc<Pace>) -> Result<Self, PackError> {
         let random = &**repository.random();
         let ring = repository.ring();
         let keys = |pair| -> Result<_, PackError> {
@@ -116,17 +138,19 @@ impl Shared {
         };
         let (data, tree) = (keys(Pair::Data)?, keys(Pair::Tree)?);
         let session = SessionId::from_bytes(random_array(random));
-        let present = list_packs(&repository)?.into_iter().map(|(id, _, size)| (id, size)).collect();
+        let present = list_packs(&repository)?.into_iter().map(|(id, kind, size)| (id, (kind, size))).collect();
         Ok(Self {
             session,
             data,
             tree,
+            pace,
             present,
             records: Buffers::new(RECORDS_SPARE),
             packs: Buffers::new(PACKS_SPARE),
             placed: RwLock::default(),
             fragments: RwLock::default(),
             index: OnceLock::new(),
+            reading: Mutex::default(),
             repository,
         })
     }
@@ -134,6 +158,11 @@ impl Shared {
     /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// Whether the run may go on.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Whether a pack can be relied on: it was listed when the run began.
@@ -162,6 +191,11 @@ impl Shared {
         Ok(packs.into_iter().collect())
     }
 
+    /// Whether a pack is listed with this size.
+    fn is_there(&self, pack: &PackId, size: u64) -> bool {
+        self.present.get(pack).is_some_and(|(_, listed)| *listed == size)
+    }
+
     /// Seals a record unless the repository has it.
     ///
     /// # Errors
@@ -185,9 +219,9 @@ impl Shared {
         if let Some(placed) = self.placed.read().unwrap_or_else(PoisonError::into_inner).get(id) {
             return Ok(Some(*placed));
         }
-        let locations = self.index()?.iter().flat_map(|indexed| indexed.shard.find(id));
-        let relied_on = |location: &fs_core::index::Location| self.present.get(&location.reference.pack) == Some(&location.pack_size);
-        Ok(locations.into_iter().find(relied_on).map(|location| location.reference))
+        let mut found = self.index()?.all().flat_map(|indexed| indexed.shard.find(id));
+        let relied_on = |location: &fs_core::index::Location| self.is_there(&location.reference.pack, location.pack_size);
+        Ok(found.find(relied_on).map(|location| location.reference))
     }
 
     /// Where the repository has a small file that shares its record with others; `None` if it has not, or if this run only is about to store it.
@@ -199,8 +233,8 @@ impl Shared {
         if placed.is_some() {
             return Ok(placed);
         }
-        let mut found = self.index()?.iter().flat_map(|indexed| indexed.shard.find_fragment(hash, &indexed.places));
-        let relied_on = found.find(|found| self.present.get(&found.reference.pack) == Some(&found.pack_size));
+        let mut found = self.index()?.all().flat_map(|indexed| indexed.shard.find_fragment(hash, &indexed.places));
+        let relied_on = found.find(|found| self.is_there(&found.reference.pack, found.pack_size));
         Ok(relied_on.map(|found| Content::Fragment { start: found.start, reference: found.reference }))
     }
 
@@ -232,27 +266,22 @@ impl Shared {
     }
 
     /// The index, read when it is first needed: an unchanged run never does. Packs that an interrupted run left without an index are found by their trailers.
-    fn index(&self) -> Result<&[Indexed], PackError> {
+    fn index(&self) -> Result<&Index, PackError> {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let (mut shards, _) = self.repository.shards()?;
+        // All who come need it and wait for the one who reads: that may be thousands of requests.
+        let _reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let (shards, _) = self.repository.shards()?;
         let indexed: HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
-        let mut left_over = Shard::default();
-        for (id, kind, size) in list_packs(&self.repository)? {
-            if !indexed.contains(&id) {
-                match read_trailer(&self.repository, id, kind, size) {
-                    Ok(trailer) => left_over.add_pack(ShardPack { id, kind, size }, &trailer),
-                    Err(error) => tracing::warn!(pack = %id, %error, "a pack without an index does not open and is not used"),
-                }
-            }
-        }
-        left_over.sort();
-        if !left_over.is_empty() {
-            shards.push(Arc::new(left_over));
-        }
-        let index = shards.into_iter().map(|shard| Indexed { shard, places: OnceLock::new() });
-        Ok(self.index.get_or_init(|| index.collect()))
+        let mut packs: Vec<_> = self.present.iter().map(|(&id, &(kind, size))| ShardPack { id, kind, size }).collect();
+        packs.retain(|pack| !indexed.contains(&pack.id));
+        packs.sort_by_key(|pack| pack.id);
+        let left_over = left_over::read(self, &packs)?;
+        Ok(self.index.get_or_init(|| Index { shards: indexed_all(shards), left_over: indexed_all(left_over.into_iter().map(Arc::new)) }))
     }
 
     pub(super) fn keys(&self, kind: RecordKind) -> &(SessionKeyRef, RecordKey) {
@@ -274,22 +303,4 @@ pub fn list_packs(repository: &Repository) -> Result<Vec<(PackId, ObjectKind, u6
         packs.extend(listed.iter().filter_map(|meta| Some((object::parse_pack_name(kind, &meta.name)?, kind, meta.size))));
     }
     Ok(packs)
-}
-
-/// Reads the trailer of a pack: three small ranged reads.
-///
-/// # Errors
-/// [`RepositoryError`].
-pub fn read_trailer(repository: &Repository, id: PackId, kind: ObjectKind, size: u64) -> Result<Trailer, RepositoryError> {
-    let (name, store) = (object::pack_name(kind, &id), repository.store());
-    let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-    let range = |from: u64, to: u64| wait(name.as_str(), store.get_range(&name, from..to));
-    let Some(tail_start) = size.checked_sub(TAIL_LENGTH as u64) else {
-        return Err(wrong(ObjectError::Broken("it is too short for a pack")));
-    };
-    let tail = range(tail_start, size)?;
-    let tail = tail.first_chunk::<TAIL_LENGTH>().ok_or_else(|| wrong(ObjectError::NotOurs))?;
-    let span = trailer_span(tail, size).map_err(wrong)?;
-    let (head, end) = (range(0, HEADER_LENGTH as u64)?, range(size - span, size)?);
-    decode_trailer(&head, &end, size, (kind, id, repository.id()), |epoch| repository.ring().structure(epoch)).map_err(wrong)
 }

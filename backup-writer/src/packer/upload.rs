@@ -55,6 +55,12 @@ impl Upload {
         }
     }
 
+    /// Packs that the store has taken, beginning with the one of this number.
+    pub(super) fn done_since(&self, number: usize) -> Vec<ShardPack> {
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        outcome.done.iter().skip(number).map(|(pack, _)| *pack).collect()
+    }
+
     pub(super) fn finish(self) -> Result<Vec<(ShardPack, Trailer)>, PackError> {
         drop(self.queue);
         for thread in self.threads {
@@ -74,6 +80,9 @@ fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, o
             let size = pack.bytes.len() as u64;
             let name = object::pack_name(pack.kind, &pack.id);
             let bytes = Bytes::from(pack.bytes);
+            if !shared.pace.pass() {
+                return Err(PackError::Stopped);
+            }
             wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash))?;
             if let Ok(buffer) = bytes.try_into_mut() {
                 shared.packs.give(buffer.into());

@@ -62,7 +62,7 @@ impl<'r> Feed<'r> {
     pub(super) fn flush(&mut self) -> Result<(), RestoreError> {
         self.bytes = 0;
         for batch in self.run.repository.batches(std::mem::take(&mut self.gathered)) {
-            if self.run.observer.is_cancelled() {
+            if self.run.is_over() {
                 return Err(RestoreError::Cancelled);
             }
             // The workers end only when the channel does.
@@ -106,8 +106,11 @@ impl Run<'_> {
     }
 
     fn write_batch(&self, job: Job, sealed: Sealed) {
-        if !self.observer.is_cancelled() {
+        if !self.is_over() {
             self.repository.open_batch(job.batch, sealed, &mut |piece, plain| {
+                if let Err(error) = plain {
+                    self.note_failure(error);
+                }
                 self.write(piece, plain.map(|plain| &plain[..]).map_err(|error| chain(error)));
             });
         }

@@ -226,7 +226,7 @@ impl Run<'_> {
     /// Lets go of a file; the last one to do so completes it.
     pub(super) fn done(&self, target: Arc<Target>) {
         let Some(target) = Arc::into_inner(target) else { return };
-        if self.observer.is_cancelled() {
+        if self.is_over() {
             return;
         }
         let finished = if self.options.dry_run { Ok(()) } else { self.finish(&target) };

@@ -126,7 +126,7 @@ impl Run<'_> {
         let mut next = Some(folder);
         while let Some(mut last) = next.and_then(Arc::into_inner) {
             next = last.parent.take();
-            if !self.observer.is_cancelled() {
+            if !self.is_over() {
                 self.finish_folder(&last);
             }
         }

@@ -42,7 +42,7 @@ impl Run<'_> {
             let mut feed = Feed::new(self, send);
             self.walk(entry, top, &mut feed).and_then(|()| feed.flush())
         });
-        if self.observer.is_cancelled() { Err(RestoreError::Cancelled) } else { walked }
+        if self.is_over() { Err(RestoreError::Cancelled) } else { walked }
     }
 
     fn walk(&self, top: Entry, folder: Arc<Folder>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
@@ -54,7 +54,7 @@ impl Run<'_> {
         self.count(|report| report.directory_count += 1);
         let mut open = vec![Below { folder, subtree }];
         while let Some(Below { folder, subtree }) = open.pop() {
-            if self.observer.is_cancelled() {
+            if self.is_over() {
                 return Err(RestoreError::Cancelled);
             }
             feed.make_room()?;
@@ -75,6 +75,7 @@ impl Run<'_> {
             match listed {
                 Ok(()) => {}
                 Err(RestoreError::Read(error)) => {
+                    self.note_failure(&error);
                     self.finding(Severity::Error, &folder.path, format!("its list of entries cannot be read: {}", chain(&error)));
                 }
                 Err(error) => return Err(error),
@@ -163,7 +164,10 @@ impl Run<'_> {
             && let Err(error) = self.records(&target, feed)
         {
             match error {
-                RestoreError::Read(error) => target.fail(chain(&error)),
+                RestoreError::Read(error) => {
+                    self.note_failure(&error);
+                    target.fail(chain(&error));
+                }
                 error => return Err(error),
             }
         }
@@ -200,7 +204,7 @@ impl Run<'_> {
                         at += u64::from(reference.plain_len);
                         send(reference)?;
                     }
-                    if self.observer.is_cancelled() {
+                    if self.is_over() {
                         return Err(RestoreError::Cancelled);
                     }
                 }

@@ -128,6 +128,11 @@ pub struct Running<'a> {
 }
 
 impl Stream {
+    /// Whether it is open already: then it can be read once only.
+    pub fn is_open(&self) -> bool {
+        matches!(self.input, Input::Open(_))
+    }
+
     /// Starts the command, if there is one.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backup_writer::pause::Hours;
 use backup_writer::source::rules::{Line, Marker, PatternError, Patterns, Rules, lines_of};
 use backup_writer::source::stream::{EndMark, Input, Stream};
 use fs_core::compress::Compression;
@@ -43,6 +44,9 @@ pub(crate) struct Backup {
     /// How hard to compress contents; max takes ten times as long as auto (default: auto)
     #[arg(long, value_enum, value_name = "auto|fast|max|none")]
     pub(crate) compression: Option<CompressionChoice>,
+    /// Read and send nothing at these hours: 08:00-18:00, 'mon-fri 08:00-18:00'; may be given several times
+    #[arg(long = "pause", value_name = "HOURS", value_parser = Hours::parse)]
+    pub(crate) pauses: Vec<Hours>,
     /// Let others go first: lower priority, and what is read does not push theirs out of the system's cache (auto: without a terminal)
     #[arg(long, value_enum, default_value_t, value_name = "auto|yes|no")]
     pub(crate) nice: Nice,
@@ -222,6 +226,10 @@ impl Backup {
         self.before_may_fail |= profile.before_may_fail;
         self.after = self.after.take().or(profile.after);
         self.compression = self.compression.or(profile.compression);
+        if self.pauses.is_empty() {
+            let wrong = |error| Failure::new(Exit::Usage, format!("the profile's pause: {error}"));
+            self.pauses = profile.pause.iter().map(|text| Hours::parse(text).map_err(wrong)).collect::<Result<_, _>>()?;
+        }
         if self.tags.is_empty() {
             self.tags = profile.tags;
         }

@@ -5,6 +5,8 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
+use backup_writer::pace::Pace;
+use backup_writer::pause::Pauses;
 use backup_writer::source::stream::{Input, Stream};
 use fs_core::observer::Observer as _;
 use fs_core::report::is_incomplete;
@@ -36,15 +38,19 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
     if gentle {
         yield_to_others();
     }
+    let pauses = Pauses::new(options.pauses.clone(), Zone::system())
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()).hint("leave an hour in which something can be saved"))?;
     let hooks = Hooks::new(global, options);
     let watcher = Watcher::new(global);
-    let before = hooks.before();
+    // What is done before the backup may stop a service: the pause comes first.
+    let pace = Pace::new(pauses.clone(), SystemClock::shared());
+    let before = if pace.watched(&watcher, || pace.pass()) { hooks.before() } else { Ok(None) };
     watcher.finish();
     let result = match before {
         _ if watcher.is_cancelled() => Err(Failure::new(Exit::Interrupted, "the backup was interrupted before it began")),
         Ok(finding) => {
             output.findings(finding.as_slice());
-            save(global, options, (streams, gentle), output).map(|(report, exit)| (report, worse(exit, finding.is_some())))
+            save(global, options, (streams, gentle, pauses), output).map(|(report, exit)| (report, worse(exit, finding.is_some())))
         }
         Err(failure) => Err(failure),
     };
@@ -56,7 +62,7 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
 fn save(
     global: &Global,
     options: &Backup,
-    (streams, gentle): (Vec<Stream>, bool),
+    (streams, gentle, pauses): (Vec<Stream>, bool, Pauses),
     output: &Output,
 ) -> Result<(BackupReport, Exit), Failure> {
     let (repository, store) = session::open(global)?;
@@ -76,6 +82,7 @@ fn save(
         gentle,
         reread: options.reread,
         compression: options.compression.unwrap_or_default().into(),
+        pauses,
         utc_offset_minutes: offset,
         tool_version: concat!("yesterdrive ", env!("CARGO_PKG_VERSION")).into(),
     };

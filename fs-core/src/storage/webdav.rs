@@ -3,10 +3,10 @@
 //! A new object is put under a temporary name and moved with `Overwrite: F`: servers disagree about conditional puts, and several let racing
 //! writers win. The protocol has no way to flush; a server that answers is taken at its word, and `check` finds what it lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -31,6 +31,8 @@ use crate::time::Timestamp;
 const COLLECTIONS_IN_FLIGHT: usize = 16;
 /// Largest listing of one collection, in bytes.
 const LISTING_MAX: u64 = 256 << 20;
+/// Larger objects are not sent to where a collection may be missing: the answer would come when all of it was sent in vain.
+const SMALL: usize = 64 << 10;
 const TEMPORARY_PREFIX: &str = ".tmp-";
 const PROPERTIES: &str = r#"<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop><resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>"#;
 
@@ -45,6 +47,8 @@ pub struct WebDavStore {
     user: Option<(String, Option<String>)>,
     location: String,
     clock: ServerClock,
+    /// Collections that are known to be there.
+    made: Mutex<HashSet<String>>,
 }
 
 /// A line of a listing.
@@ -81,7 +85,7 @@ impl WebDavStore {
         let mut root = url.clone();
         // They travel in a header.
         let _ = root.set_username("");
-        Ok(Self { client: quick, patient, root, user, location, clock: ServerClock::default() })
+        Ok(Self { client: quick, patient, root, user, location, clock: ServerClock::default(), made: Mutex::default() })
     }
 
     /// Makes the collection if it is not there; those above it must be.
@@ -124,13 +128,20 @@ impl WebDavStore {
         Err(refused(place, status))
     }
 
-    /// Makes the collections above an object, from the top.
-    async fn make_collections(&self, name: &ObjectName) -> Result<(), StoreError> {
+    /// Makes the collections above an object, from the top: all, or those that are not known to be there.
+    async fn make_collections(&self, name: &ObjectName, all: bool) -> Result<(), StoreError> {
         for (end, _) in name.as_str().match_indices('/') {
             let path = name.as_str().get(..=end).unwrap_or_default();
-            self.make_collection(path).await?;
+            if all || !self.made().contains(path) {
+                self.make_collection(path).await?;
+                self.made().insert(path.to_owned());
+            }
         }
         Ok(())
+    }
+
+    fn made(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether "not found" about an object can be believed: only where the store is there.
@@ -268,10 +279,14 @@ impl WriteStore for WebDavStore {
         let folder = name.as_str().rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
         let temporary = self.url(&format!("{folder}{TEMPORARY_PREFIX}{}", super::random_digits()));
         let put = || self.request("PUT", temporary.clone()).body(bytes.clone());
+        if bytes.len() > SMALL {
+            // Who may not make collections may put all the same: the put says what is wrong.
+            let _ = self.make_collections(name, false).await;
+        }
         let mut status = self.send(put(), name.as_str()).await?.status();
         if matches!(status, StatusCode::CONFLICT | StatusCode::NOT_FOUND | StatusCode::FORBIDDEN) {
             // The collection is missing; servers say so in different ways.
-            self.make_collections(name).await?;
+            self.make_collections(name, true).await?;
             status = self.send(put(), name.as_str()).await?.status();
         }
         if !status.is_success() {

@@ -17,7 +17,7 @@ const ITEMS: [u64; 3] = [2, 3, 5];
 type Place = (PackId, SessionKeyRef);
 
 /// The table of packs and sessions that the references of one record name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Places {
     rows: Vec<Place>,
     index: HashMap<Place, usize>,
