@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use fs_core::chunker::Chunker;
 use fs_core::compress::Compression;
 use fs_core::crypto;
-use fs_core::id::{ObjectHash, PackId, SnapshotId};
+use fs_core::id::{DeviceId, ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::Observer;
 use fs_core::path::{Name, display};
@@ -26,10 +26,11 @@ use fs_core::storage::{StoreError, WriteStore};
 use fs_core::tree::codec::{FINDINGS_MAX, LINK_ROWS_MAX, encode_findings, encode_links};
 use fs_core::tree::{Entry, LinkRow, ROOT_POSITION};
 
+use crate::changes::{ChangeList, Spool};
 use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
 use crate::pace::Pace;
-use crate::packer::{PackError, Packer, Shared, Written};
+use crate::packer::{PackError, Packer, Shared, Stage, StageTimes, Written};
 use crate::pause::Pauses;
 use crate::source::rules::Rules;
 use crate::source::stream::{Stream, StreamError};
@@ -38,8 +39,10 @@ use crate::state::FileStates;
 
 mod before;
 mod blocks;
+mod changes;
 mod checkpoint;
 mod collect;
+mod dry;
 mod group;
 mod named;
 mod pulse;
@@ -49,7 +52,9 @@ mod walk;
 mod window;
 
 use before::Before;
+use changes::{Changes, Told};
 use collect::{Built, Collector, Jobs};
+pub use dry::{DryRun, dry_run};
 use group::Groups;
 use named::Named;
 use read::FileJob;
@@ -98,6 +103,8 @@ pub struct BackupOptions {
     pub utc_offset_minutes: i32,
     /// What stands in the manifest as the tool.
     pub tool_version: String,
+    /// Whether the list of changes is kept on this machine until the report is dropped, for those who write it down at once. It can be had from the snapshot too.
+    pub keep_changes: bool,
 }
 
 /// What a backup did.
@@ -111,6 +118,12 @@ pub struct BackupReport {
     pub stats: Stats,
     /// What it met, in the order of the walk.
     pub findings: Vec<Finding>,
+    /// The manifest, as it was committed: what was saved, when, and the head of the device's chain.
+    pub manifest: Manifest,
+    /// Busy times of its threads.
+    pub times: StageTimes,
+    /// What became of each entry.
+    pub changes: Option<Arc<ChangeList>>,
 }
 
 /// Why there is no new snapshot.
@@ -239,7 +252,7 @@ fn take(
     let mut window = Window::open(repository, &**store)?;
     let snapshots = repository.snapshots()?;
     let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &sources), Ok)?;
-    let parent = find_parent(&snapshots, (&options.host, &set), &signer);
+    let parent = find_parent(&snapshots, (&options.host, &set), Some(signer.device));
     let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
     let shared = Arc::new(Shared::new(Arc::clone(repository), Arc::clone(pace))?);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
@@ -252,10 +265,11 @@ fn take(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
-
-    let collector = Collector::new(&shared, packer, before, started, observer);
-    let Gathered { root, attribute_names, link_table, finding_list, stats, mut findings, written } =
+    let small = repository.config().chunks.small.into();
+    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, tells_left_out: parent.is_some(), small };
+    let changes = Changes::new(repository, parent.is_some(), options.spool());
+    let collector = Collector::new(&shared, (packer, changes), before, started, observer);
+    let Gathered { root, attribute_names, link_table, finding_list, stats, mut findings, told, written } =
         gather(&shared, &walk, options, collector, states.as_ref())?;
     let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
@@ -278,19 +292,17 @@ fn take(
         parent: parent.map(|parent| parent.id),
         utc_offset_minutes: options.utc_offset_minutes,
         attribute_names,
+        changes: told.records,
     };
-    let parent = manifest.parent;
-    let snapshot = commit(&mut window, &signer, manifest, &written.relied_on);
+    let snapshot = shared.busy(Stage::Commit, || commit(&mut window, &signer, manifest, &written.relied_on));
     // All packs are put: what was noted is true also if there is no snapshot.
     if let Some(Err(error)) = states.map(FileStates::commit) {
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
-    let snapshot = snapshot?;
-    if let Err(error) = roll_up(repository, &**store, &signer) {
-        let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
-        findings.push(Finding { severity: Severity::Note, place: Place::Operation, message });
-    }
-    Ok(BackupReport { snapshot, parent, stats, findings })
+    let (snapshot, manifest) = snapshot?;
+    findings.extend(roll_up(repository, &**store, &signer).err().as_ref().map(not_rolled_up));
+    let changes = told.spool.map(ChangeList::Spooled).or_else(|| ChangeList::of(&manifest)).map(Arc::new);
+    Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings, times: shared.stages().times(), changes, manifest })
 }
 
 /// All that a manifest says of a source, with its packs put.
@@ -301,6 +313,7 @@ struct Gathered {
     finding_list: Vec<Reference>,
     stats: Stats,
     findings: Vec<Finding>,
+    told: Told,
     written: Written,
 }
 
@@ -314,19 +327,32 @@ fn gather(
 ) -> Result<Gathered, BackupError> {
     let pulse = collector.pulse;
     let root = run_pipeline(shared, walk, options, &mut collector).and_then(|root| pulse.check().map(|()| root));
-    let Collector { mut packer, mut stats, findings, attribute_names, checkpoints, .. } = collector;
+    let Collector { mut packer, changes, mut stats, findings, attribute_names, checkpoints, .. } = collector;
     let root = match root {
         Ok(root) => root,
         Err(error) => return Err(checkpoints.give_up(error, packer, states, pulse)),
     };
-    let link_table = write_links(&mut packer, &root.links)?;
-    let finding_list = write_findings(&mut packer, &findings)?;
+    let told = changes.finish(&mut packer, &mut stats)?;
+    let (link_table, finding_list) = (write_links(&mut packer, &root.links)?, write_findings(&mut packer, &findings)?);
     let written = packer.finish().map_err(|error| match error {
         PackError::Stopped => BackupError::Cancelled { kept_bytes: checkpoints.put_bytes() },
         error => error.into(),
     })?;
-    (stats.new_bytes, stats.stored_bytes) = (written.new_bytes, written.stored_bytes);
-    Ok(Gathered { root: root.entry, attribute_names, link_table, finding_list, stats, findings, written })
+    (stats.new_bytes, stats.stored_bytes, stats.sent_bytes) = (written.new_bytes, written.stored_bytes, written.sent_bytes());
+    Ok(Gathered { root: root.entry, attribute_names, link_table, finding_list, stats, findings, told, written })
+}
+
+impl BackupOptions {
+    /// Where the list of changes is kept, if it is. Without room for it there is a snapshot all the same.
+    fn spool(&self) -> Option<Spool> {
+        let made = self.keep_changes.then(Spool::new)?;
+        made.inspect_err(|error| tracing::warn!(%error, "the list of changes cannot be kept on this machine")).ok()
+    }
+}
+
+fn not_rolled_up(error: &BackupError) -> Finding {
+    let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
+    Finding { severity: Severity::Note, place: Place::Operation, message }
 }
 
 /// From time to time a backup writes a catalogue, so that whoever opens the repository need not read every manifest.
@@ -353,7 +379,7 @@ fn commit(
     signer: &Signer,
     mut manifest: Manifest,
     relied_on: &HashSet<PackId>,
-) -> Result<SnapshotId, BackupError> {
+) -> Result<(SnapshotId, Manifest), BackupError> {
     let (repository, store) = (window.repository, window.store);
     let random = &**repository.random();
     let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, manifest.sequence, hash);
@@ -363,7 +389,7 @@ fn commit(
     window.look(relied_on)?;
     let seal = Seal { device: manifest.device, sequence: manifest.sequence, manifest: id, time: repository.clock().now() };
     put_hashed(store, seal.encode_object(repository.ring(), signer, random), name(ObjectKind::Seal))?;
-    Ok(id)
+    Ok((id, manifest))
 }
 
 /// The set of a list of paths: the host's default set for the list that it has held so far, one named by its paths for every other. So an hourly run
@@ -385,9 +411,9 @@ fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> Result
 }
 
 /// The newest sealed snapshot of this device and set, or else of this host and set.
-fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), signer: &Signer) -> Option<&'a Snapshot> {
+fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), device: Option<DeviceId>) -> Option<&'a Snapshot> {
     let fits = |s: &&Snapshot| s.sealed && s.host() == host && s.set() == set;
-    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || s.device() == signer.device);
+    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || Some(s.device()) == device);
     newest(true).or_else(|| newest(false))
 }
 
@@ -423,7 +449,7 @@ fn run_pipeline(
             scope.spawn(move || group::serve(&groups_to_read, shared, source, chunker, compression));
         }
         drop((to_read, groups_to_read));
-        scope.spawn(|| walk.run(&source, &steps));
+        scope.spawn(|| walk.run(shared, &source, &steps));
         // Dropped at the end whatever happens, so that walk and readers end too.
         let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups) });
         drop(to_collect);

@@ -10,6 +10,7 @@ pub mod source;
 pub mod pause;
 pub mod pace;
 pub mod packer;
+pub mod changes;
 pub mod parent;
 pub mod state;
 pub mod backup;

@@ -161,6 +161,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         pauses: Pauses::default(),
         utc_offset_minutes: 0,
         tool_version: "test".into(),
+        keep_changes: false,
     }
 }
 

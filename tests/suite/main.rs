@@ -26,6 +26,8 @@ mod mount_program;
 mod mount_tools;
 mod pin;
 mod reading;
+mod reports;
+mod reports_program;
 mod restore;
 mod view;
 mod writer;

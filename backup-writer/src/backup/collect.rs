@@ -12,7 +12,7 @@ use fs_core::crypto;
 use fs_core::id::PackId;
 use fs_core::object::ObjectError;
 use fs_core::observer::{Observer, Progress};
-use fs_core::path::TreePath;
+use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity, Stats};
 use fs_core::snapshot::attributes::AttributeNames;
@@ -22,6 +22,7 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
+use super::changes::{Absent, Changes};
 use super::checkpoint::{Checkpoints, Files};
 use super::group::{Group, Groups, MemberResult};
 use super::pulse::Pulse;
@@ -77,6 +78,7 @@ enum Pending {
     Ready(Box<Ready>),
     Reading(Box<Reading>),
     Finding(Finding),
+    Absent(Absent),
     Leave(Box<BeforeDirectory>),
 }
 
@@ -92,7 +94,6 @@ struct Reading {
     entry: Entry,
     inode: Option<u64>,
     results: Results,
-    had_parent: bool,
     was: Option<Found>,
     /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
     is_made: bool,
@@ -132,6 +133,7 @@ pub(super) struct Collector<'a> {
     pub(super) pulse: Pulse<'a>,
     pub(super) checkpoints: Checkpoints,
     pub(super) stats: Stats,
+    pub(super) changes: Changes,
     pub(super) findings: Vec<Finding>,
     /// Attributes of all entries so far; `None` once they are too many to list.
     pub(super) attribute_names: Option<AttributeNames>,
@@ -141,7 +143,13 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, packer: Packer, before: Before<'a>, began: Timestamp, observer: &'a dyn Observer) -> Self {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        (packer, changes): (Packer, Changes),
+        before: Before<'a>,
+        began: Timestamp,
+        observer: &'a dyn Observer,
+    ) -> Self {
         Self {
             shared,
             packer,
@@ -151,6 +159,7 @@ impl<'a> Collector<'a> {
             pulse: Pulse { observer, pace: shared.pace() },
             checkpoints: Checkpoints::default(),
             stats: Stats::default(),
+            changes,
             findings: Vec::new(),
             attribute_names: Some(AttributeNames::default()),
             progress: Progress::default(),
@@ -183,6 +192,7 @@ impl<'a> Collector<'a> {
             let mut is_alone = false;
             let pending = match step {
                 Step::Finding(finding) => Pending::Finding(finding),
+                Step::Absent(absent) => Pending::Absent(absent),
                 Step::Enter(entry) => {
                     let (lead, frame) = self.enter(*entry, leads.last_mut())?;
                     leads.push(lead);
@@ -275,7 +285,6 @@ impl<'a> Collector<'a> {
         }
         if let Some(seen) = seen {
             entry.take_content(&seen.state.entry);
-            self.stats.unchanged_count += 1;
             return ready(entry, Some(seen), was);
         }
         let known = lead.before.known.as_ref().and_then(|known| known.get(&name));
@@ -285,14 +294,14 @@ impl<'a> Collector<'a> {
             Some(last) => last.block_size,
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
-        let (had_parent, name) = (last.is_some(), alias.unwrap_or(name));
+        let name = alias.unwrap_or(name);
         let is_small = block_size.is_none() && entry.size <= self.shared.repository().config().chunks.small.into();
         let results = if is_small {
             Results::Group(jobs.groups.add(directory, name, stamp))
         } else {
             Results::Pieces(send(&jobs.files, Origin::Listed { directory, name, stamp }, block_size)?)
         };
-        Ok(self.reading(Reading { entry, inode, results, had_parent, is_made: false, was }))
+        Ok(self.reading(Reading { entry, inode, results, is_made: false, was }))
     }
 
     /// What is no listed file is always read.
@@ -305,8 +314,8 @@ impl<'a> Collector<'a> {
             (_, Some(before)) => before.block_size,
             (_, None) => config.block_size(entry.name_bytes(), STREAM_SIZE),
         };
-        let (results, had_parent) = (Results::Pieces(send(&jobs.files, origin, block_size)?), before.is_some());
-        Ok(self.reading(Reading { entry, inode: None, results, had_parent, is_made: true, was }))
+        let results = Results::Pieces(send(&jobs.files, origin, block_size)?);
+        Ok(self.reading(Reading { entry, inode: None, results, is_made: true, was }))
     }
 
     fn reading(&mut self, reading: Reading) -> Pending {
@@ -321,8 +330,13 @@ impl<'a> Collector<'a> {
                 self.finding(finding);
                 None
             }
+            Pending::Absent(absent) => {
+                self.changes.absent(absent);
+                None
+            }
             Pending::Enter(frame) => {
                 self.stats.directory_count += 1;
+                self.changes.enter();
                 self.observer.at(&frame.path);
                 frames.push(*frame);
                 None
@@ -339,7 +353,7 @@ impl<'a> Collector<'a> {
                     self.note_attributes(&built.entry);
                     return Ok(Some(built));
                 };
-                self.add(above, built, was.as_ref());
+                self.add(above, built, was.as_ref())?;
                 None
             }
         };
@@ -358,14 +372,17 @@ impl<'a> Collector<'a> {
             }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-        self.add(frame, Built { entry, links }, was.as_ref());
+        self.add(frame, Built { entry, links }, was.as_ref())?;
         Ok(None)
     }
 
-    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) {
+    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) -> Result<(), BackupError> {
         self.note_attributes(&child.entry);
-        frame.same_count += usize::from(was.is_some_and(|was| *was.entry() == child.entry));
+        let is_same = was.is_some_and(|was| *was.entry() == child.entry);
+        self.changes.entry(&mut self.packer, &frame.path, &child.entry, (was.map(Found::entry), is_same))?;
+        frame.same_count += usize::from(is_same);
         frame.children.push(child);
+        Ok(())
     }
 
     /// Takes what the readers made of a file; `None` if it could not be read.
@@ -390,9 +407,10 @@ impl<'a> Collector<'a> {
         let result = group.next(self.pulse, |record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
         match result.ok_or(BackupError::Cancelled { kept_bytes: 0 })? {
             MemberResult::Alone(pieces) => self.take_pieces(reading, &pieces, path),
-            MemberResult::Failed(error) => Ok(self.failed(&reading, path, &error)),
+            MemberResult::Failed(error) => self.failed(&reading, path, &error),
             MemberResult::Read { size, file_hash, known, changed } => {
                 self.progress.byte_count += size;
+                self.stats.read_bytes += size;
                 let content = match file_hash {
                     None => Content::EMPTY,
                     Some(hash) => {
@@ -410,7 +428,7 @@ impl<'a> Collector<'a> {
                 };
                 self.packer.rely_on(content.references().iter().map(|record| record.pack));
                 let read = Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new() };
-                Ok(self.took(reading, (content, Vec::new()), read, path))
+                self.took(reading, (content, Vec::new()), read, path)
             }
         }
     }
@@ -428,6 +446,7 @@ impl<'a> Collector<'a> {
                 Piece::Chunk(sealed) => {
                     let reference = packer.place(sealed)?;
                     self.progress.byte_count += u64::from(reference.plain_len);
+                    self.stats.read_bytes += u64::from(reference.plain_len);
                     chunk_packs.insert(reference.pack);
                     list.push(reference, &mut |list| put_list(packer, list))?;
                     continue;
@@ -442,45 +461,44 @@ impl<'a> Collector<'a> {
                         Content::Inline(_) | Content::Fragment { .. } => Vec::new(),
                         Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
                     };
-                    return Ok(self.took(reading, (content, packs), read, path));
+                    return self.took(reading, (content, packs), read, path);
                 }
                 FileResult::Cut(error) => return Err(error.into()),
-                FileResult::Failed(error) => return Ok(self.failed(&reading, path, &error)),
+                FileResult::Failed(error) => return self.failed(&reading, path, &error),
             }
         }
         Err(BackupError::Cancelled { kept_bytes: 0 })
     }
 
     /// A file is saved: `packs` are those that hold its content beside those that it names itself.
-    fn took(&mut self, reading: Reading, (content, packs): (Content, Vec<PackId>), read: Read, path: &TreePath) -> Option<Ready> {
+    fn took(
+        &mut self,
+        reading: Reading,
+        (content, packs): (Content, Vec<PackId>),
+        read: Read,
+        path: &TreePath,
+    ) -> Result<Option<Ready>, BackupError> {
         let place = reading.place(path);
-        let Reading { mut entry, inode, had_parent, is_made, was, .. } = reading;
+        let Reading { mut entry, inode, is_made, was, .. } = reading;
         (entry.content, entry.size, entry.sparse) = (content, read.size, read.sparse);
         (entry.file_hash, entry.block_size) = (read.file_hash, read.block_size);
-        let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
-        let count = match (had_parent, is_same) {
-            (true, true) => &mut self.stats.unchanged_count,
-            (true, false) => &mut self.stats.changed_count,
-            (false, _) => &mut self.stats.new_count,
-        };
-        *count += 1;
         if !read.said.is_empty() {
             self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{}", read.said)));
         }
         if read.changed {
-            self.stats.failed_count += 1;
+            self.changes.failed(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
             let message = "it changed while it was read: this version may mix two states";
             self.finding(Finding::at(Severity::Warning, place, message));
         }
         let is_kept = !read.changed && !is_made && is_settled(&entry, self.began);
         let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
-        Some(Ready { entry, seen, was })
+        Ok(Some(Ready { entry, seen, was }))
     }
 
-    fn failed(&mut self, reading: &Reading, path: &TreePath, error: &SourceError) -> Option<Ready> {
-        self.stats.failed_count += 1;
+    fn failed(&mut self, reading: &Reading, path: &TreePath, error: &SourceError) -> Result<Option<Ready>, BackupError> {
+        self.changes.lost(&mut self.packer, path, &reading.entry, reading.was.as_ref().map(Found::entry))?;
         self.finding(Finding::at(Severity::Warning, reading.place(path), error.to_string()));
-        None
+        Ok(None)
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
@@ -496,6 +514,12 @@ impl<'a> Collector<'a> {
             self.finding(damage);
         }
         children.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        let same = if same_count == children.len() { self.before.page(&before, same_count)? } else { None };
+        // Where nothing changed nothing is gone either.
+        let was_below = known.filter(|_| same.is_none() && before.damage.is_none()).and_then(|known| known.subtree.as_ref());
+        let is_met = |name: &Name| children.binary_search_by(|child| child.entry.name.as_ref().cmp(&Some(name))).is_ok();
+        let gone = self.changes.leave(&mut self.packer, &path, was_below, &is_met)?;
+        gone.into_iter().for_each(|finding| self.finding(finding));
         let mut subtree = Subtree::EMPTY;
         let mut links = Vec::new();
         for child in &children {
@@ -514,7 +538,6 @@ impl<'a> Collector<'a> {
             }
         }
         let entries: Vec<_> = children.into_iter().map(|child| child.entry).collect();
-        let same = if same_count == entries.len() { self.before.page(&before, same_count)? } else { None };
         subtree.page = match same {
             Some(page) => {
                 self.packer.rely_on(before.packs);

@@ -17,7 +17,7 @@ use fs_core::tree::Content;
 use super::BackupError;
 use super::pulse::Pulse;
 use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
-use crate::packer::{PackError, Part, Sealed, Shared};
+use crate::packer::{PackError, Part, Sealed, Shared, Stage};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
 /// Bytes of a group. With twice as many the record of a small file takes twice as long to open, and real files become 5 % smaller.
@@ -147,7 +147,7 @@ pub(super) fn serve(jobs: &Receiver<GroupJob>, shared: &Shared, source: &LiveTre
     for job in jobs {
         plain.clear();
         // If nobody takes it, the run was given up and the next job will not come.
-        let _ = job.results.send(read_group(&mut reader, source, &job, &mut plain));
+        let _ = job.results.send(shared.busy(Stage::Read, || read_group(&mut reader, source, &job, &mut plain)));
     }
 }
 

@@ -12,7 +12,7 @@ use fs_core::record::RecordKind;
 use fs_core::tree::Extent;
 use fs_core::tree::proof::hash_map;
 
-use crate::packer::{PackError, Sealed, Shared};
+use crate::packer::{PackError, Sealed, Shared, Stage};
 use crate::source::stream::{Stream, StreamError};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
@@ -113,7 +113,7 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree
         if !shared.pace().pass() {
             continue;
         }
-        let end = match reader.read(source, &job) {
+        let end = match shared.busy(Stage::Read, || reader.read(source, &job)) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
             Err(ReadStop::Stream(error)) => Ok(FileResult::Cut(error)),
@@ -269,6 +269,6 @@ impl<'a> FileReader<'a> {
             return Err(ReadStop::Abandoned);
         }
         let sealed = self.seal(RecordKind::Data, chunk)?;
-        job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
+        self.shared.waiting(Stage::Read, || job.results.send(Piece::Chunk(sealed))).map_err(|_| ReadStop::Abandoned)
     }
 }

@@ -14,6 +14,7 @@ use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
 use super::buffers::Buffers;
+use super::stages::{Stage, Stages};
 use super::{PackError, left_over};
 use crate::pace::Pace;
 
@@ -101,6 +102,7 @@ pub struct Shared {
     /// Small files that this run stores.
     fragments: RwLock<Fragments>,
     pub(super) index: OnceLock<Index>,
+    stages: Stages,
     /// Held by the thread that reads the index.
     reading: Mutex<()>,
 }
@@ -150,6 +152,7 @@ impl Shared {
             placed: RwLock::default(),
             fragments: RwLock::default(),
             index: OnceLock::new(),
+            stages: Stages::default(),
             reading: Mutex::default(),
             repository,
         })
@@ -163,6 +166,21 @@ impl Shared {
     /// Whether the run may go on.
     pub fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// Busy times of this run.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Does something and counts how long it takes.
+    pub fn busy<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        self.stages.busy(stage, &**self.repository.clock(), work)
+    }
+
+    /// Waits for another thread inside of [`Self::busy`].
+    pub fn waiting<T>(&self, stage: Stage, wait: impl FnOnce() -> T) -> T {
+        self.stages.waiting(stage, &**self.repository.clock(), wait)
     }
 
     /// Whether a pack can be relied on: it was listed when the run began.

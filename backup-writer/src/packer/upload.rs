@@ -11,7 +11,7 @@ use fs_core::object::{self, ObjectError};
 use fs_core::pack::{self, Pack, PackFragment, PackRecord, Trailer};
 use fs_core::storage::{WriteStore, wait_for_put};
 
-use super::{PackError, Shared};
+use super::{PackError, Shared, Stage};
 
 /// Packs that wait for upload beside those being uploaded.
 const UPLOAD_QUEUE: usize = 1;
@@ -76,14 +76,14 @@ impl Upload {
 
 fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, outcome: &Mutex<Outcome>) {
     for pack in packs {
-        let result = verify(shared, &pack).and_then(|()| {
+        let result = shared.busy(Stage::Verify, || verify(shared, &pack)).and_then(|()| {
             let size = pack.bytes.len() as u64;
             let name = object::pack_name(pack.kind, &pack.id);
             let bytes = Bytes::from(pack.bytes);
             if !shared.pace.pass() {
                 return Err(PackError::Stopped);
             }
-            wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash))?;
+            shared.busy(Stage::Upload, || wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash)))?;
             if let Ok(buffer) = bytes.try_into_mut() {
                 shared.packs.give(buffer.into());
             }
