@@ -12,7 +12,7 @@ use crossbeam_channel::bounded;
 use fs_core::chunker::Chunker;
 use fs_core::compress::Compression;
 use fs_core::crypto;
-use fs_core::id::{ObjectHash, PackId, SnapshotId};
+use fs_core::id::{DeviceId, ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::observer::Observer;
 use fs_core::path::{Name, display};
@@ -25,9 +25,10 @@ use fs_core::storage::{StoreError, WriteStore, wait};
 use fs_core::tree::codec::{FINDINGS_MAX, LINK_ROWS_MAX, encode_findings, encode_links};
 use fs_core::tree::{LinkRow, ROOT_POSITION};
 
+use crate::changes::{ChangeList, Spool};
 use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
-use crate::packer::{PackError, Packer, Shared, list_packs};
+use crate::packer::{PackError, Packer, Shared, Stage, StageTimes, list_packs};
 use crate::source::rules::Rules;
 use crate::source::stream::{Stream, StreamError};
 use crate::source::{self, LiveTree, SourceError};
@@ -35,14 +36,18 @@ use crate::state::FileStates;
 
 mod before;
 mod blocks;
+mod changes;
 mod collect;
+mod dry;
 mod named;
 mod read;
 mod sieve;
 mod walk;
 
 use before::Before;
+use changes::Changes;
 use collect::{Built, Collector};
+pub use dry::{DryRun, dry_run};
 use named::Named;
 use read::FileJob;
 use walk::{BATCH, Step, Walk};
@@ -85,6 +90,8 @@ pub struct BackupOptions {
     pub utc_offset_minutes: i32,
     /// What stands in the manifest as the tool.
     pub tool_version: String,
+    /// Whether the list of changes is kept on this machine until the report is dropped, for those who write it down at once. It can be had from the snapshot too.
+    pub keep_changes: bool,
 }
 
 /// What a backup did.
@@ -98,6 +105,12 @@ pub struct BackupReport {
     pub stats: Stats,
     /// What it met, in the order of the walk.
     pub findings: Vec<Finding>,
+    /// The manifest, as it was committed: what was saved, when, and the head of the device's chain.
+    pub manifest: Manifest,
+    /// Busy times of its threads.
+    pub times: StageTimes,
+    /// What became of each entry.
+    pub changes: Option<Arc<ChangeList>>,
 }
 
 /// Why there is no new snapshot.
@@ -188,7 +201,7 @@ pub fn backup(
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let snapshots = repository.snapshots()?;
     let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &sources), Ok)?;
-    let parent = find_parent(&snapshots, (&options.host, &set), &signer);
+    let parent = find_parent(&snapshots, (&options.host, &set), Some(signer.device));
     let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
     let shared = Arc::new(Shared::new(Arc::clone(repository))?);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
@@ -201,18 +214,19 @@ pub fn backup(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
-
-    let mut collector = Collector::new(&shared, packer, before, started, observer);
+    let small = repository.config().chunks.small.into();
+    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, tells_left_out: parent.is_some(), small };
+    let changes = Changes::new(repository, parent.is_some(), options.spool());
+    let mut collector = Collector::new(&shared, (packer, changes), before, started, observer);
     let root = run_pipeline(&shared, &walk, options, &mut collector)?;
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
-    let Collector { mut packer, mut stats, mut findings, attribute_names, .. } = collector;
-    let link_table = write_links(&mut packer, &root.links)?;
-    let finding_list = write_findings(&mut packer, &findings)?;
+    let Collector { mut packer, changes, mut stats, mut findings, attribute_names, .. } = collector;
+    let told = changes.finish(&mut packer, &mut stats)?;
+    let (link_table, finding_list) = (write_links(&mut packer, &root.links)?, write_findings(&mut packer, &findings)?);
     let written = packer.finish()?;
-    (stats.new_bytes, stats.stored_bytes) = (written.new_bytes, written.stored_bytes);
+    (stats.new_bytes, stats.stored_bytes, stats.sent_bytes) = (written.new_bytes, written.stored_bytes, written.sent_bytes);
 
     let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
@@ -235,16 +249,28 @@ pub fn backup(
         parent: parent.map(|parent| parent.id),
         utc_offset_minutes: options.utc_offset_minutes,
         attribute_names,
+        changes: told.records,
     };
-    let snapshot = commit(repository, &**store, &signer, &manifest, &written.relied_on)?;
+    let snapshot = shared.busy(Stage::Commit, || commit(repository, &**store, &signer, &manifest, &written.relied_on))?;
     if let Some(Err(error)) = states.map(FileStates::commit) {
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
-    if let Err(error) = roll_up(repository, &**store, &signer) {
-        let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
-        findings.push(Finding { severity: Severity::Note, place: Place::Operation, message });
+    findings.extend(roll_up(repository, &**store, &signer).err().as_ref().map(not_rolled_up));
+    let changes = told.spool.map(ChangeList::Spooled).or_else(|| ChangeList::of(&manifest)).map(Arc::new);
+    Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings, times: shared.stages().times(), changes, manifest })
+}
+
+impl BackupOptions {
+    /// Where the list of changes is kept, if it is. Without room for it there is a snapshot all the same.
+    fn spool(&self) -> Option<Spool> {
+        let made = self.keep_changes.then(Spool::new)?;
+        made.inspect_err(|error| tracing::warn!(%error, "the list of changes cannot be kept on this machine")).ok()
     }
-    Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings })
+}
+
+fn not_rolled_up(error: &BackupError) -> Finding {
+    let message = format!("the catalogue of snapshots could not be written, the next backup tries again: {error}");
+    Finding { severity: Severity::Note, place: Place::Operation, message }
 }
 
 /// From time to time a backup writes a catalogue, so that whoever opens the repository need not read every manifest.
@@ -305,9 +331,9 @@ fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> Result
 }
 
 /// The newest sealed snapshot of this device and set, or else of this host and set.
-fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), signer: &Signer) -> Option<&'a Snapshot> {
+fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), device: Option<DeviceId>) -> Option<&'a Snapshot> {
     let fits = |s: &&Snapshot| s.sealed && s.host() == host && s.set() == set;
-    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || s.device() == signer.device);
+    let newest = |own: bool| snapshots.iter().filter(fits).rfind(|s| !own || Some(s.device()) == device);
     newest(true).or_else(|| newest(false))
 }
 
@@ -339,7 +365,7 @@ fn run_pipeline(
             scope.spawn(move || read::serve(&to_read, shared, source, chunker, compression));
         }
         drop(to_read);
-        scope.spawn(|| walk.run(&source, &steps));
+        scope.spawn(|| walk.run(shared, &source, &steps));
         // Dropped at the end whatever happens, so that walk and readers end too.
         let result = collector.collect(&to_collect, &jobs);
         drop((to_collect, jobs));

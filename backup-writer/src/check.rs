@@ -172,7 +172,7 @@ impl Run<'_> {
             Ok(manifest) => manifest,
             Err(error) => return self.damaged(&TreePath::ROOT, &id, "its manifest", &error.into()),
         };
-        for reference in manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings) {
+        for reference in manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings).chain(&manifest.changes) {
             self.read(RecordKind::Table, reference, &TreePath::ROOT, &id);
         }
         let mut open = vec![(TreePath::ROOT, manifest.root)];

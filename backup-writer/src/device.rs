@@ -63,6 +63,12 @@ pub fn open(repository: &Repository, store: &dyn WriteStore, state: Option<&Path
     Ok(signer)
 }
 
+/// The device that this machine is to a repository, if it has been one before. Nothing is written.
+pub fn known(repository: &Repository, state: Option<&Path>) -> Option<DeviceId> {
+    let of_state = || load(repository, &state?.join("device"));
+    Some(repository.ring().device_signer().or_else(of_state)?.device)
+}
+
 fn enrol(repository: &Repository, store: &dyn WriteStore, signer: &Signer, label: &str) -> Result<(), DeviceError> {
     let ring = repository.ring();
     let root = ring.root_signer().ok_or(DeviceError::NotAllowed(ObjectError::NotAllowed))?;

@@ -8,6 +8,7 @@ pub mod create;
 pub mod device;
 pub mod source;
 pub mod packer;
+pub mod changes;
 pub mod parent;
 pub mod state;
 pub mod backup;

@@ -21,9 +21,11 @@ use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 use crate::create::put_hashed;
 
 mod shared;
+mod stages;
 mod upload;
 
 pub use shared::{Sealed, Shared, list_packs, read_trailer};
+pub use stages::{Stage, StageTimes, Stages};
 use upload::Upload;
 
 /// Entries of a shard before the next is begun.
@@ -59,8 +61,8 @@ pub enum PackError {
 #[derive(Debug)]
 pub struct Packer {
     shared: Arc<Shared>,
-    store: Arc<dyn WriteStore>,
-    signer: Signer,
+    /// `None` in a dry run: what is packed goes nowhere.
+    target: Option<Target>,
     compressor: Compressor,
     data: Option<PackBuilder>,
     meta: Option<PackBuilder>,
@@ -69,6 +71,13 @@ pub struct Packer {
     relied_on: HashSet<PackId>,
     new_bytes: u64,
     stored_bytes: u64,
+}
+
+/// Where packs go, and who signs for them.
+#[derive(Debug)]
+struct Target {
+    store: Arc<dyn WriteStore>,
+    signer: Signer,
 }
 
 /// What a finished run wrote.
@@ -80,14 +89,23 @@ pub struct Written {
     pub new_bytes: u64,
     /// The same as stored.
     pub stored_bytes: u64,
+    /// Bytes of all packs that were put.
+    pub sent_bytes: u64,
 }
 
 impl Packer {
     /// A packer that has written nothing.
     pub fn new(shared: Arc<Shared>, store: Arc<dyn WriteStore>, signer: Signer) -> Self {
+        let mut packer = Self::dry(shared);
+        packer.target = Some(Target { store, signer });
+        packer
+    }
+
+    /// A packer that never writes anything: it packs and counts.
+    pub fn dry(shared: Arc<Shared>) -> Self {
         let compressor = Compressor::new(Compression::Auto);
         let relied_on = HashSet::new();
-        Self { shared, store, signer, compressor, data: None, meta: None, upload: None, relied_on, new_bytes: 0, stored_bytes: 0 }
+        Self { shared, target: None, compressor, data: None, meta: None, upload: None, relied_on, new_bytes: 0, stored_bytes: 0 }
     }
 
     /// Seals and places a record that was made here: trees, lists, tables, long attribute values.
@@ -181,59 +199,63 @@ impl Packer {
         for builder in [self.data.take(), self.meta.take()].into_iter().flatten() {
             self.send(builder)?;
         }
-        if let Some(upload) = self.upload.take() {
+        let mut sent_bytes = 0;
+        if let (Some(upload), Some(target)) = (self.upload.take(), &self.target) {
             let done = upload.finish()?;
-            self.write_index(done)?;
+            sent_bytes = done.iter().map(|(pack, _)| pack.size).sum();
+            self.write_index(target, done)?;
         }
-        Ok(Written { relied_on: std::mem::take(&mut self.relied_on), new_bytes: self.new_bytes, stored_bytes: self.stored_bytes })
+        let relied_on = std::mem::take(&mut self.relied_on);
+        Ok(Written { relied_on, new_bytes: self.new_bytes, stored_bytes: self.stored_bytes, sent_bytes })
     }
 
     fn send(&mut self, builder: PackBuilder) -> Result<(), PackError> {
+        let Some(target) = &self.target else { return Ok(()) };
         let structure = self.shared.repository.ring().current().structure.clone();
         let pack = builder.finish(&structure, &**self.shared.repository.random());
         if self.upload.is_none() {
-            self.write_session()?;
+            self.write_session(target)?;
         }
-        let upload = self.upload.get_or_insert_with(|| Upload::start(&self.shared, &self.store));
+        let upload = self.upload.get_or_insert_with(|| Upload::start(&self.shared, &target.store));
         upload.send(pack)
     }
 
     /// The session is written before the first pack that holds its records.
-    fn write_session(&self) -> Result<(), PackError> {
+    fn write_session(&self, target: &Target) -> Result<(), PackError> {
         let shared = &self.shared;
         let ring = shared.repository.ring();
         let session = Session {
-            device: self.signer.device,
+            device: target.signer.device,
             id: shared.session,
             started: shared.repository.clock().now(),
             enc_data: shared.data.0.enc,
             enc_tree: shared.tree.0.enc,
         };
-        let object = session.encode_object(ring.epoch(), ring.repository, &ring.current().structure, &self.signer);
-        let name = object::session_name(&self.signer.device, &shared.session);
+        let object = session.encode_object(ring.epoch(), ring.repository, &ring.current().structure, &target.signer);
+        let name = object::session_name(&target.signer.device, &shared.session);
         let hash = object::object_hash(&object);
-        Ok(wait(name.as_str(), self.store.put_new(&name, Bytes::from(object), &hash))?)
+        Ok(wait(name.as_str(), target.store.put_new(&name, Bytes::from(object), &hash))?)
     }
 
-    fn write_index(&self, mut done: Vec<(ShardPack, Trailer)>) -> Result<(), PackError> {
+    fn write_index(&self, target: &Target, mut done: Vec<(ShardPack, Trailer)>) -> Result<(), PackError> {
         done.sort_by_key(|(pack, _)| pack.id);
         let mut shard = Shard::default();
         for (pack, trailer) in &done {
             shard.add_pack(*pack, trailer);
             if shard.len() >= SHARD_ENTRIES {
-                self.write_shard(std::mem::take(&mut shard))?;
+                self.write_shard(target, std::mem::take(&mut shard))?;
             }
         }
-        if shard.is_empty() { Ok(()) } else { self.write_shard(shard) }
+        if shard.is_empty() { Ok(()) } else { self.write_shard(target, shard) }
     }
 
-    fn write_shard(&self, mut shard: Shard) -> Result<(), PackError> {
+    fn write_shard(&self, target: &Target, mut shard: Shard) -> Result<(), PackError> {
         shard.sort();
         let repository = &self.shared.repository;
         let ring = repository.ring();
         let header = Header::new(ObjectKind::Shard, ring.epoch(), ring.repository, &**repository.random());
-        let object = shard.encode(&header, &ring.current().index, &self.signer);
-        put_hashed(&*self.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
+        let object = shard.encode(&header, &ring.current().index, &target.signer);
+        put_hashed(&*target.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
         Ok(())
     }
 }

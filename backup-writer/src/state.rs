@@ -15,7 +15,7 @@ use fs_core::state::{StateError, open_database};
 use fs_core::tree::TreeError;
 use fs_core::tree::codec::{Places, decode_entry, encode_entry};
 use fs_core::wire::{CborReader, CborWriter};
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use crate::parent::FileState;
 
@@ -23,8 +23,9 @@ const FILE: &str = "files.db";
 /// `seen` is a day: directories that are gone are forgotten after a time, and unchanged ones cost one write a day.
 const SCHEMA: &str = "
     PRAGMA synchronous = NORMAL;
-    CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
-    CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);";
+    CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);";
+/// What a run notes, until it is committed.
+const FRESH: &str = "CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);";
 /// Rows that were not seen for so many days belong to directories that are gone.
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
@@ -166,9 +167,21 @@ impl FileStates {
             std::fs::remove_file(&path).map_err(|source| StateError::Folder { path, source })?;
             open_database(folder, FILE, SCHEMA)
         })?;
+        database.execute_batch(FRESH).map_err(|source| StateError::Database { path: folder.join(FILE), source })?;
+        Ok(Self::new(database, repository))
+    }
+
+    /// Opens the database to read it only: nothing is written, and nothing of what is noted stays. `None` if there is none.
+    pub fn open_to_read(folder: &Path, repository: &Repository) -> Option<Self> {
+        let database = Connection::open_with_flags(folder.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
+        database.execute_batch(FRESH).ok()?;
+        Some(Self::new(database, repository))
+    }
+
+    fn new(database: Connection, repository: &Repository) -> Self {
         let key = repository.ring().current().structure.derive("yesterdrive 1 local file states");
         let today = repository.clock().now().seconds().div_euclid(DAY_SECONDS);
-        Ok(Self { database, key, random: repository.random().clone(), today })
+        Self { database, key, random: repository.random().clone(), today }
     }
 
     /// What is known of a directory; `None` if nothing is, or if the row cannot be read.

@@ -84,11 +84,11 @@ pub struct Stats {
     pub other_count: u64,
     /// Bytes of all files, holes included.
     pub byte_count: u64,
-    /// Files that the parent snapshot did not have.
+    /// Files that the parent snapshot did not have; without one, all.
     pub new_count: u64,
-    /// Files that differ from the parent snapshot.
+    /// Files that differ from the parent snapshot, in content or in what else is saved of them.
     pub changed_count: u64,
-    /// Files taken over from the parent snapshot without reading.
+    /// Files that are as in the parent snapshot, read again or not.
     pub unchanged_count: u64,
     /// Entries that could not be saved or only in part.
     pub failed_count: u64,
@@ -96,6 +96,26 @@ pub struct Stats {
     pub new_bytes: u64,
     /// The same records as stored: compressed and sealed.
     pub stored_bytes: u64,
+    /// Files of the parent snapshot that the source has no more.
+    pub removed_count: u64,
+    /// Files of the parent snapshot that rules or the choice of paths leave out now.
+    pub left_out_count: u64,
+    /// Bytes of the new files, and of the others in the same way: as they are now, and of what is gone as they were.
+    pub new_size: u64,
+    /// Bytes of the changed files.
+    pub changed_size: u64,
+    /// Bytes of the unchanged files.
+    pub unchanged_size: u64,
+    /// Bytes of the removed files.
+    pub removed_size: u64,
+    /// Bytes of the files that are left out now.
+    pub left_out_size: u64,
+    /// Bytes of what could not be saved, as far as they are known.
+    pub failed_size: u64,
+    /// Bytes of contents that were read from the source; holes are not read.
+    pub read_bytes: u64,
+    /// Bytes of the packs that were sent to the store, with their filling.
+    pub sent_bytes: u64,
 }
 
 /// An error with its causes, on one line.

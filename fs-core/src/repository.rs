@@ -25,7 +25,6 @@ use crate::snapshot::{ManifestError, Snapshot};
 use crate::state::private_folder;
 use crate::storage::{ObjectName, ReadStore, StoreError, wait};
 use crate::time::{SharedClock, SystemClock};
-use crate::tree::codec::decode_findings;
 use crate::tree::page::{self, Found, Wanted};
 use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 
@@ -43,6 +42,7 @@ mod pins;
 mod plan;
 mod roll_up;
 mod sealed;
+mod tables;
 mod verified;
 mod worker;
 
@@ -533,14 +533,6 @@ impl Repository {
     /// [`ReadError`].
     pub fn link_rows(&self, reference: &Reference) -> Result<Arc<Vec<LinkRow>>, ReadError> {
         self.answer(|held| self.links_in_memory(held, reference))
-    }
-
-    /// Findings that were stored with a snapshot.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn stored_findings(&self, reference: &Reference) -> Result<Vec<Finding>, ReadError> {
-        decode_findings(&self.read_record(RecordKind::Table, reference)?).map_err(malformed(reference))
     }
 
     fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {

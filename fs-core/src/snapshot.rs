@@ -80,6 +80,8 @@ pub struct Manifest {
     pub utc_offset_minutes: i32,
     /// Which extended attributes occur in the tree; `None` if that is not known.
     pub attribute_names: Option<AttributeNames>,
+    /// Records of the list of changes: all rows but those that the tree itself tells, which are the new entries of a snapshot without a parent.
+    pub changes: Vec<Reference>,
 }
 
 /// What many snapshots have in common, kept once for all of them.

@@ -1,11 +1,12 @@
 //! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
-//! the lists of large files in `tree/list.rs`, what an entry leaves unsaid in `tree/proof.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
+//! the lists of large files in `tree/list.rs`, what an entry leaves unsaid in `tree/proof.rs`, what a run changed in `tree/change.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
 
 use crate::path::{Name, NameError};
 use crate::record::Reference;
 use crate::time::Timestamp;
 use crate::wire::WireError;
 
+pub mod change;
 pub mod codec;
 pub mod list;
 pub mod page;

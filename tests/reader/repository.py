@@ -245,6 +245,10 @@ class TreeReader:
         table_references = [references.reference(reference) for _, reference in self.manifest[13]]
         for reference in self.manifest[15]:
             self._fields(TABLE, references.reference(reference), 2)
+        for reference in self.manifest.get(20, ()):
+            kind, rows = self._fields(TABLE, references.reference(reference), 2)
+            check(kind == 3 and 0 < len(rows) <= 4096, "not a list of changes")
+            check(all(1 <= change <= 5 and entry <= BLOCK for change, entry, *_ in rows), "unknown kind of change")
         yield from self._walk(Node(b"", root, 1))
         tables = [self._fields(TABLE, reference, 2) for reference in table_references]
         check([rows[0][0] for _, rows in tables] == [first for first, _ in self.manifest[13]], "table begins elsewhere")

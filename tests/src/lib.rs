@@ -138,6 +138,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         compression: Compression::Auto,
         utc_offset_minutes: 0,
         tool_version: "test".into(),
+        keep_changes: false,
     }
 }
 

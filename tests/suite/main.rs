@@ -23,6 +23,7 @@ mod mount_program;
 mod mount_tools;
 mod pin;
 mod reading;
+mod reports;
 mod restore;
 mod view;
 mod writer;

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::crypto;
 use fs_core::id::PackId;
 use fs_core::observer::{Observer, Progress};
-use fs_core::path::TreePath;
+use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity, Stats};
 use fs_core::snapshot::attributes::AttributeNames;
@@ -20,6 +20,7 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
+use super::changes::{Absent, Changes};
 use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
@@ -68,6 +69,7 @@ enum Pending {
     Ready(Box<Ready>),
     Reading(Box<Reading>),
     Finding(Finding),
+    Absent(Absent),
     Leave(Box<BeforeDirectory>),
 }
 
@@ -83,7 +85,6 @@ struct Reading {
     entry: Entry,
     inode: Option<u64>,
     results: Receiver<Piece>,
-    had_parent: bool,
     was: Option<Found>,
     /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
     is_made: bool,
@@ -96,6 +97,7 @@ pub(super) struct Collector<'a> {
     began: Timestamp,
     observer: &'a dyn Observer,
     pub(super) stats: Stats,
+    pub(super) changes: Changes,
     pub(super) findings: Vec<Finding>,
     /// Attributes of all entries so far; `None` once they are too many to list.
     pub(super) attribute_names: Option<AttributeNames>,
@@ -103,7 +105,13 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, packer: Packer, before: Before<'a>, began: Timestamp, observer: &'a dyn Observer) -> Self {
+    pub(super) fn new(
+        shared: &'a Arc<Shared>,
+        (packer, changes): (Packer, Changes),
+        before: Before<'a>,
+        began: Timestamp,
+        observer: &'a dyn Observer,
+    ) -> Self {
         Self {
             shared,
             packer,
@@ -111,6 +119,7 @@ impl<'a> Collector<'a> {
             began,
             observer,
             stats: Stats::default(),
+            changes,
             findings: Vec::new(),
             attribute_names: Some(AttributeNames::default()),
             progress: Progress::default(),
@@ -130,6 +139,7 @@ impl<'a> Collector<'a> {
             let mut is_alone = false;
             let pending = match step {
                 Step::Finding(finding) => Pending::Finding(finding),
+                Step::Absent(absent) => Pending::Absent(absent),
                 Step::Enter(entry) => {
                     let (lead, frame) = self.enter(*entry, leads.last_mut())?;
                     leads.push(lead);
@@ -214,7 +224,6 @@ impl<'a> Collector<'a> {
         }
         if let Some(seen) = seen {
             entry.take_content(&seen.state.entry);
-            self.stats.unchanged_count += 1;
             return ready(entry, Some(seen), was);
         }
         let known = lead.before.known.as_ref().and_then(|known| known.get(&name));
@@ -225,8 +234,8 @@ impl<'a> Collector<'a> {
             None => self.shared.repository().config().block_size(entry.name_bytes(), entry.size),
         };
         let origin = Origin::Listed { directory, name: alias.unwrap_or(name), stamp };
-        let (results, had_parent) = (send(jobs, origin, block_size)?, last.is_some());
-        Ok(Pending::Reading(Box::new(Reading { entry, inode, results, had_parent, is_made: false, was })))
+        let results = send(jobs, origin, block_size)?;
+        Ok(Pending::Reading(Box::new(Reading { entry, inode, results, is_made: false, was })))
     }
 
     /// What is no listed file is always read.
@@ -239,8 +248,8 @@ impl<'a> Collector<'a> {
             (_, Some(before)) => before.block_size,
             (_, None) => config.block_size(entry.name_bytes(), STREAM_SIZE),
         };
-        let (results, had_parent) = (send(jobs, origin, block_size)?, before.is_some());
-        Ok(Pending::Reading(Box::new(Reading { entry, inode: None, results, had_parent, is_made: true, was })))
+        let results = send(jobs, origin, block_size)?;
+        Ok(Pending::Reading(Box::new(Reading { entry, inode: None, results, is_made: true, was })))
     }
 
     /// Gathers what comes next, and waits for it if it is still being read. The root when that is complete.
@@ -250,8 +259,13 @@ impl<'a> Collector<'a> {
                 self.finding(finding);
                 None
             }
+            Pending::Absent(absent) => {
+                self.changes.absent(absent);
+                None
+            }
             Pending::Enter(frame) => {
                 self.stats.directory_count += 1;
+                self.changes.enter();
                 self.observer.at(&frame.path);
                 frames.push(*frame);
                 None
@@ -268,7 +282,7 @@ impl<'a> Collector<'a> {
                     self.note_attributes(&built.entry);
                     return Ok(Some(built));
                 };
-                self.add(above, built, was.as_ref());
+                self.add(above, built, was.as_ref())?;
                 None
             }
         };
@@ -287,19 +301,22 @@ impl<'a> Collector<'a> {
             }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-        self.add(frame, Built { entry, links }, was.as_ref());
+        self.add(frame, Built { entry, links }, was.as_ref())?;
         Ok(None)
     }
 
-    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) {
+    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) -> Result<(), BackupError> {
         self.note_attributes(&child.entry);
-        frame.same_count += usize::from(was.is_some_and(|was| *was.entry() == child.entry));
+        let is_same = was.is_some_and(|was| *was.entry() == child.entry);
+        self.changes.entry(&mut self.packer, &frame.path, &child.entry, (was.map(Found::entry), is_same))?;
+        frame.same_count += usize::from(is_same);
         frame.children.push(child);
+        Ok(())
     }
 
     /// Places the chunks of a file as they come; `None` if it could not be read.
     fn take_file(&mut self, reading: Reading, path: &TreePath) -> Result<Option<Ready>, BackupError> {
-        let Reading { mut entry, inode, results, had_parent, is_made, was } = reading;
+        let Reading { mut entry, inode, results, is_made, was } = reading;
         let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
         let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
         let mut put_list = |packer: &mut Packer, list: List| {
@@ -312,6 +329,7 @@ impl<'a> Collector<'a> {
                 Piece::Chunk(sealed) => {
                     let reference = packer.place(sealed)?;
                     self.progress.byte_count += u64::from(reference.plain_len);
+                    self.stats.read_bytes += u64::from(reference.plain_len);
                     chunk_packs.insert(reference.pack);
                     list.push(reference, &mut |list| put_list(packer, list))?;
                     continue;
@@ -324,18 +342,11 @@ impl<'a> Collector<'a> {
                 FileResult::Read { size, sparse, file_hash, block_size, changed, said } => {
                     entry.content = list.finish(&mut |list| put_list(packer, list))?;
                     (entry.size, entry.sparse, entry.file_hash, entry.block_size) = (size, sparse, file_hash, block_size);
-                    let is_same = was.as_ref().is_some_and(|was| *was.entry() == entry);
-                    let count = match (had_parent, is_same) {
-                        (true, true) => &mut self.stats.unchanged_count,
-                        (true, false) => &mut self.stats.changed_count,
-                        (false, _) => &mut self.stats.new_count,
-                    };
-                    *count += 1;
                     if !said.is_empty() {
                         self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{said}")));
                     }
                     if changed {
-                        self.stats.failed_count += 1;
+                        self.changes.failed(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
                         let message = "it changed while it was read: this version may mix two states";
                         self.finding(Finding::at(Severity::Warning, place, message));
                     }
@@ -349,7 +360,7 @@ impl<'a> Collector<'a> {
                 }
                 FileResult::Cut(error) => return Err(error.into()),
                 FileResult::Failed(error) => {
-                    self.stats.failed_count += 1;
+                    self.changes.lost(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
                     self.finding(Finding::at(Severity::Warning, place, error.to_string()));
                     return Ok(None);
                 }
@@ -371,6 +382,12 @@ impl<'a> Collector<'a> {
             self.finding(damage);
         }
         children.sort_by(|a, b| a.entry.name.cmp(&b.entry.name));
+        let same = if same_count == children.len() { self.before.page(&before, same_count)? } else { None };
+        // Where nothing changed nothing is gone either.
+        let was_below = known.filter(|_| same.is_none() && before.damage.is_none()).and_then(|known| known.subtree.as_ref());
+        let is_met = |name: &Name| children.binary_search_by(|child| child.entry.name.as_ref().cmp(&Some(name))).is_ok();
+        let gone = self.changes.leave(&mut self.packer, &path, was_below, &is_met)?;
+        gone.into_iter().for_each(|finding| self.finding(finding));
         let mut subtree = Subtree::EMPTY;
         let mut links = Vec::new();
         for child in &children {
@@ -389,7 +406,6 @@ impl<'a> Collector<'a> {
             }
         }
         let entries: Vec<_> = children.into_iter().map(|child| child.entry).collect();
-        let same = if same_count == entries.len() { self.before.page(&before, same_count)? } else { None };
         subtree.page = match same {
             Some(page) => {
                 self.packer.rely_on(before.packs);

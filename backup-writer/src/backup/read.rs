@@ -12,7 +12,7 @@ use fs_core::record::RecordKind;
 use fs_core::tree::Extent;
 use fs_core::tree::proof::hash_map;
 
-use crate::packer::{PackError, Sealed, Shared};
+use crate::packer::{PackError, Sealed, Shared, Stage};
 use crate::source::stream::{Stream, StreamError};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
@@ -107,7 +107,7 @@ type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
     let mut reader = FileReader { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() };
     for job in jobs {
-        let end = match reader.read(source, &job) {
+        let end = match shared.busy(Stage::Read, || reader.read(source, &job)) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
             Err(ReadStop::Stream(error)) => Ok(FileResult::Cut(error)),
@@ -246,6 +246,6 @@ impl FileReader<'_> {
     pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
         hash.add(chunk, is_last);
         let sealed = self.shared.seal(RecordKind::Data, chunk, &mut self.compressor)?;
-        job.results.send(Piece::Chunk(sealed)).map_err(|_| ReadStop::Abandoned)
+        self.shared.waiting(Stage::Read, || job.results.send(Piece::Chunk(sealed))).map_err(|_| ReadStop::Abandoned)
     }
 }

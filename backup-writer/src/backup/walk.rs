@@ -12,9 +12,11 @@ use fs_core::report::{Finding, Severity};
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
 
+use super::changes::{Absent, Why};
 use super::named::{Named, STREAM_FOLDER};
 use super::read::Origin;
 use super::sieve::{Scope, Sieve};
+use crate::packer::{Shared, Stage};
 use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
 
@@ -33,6 +35,8 @@ pub(super) enum Step {
     Leave,
     /// Something that could not be saved.
     Finding(Finding),
+    /// Something that does not come, though the parent snapshot may have it.
+    Absent(Absent),
 }
 
 /// What to walk.
@@ -45,6 +49,8 @@ pub(super) struct Walk<'a> {
     pub never: &'a HashSet<((u32, u32), u64)>,
     /// What is left out.
     pub rules: &'a Rules,
+    /// Whether somebody wants to know what is left out: there is a snapshot to compare with.
+    pub tells_left_out: bool,
     /// Files up to this size come first.
     pub small: u64,
 }
@@ -75,15 +81,15 @@ struct Stopped;
 
 impl Walk<'_> {
     /// Walks until the end, or until nobody takes the steps any more.
-    pub(super) fn run(&self, source: &LiveTree, steps: &Sender<Vec<Step>>) {
+    pub(super) fn run(&self, shared: &Shared, source: &LiveTree, steps: &Sender<Vec<Step>>) {
         let batch = RefCell::new(Vec::new());
-        let send = |steps_now: Vec<Step>| steps.send(steps_now).map_err(|_| Stopped);
+        let send = |steps_now: Vec<Step>| shared.waiting(Stage::Walk, || steps.send(steps_now)).map_err(|_| Stopped);
         let emit = |step| {
             let mut batch = batch.borrow_mut();
             batch.push(step);
             if batch.len() < BATCH { Ok(()) } else { send(std::mem::take(&mut batch)) }
         };
-        let _ = self.walk(source, &emit).and_then(|()| send(batch.take()));
+        let _ = shared.busy(Stage::Walk, || self.walk(source, &emit).and_then(|()| send(batch.take())));
     }
 
     fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
@@ -115,16 +121,21 @@ impl Walk<'_> {
             path.push(name);
             emit(enter(child, &wanted))?;
             match opened {
-                Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, &stamp)) => {}
+                Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, &stamp)) => self.left_out(None, emit)?,
                 Ok(directory) if !wanted.all || self.enters(source, &directory, &stamp) => {
                     let next = self.list(source, directory, (&wanted, &path), (&sieve, scope), emit)?;
                     open.push(next);
                     continue;
                 }
                 Ok(_) => {
-                    emit(Step::Finding(Finding::at(Severity::Note, path.clone(), "left out: it belongs to the system or to this program")))?
+                    emit(Step::Finding(Finding::at(
+                        Severity::Note,
+                        path.clone(),
+                        "left out: it belongs to the system or to this program",
+                    )))?;
+                    self.left_out(None, emit)?;
                 }
-                Err(error) => emit(failed(&path, &error))?,
+                Err(error) => failed(None, &path, &error, emit)?,
             }
             emit(Step::Leave)?;
             path.pop();
@@ -147,6 +158,7 @@ impl Walk<'_> {
             return Ok(());
         }
         emit(Step::Enter(Box::new(source.made_entry(folder, EntryKind::Directory, None))))?;
+        self.left_out(None, emit)?;
         for stream in streams {
             let entry = source.made_entry(stream.name.clone(), EntryKind::File, Some(self.started));
             emit(Step::Made(Box::new(entry), Origin::Stream(Arc::clone(stream))))?;
@@ -163,17 +175,24 @@ impl Walk<'_> {
         (sieve, mut scope): (&Sieve<'_>, Option<Scope>),
         emit: &dyn Fn(Step) -> Result<(), Stopped>,
     ) -> Result<Open, Stopped> {
+        if !wanted.all {
+            self.left_out(None, emit)?;
+        }
         let names = if wanted.all { source.names(&directory) } else { Ok(wanted.children.keys().cloned().collect()) };
         let mut names = match names {
             Ok(names) => names,
             Err(error) => {
-                emit(failed(path, &error))?;
+                failed(None, path, &error, emit)?;
                 Vec::new()
             }
         };
         if let Some(scope) = &mut scope {
+            let count = names.len();
             let (taken, findings) = sieve.names(source, &directory, names, (scope, path));
             names = taken;
+            if names.len() < count {
+                self.left_out(None, emit)?;
+            }
             findings.into_iter().try_for_each(|finding| emit(Step::Finding(finding)))?;
         }
         let (mut large, mut directories) = (Vec::new(), Vec::new());
@@ -182,8 +201,10 @@ impl Walk<'_> {
             let found = match (&below.real, below.is_device) {
                 (Some(device), true) => {
                     let made = source.device(device, Some(&name));
-                    let made = made.map(|(entry, file, size)| Step::Made(Box::new(entry), Origin::Device(file, size)));
-                    emit(made.unwrap_or_else(|error| failed(&path.join(name), &error)))?;
+                    match made {
+                        Ok((entry, file, size)) => emit(Step::Made(Box::new(entry), Origin::Device(file, size)))?,
+                        Err(error) => failed(Some(name), path, &error, emit)?,
+                    }
                     continue;
                 }
                 (Some(real), false) => source.entry_as(real, &name),
@@ -192,14 +213,16 @@ impl Walk<'_> {
             let (directory, child) = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    emit(failed(&path.join(name), &error))?;
+                    failed(Some(name), path, &error, emit)?;
                     continue;
                 }
             };
             if self.never.contains(&(child.stamp.device, child.stamp.inode)) && child.entry.kind != EntryKind::Directory {
+                self.left_out(child.entry.name, emit)?;
                 continue;
             }
             if scope.as_ref().is_some_and(|scope| !sieve.takes(scope, &child)) {
+                self.left_out(child.entry.name, emit)?;
                 continue;
             }
             match child.entry.kind {
@@ -212,6 +235,11 @@ impl Walk<'_> {
             emit(Step::Entry(Box::new(child), directory))?;
         }
         Ok(Open { scope, rest: directories.into_iter() })
+    }
+
+    /// An entry of the directory that is open is left out, or all of it that does not come.
+    fn left_out(&self, name: Option<Name>, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
+        if self.tells_left_out { emit(Step::Absent(Absent { name, why: Why::LeftOut })) } else { Ok(()) }
     }
 
     fn wanted(&self) -> Wanted {
@@ -250,6 +278,9 @@ fn names_of(path: &Path) -> impl Iterator<Item = Name> {
     path.as_os_str().as_bytes().split(|&b| b == b'/').filter_map(|part| Name::new(part).ok())
 }
 
-fn failed(path: &TreePath, error: &SourceError) -> Step {
-    Step::Finding(Finding::at(Severity::Warning, path.clone(), error.to_string()))
+/// An entry of the directory at `path`, which is open, cannot be saved, or what is in that directory itself.
+fn failed(name: Option<Name>, path: &TreePath, error: &SourceError, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    let place = name.as_ref().map_or_else(|| path.clone(), |name| path.join(name.clone()));
+    emit(Step::Finding(Finding::at(Severity::Warning, place, error.to_string())))?;
+    emit(Step::Absent(Absent { name, why: Why::Failed }))
 }

@@ -15,6 +15,7 @@ use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
 use super::PackError;
+use super::stages::{Stage, Stages};
 
 /// A record sealed and ready to be placed, or one that the repository has.
 #[derive(Debug)]
@@ -42,6 +43,7 @@ pub struct Shared {
     /// Records placed by this run.
     pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
     pub(super) index: OnceLock<Vec<Arc<Shard>>>,
+    stages: Stages,
 }
 
 impl Shared {
@@ -60,12 +62,27 @@ impl Shared {
         let (data, tree) = (keys(Pair::Data)?, keys(Pair::Tree)?);
         let session = SessionId::from_bytes(random_array(random));
         let present = list_packs(&repository)?.into_iter().map(|(id, _, size)| (id, size)).collect();
-        Ok(Self { session, data, tree, present, placed: RwLock::default(), index: OnceLock::new(), repository })
+        Ok(Self { session, data, tree, present, placed: RwLock::default(), index: OnceLock::new(), stages: Stages::default(), repository })
     }
 
     /// The repository.
     pub fn repository(&self) -> &Arc<Repository> {
         &self.repository
+    }
+
+    /// Busy times of this run.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// Does something and counts how long it takes.
+    pub fn busy<T>(&self, stage: Stage, work: impl FnOnce() -> T) -> T {
+        self.stages.busy(stage, &**self.repository.clock(), work)
+    }
+
+    /// Waits for another thread inside of [`Self::busy`].
+    pub fn waiting<T>(&self, stage: Stage, wait: impl FnOnce() -> T) -> T {
+        self.stages.waiting(stage, &**self.repository.clock(), wait)
     }
 
     /// Whether a pack can be relied on: it was listed when the run began.

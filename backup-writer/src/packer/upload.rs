@@ -10,7 +10,7 @@ use fs_core::object::{self, ObjectError};
 use fs_core::pack::{self, Pack, PackRecord, Trailer};
 use fs_core::storage::{WriteStore, wait_for_put};
 
-use super::{PackError, Shared};
+use super::{PackError, Shared, Stage};
 
 /// Packs that wait for upload beside those being uploaded.
 const UPLOAD_QUEUE: usize = 1;
@@ -69,12 +69,12 @@ impl Upload {
 
 fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, outcome: &Mutex<Outcome>) {
     for pack in packs {
-        let result = verify(shared, &pack).and_then(|()| {
+        let result = shared.busy(Stage::Verify, || verify(shared, &pack)).and_then(|()| {
             let size = pack.bytes.len() as u64;
             let name = object::pack_name(pack.kind, &pack.id);
             let bytes = Bytes::from(pack.bytes);
             let hash = object::object_hash(&bytes);
-            wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &hash))?;
+            shared.busy(Stage::Upload, || wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &hash)))?;
             Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
         });
         let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,6 +78,7 @@ fn save(
         compression: options.compression.unwrap_or_default().into(),
         utc_offset_minutes: offset,
         tool_version: concat!("yesterdrive ", env!("CARGO_PKG_VERSION")).into(),
+        keep_changes: false,
     };
     let watcher = Watcher::new(global);
     let report = backup(&repository, &store, &options, &watcher);

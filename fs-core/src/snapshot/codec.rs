@@ -63,6 +63,8 @@ impl Manifest {
         encode_entry(&mut root, &self.root, &mut places);
         links.array_of(&self.link_table, |writer, (first, reference)| places.encode_reference(writer.array(2).u64(*first), reference));
         findings.array_of(&self.findings, |writer, reference| places.encode_reference(writer, reference));
+        let mut changes = CborWriter::new();
+        changes.array_of(&self.changes, |writer, reference| places.encode_reference(writer, reference));
         let mut writer = CborWriter::new();
         writer.map(|map| {
             map.key(0).bytes(self.device.as_bytes());
@@ -100,6 +102,9 @@ impl Manifest {
                     writer.bytes(name);
                 });
             }
+            if !self.changes.is_empty() {
+                map.key(20).raw(changes.as_bytes());
+            }
         });
         writer.finish()
     }
@@ -133,6 +138,16 @@ fn encode_stats(writer: &mut CborWriter, stats: &Stats) {
         stats.failed_count,
         stats.new_bytes,
         stats.stored_bytes,
+        stats.removed_count,
+        stats.left_out_count,
+        stats.new_size,
+        stats.changed_size,
+        stats.unchanged_size,
+        stats.removed_size,
+        stats.left_out_size,
+        stats.failed_size,
+        stats.read_bytes,
+        stats.sent_bytes,
     ];
     writer.map(|map| {
         for (key, number) in (0..).zip(numbers) {
@@ -155,6 +170,16 @@ fn decode_stats(reader: &mut CborReader<'_>) -> Result<Stats, ObjectError> {
             7 => &mut stats.failed_count,
             8 => &mut stats.new_bytes,
             9 => &mut stats.stored_bytes,
+            10 => &mut stats.removed_count,
+            11 => &mut stats.left_out_count,
+            12 => &mut stats.new_size,
+            13 => &mut stats.changed_size,
+            14 => &mut stats.unchanged_size,
+            15 => &mut stats.removed_size,
+            16 => &mut stats.left_out_size,
+            17 => &mut stats.failed_size,
+            18 => &mut stats.read_bytes,
+            19 => &mut stats.sent_bytes,
             _ => return Ok(reader.skip()?),
         };
         *field = reader.u64()?;
@@ -186,6 +211,7 @@ struct Raw<'a> {
     parent: Option<SnapshotId>,
     utc_offset_minutes: i32,
     attribute_names: Option<AttributeNames>,
+    changes: Option<CborReader<'a>>,
 }
 
 impl<'a> Raw<'a> {
@@ -220,6 +246,7 @@ impl<'a> Raw<'a> {
                 // Only a help: what a later version lists beyond our limits is as good as unknown.
                 self.attribute_names = AttributeNames::from_iter(reader.array(ITEMS_MAX, name)?).fits();
             }
+            20 => self.changes = later(reader)?,
             _ => reader.skip()?,
         }
         Ok(())
@@ -230,8 +257,11 @@ impl<'a> Raw<'a> {
         let root = decode_entry(&mut required(self.root, 11)?, &mut references)?;
         let link_row = |r: &mut CborReader<'_>| r.tuple(2, |r| Ok::<_, TreeError>((r.u64()?, references.decode_reference(r)?)));
         let link_table = self.links.map(|mut reader| reader.array(ITEMS_MAX, link_row)).transpose()?.unwrap_or_default();
-        let reference = |r: &mut CborReader<'_>| references.decode_reference(r);
-        let findings: Vec<Reference> = self.findings.map(|mut reader| reader.array(ITEMS_MAX, reference)).transpose()?.unwrap_or_default();
+        let mut list = |reader: Option<CborReader<'_>>| -> Result<Vec<Reference>, TreeError> {
+            let reference = |r: &mut CborReader<'_>| references.decode_reference(r);
+            Ok(reader.map(|mut reader| reader.array(ITEMS_MAX, reference)).transpose()?.unwrap_or_default())
+        };
+        let (findings, changes) = (list(self.findings)?, list(self.changes)?);
         if self.sequence == 0 || root.name.is_some() || root.subtree.is_none() || !link_table.is_sorted_by(|a, b| a.0 < b.0) {
             return Err(ObjectError::Broken("the manifest contradicts itself"));
         }
@@ -255,6 +285,7 @@ impl<'a> Raw<'a> {
             parent: self.parent,
             utc_offset_minutes: self.utc_offset_minutes,
             attribute_names: self.attribute_names,
+            changes,
         })
     }
 }
@@ -456,12 +487,13 @@ pub(crate) mod tests {
             tags: vec!["before update".into()],
             root,
             link_table: vec![(2, reference(8)), (70, reference(9))],
-            stats: Stats { file_count: 3, stored_bytes: 1 << 40, ..Stats::default() },
+            stats: Stats { file_count: 3, stored_bytes: 1 << 40, removed_count: 4, sent_bytes: 5, ..Stats::default() },
             findings: vec![reference(1)],
             tool_version: "yesterdrive 0.1.0".into(),
             parent: None,
             utc_offset_minutes: -210,
             attribute_names: (sequence > 1).then(|| [b"user.b".to_vec(), b"user.a".to_vec()].into_iter().collect()),
+            changes: (2..sequence.min(9)).map(|_| reference(4)).collect(),
         }
     }
 
@@ -473,7 +505,7 @@ pub(crate) mod tests {
     #[test]
     fn manifests_round_trip_and_writers_cannot_read_their_own() {
         let (ring, signer) = keys();
-        for sequence in [1, 2] {
+        for sequence in [1, 2, 5] {
             let manifest = manifest(signer.device, sequence);
             let object = manifest.encode_object(&ring, &signer, &SystemRandom).unwrap();
             let (read, header, signed) = Manifest::decode_object(&object, &ring).unwrap();

@@ -10,7 +10,7 @@ mod tables;
 
 pub use entry::{decode_entry, encode_entry};
 pub use places::{Places, References};
-pub use tables::{decode_findings, decode_links, encode_findings, encode_links};
+pub use tables::{decode_changes, decode_findings, decode_links, encode_changes, encode_findings, encode_links};
 
 /// Largest plaintext of a tree page, in bytes.
 pub const PAGE_SIZE_MAX: usize = 2 << 20;
@@ -18,6 +18,8 @@ pub const PAGE_SIZE_MAX: usize = 2 << 20;
 pub const LINK_ROWS_MAX: usize = 16_384;
 /// Rows of one record of the finding list.
 pub const FINDINGS_MAX: usize = 4096;
+/// Rows of one record of the list of changes.
+pub const CHANGES_MAX: usize = 4096;
 
 const ENTRIES_MAX: usize = 1 << 16;
 const TARGET_MAX: usize = 65_536;
@@ -28,6 +30,7 @@ const LEAF: u64 = 1;
 const INDEX: u64 = 2;
 const LINKS: u64 = 1;
 const FINDINGS: u64 = 2;
+const CHANGES: u64 = 3;
 
 /// Ends a chain of writer calls where a closure must return nothing.
 fn drop_ref(_: &mut CborWriter) {}

@@ -1,7 +1,8 @@
-//! The bytes of the hard-link table and of the list of findings. Layout: docs/FORMAT.md, section 10.
+//! The bytes of the hard-link table and of the lists of findings and changes. Layout: docs/FORMAT.md, section 10.
 
-use super::super::{LinkRow, TreeError};
-use super::{BLOB_MAX, FINDINGS, FINDINGS_MAX, LINK_ROWS_MAX, LINKS, TEXT_MAX, drop_ref};
+use super::super::change::{Change, ChangeKind};
+use super::super::{EntryKind, LinkRow, TreeError};
+use super::{BLOB_MAX, CHANGES, CHANGES_MAX, FINDINGS, FINDINGS_MAX, LINK_ROWS_MAX, LINKS, TEXT_MAX, drop_ref};
 use crate::path::TreePath;
 use crate::report::{Finding, Place, Severity};
 use crate::wire::{CborReader, CborWriter, required};
@@ -65,6 +66,51 @@ pub fn decode_findings(plain: &[u8]) -> Result<Vec<Finding>, TreeError> {
             })
         })
     })
+}
+
+/// One record of the list of changes.
+pub fn encode_changes(changes: &[Change]) -> Vec<u8> {
+    let number = |kind: EntryKind| EntryKind::ALL.iter().find(|(_, known)| *known == kind).map_or(0, |(number, _)| (*number).into());
+    let size = |writer: &mut CborWriter, size| {
+        writer.optional(size, |writer, size| drop_ref(writer.u64(size)));
+    };
+    let mut writer = CborWriter::new();
+    writer.map(|map| {
+        map.key(0).u64(CHANGES);
+        map.key(1).array_of(changes, |writer, change| {
+            let kind = ChangeKind::ALL.iter().find(|(_, kind)| *kind == change.kind).map_or(0, |(number, _)| *number);
+            writer.array(6).u64(kind.into()).u64(change.entry_kind.map_or(0, number)).bytes(&change.path.to_bytes());
+            size(writer, change.size);
+            size(writer, change.size_before);
+            writer.optional(change.mtime, |writer, time| drop_ref(writer.time(time)));
+        });
+    });
+    writer.finish()
+}
+
+/// Reads one record of the list of changes.
+///
+/// # Errors
+/// [`TreeError`].
+pub fn decode_changes(plain: &[u8]) -> Result<Vec<Change>, TreeError> {
+    let size = |reader: &mut CborReader<'_>| reader.optional(|reader| Ok::<_, TreeError>(reader.u64()?));
+    let row = |reader: &mut CborReader<'_>| {
+        let (kind, entry_kind) = (reader.u64()?, reader.u64()?);
+        let kind = ChangeKind::ALL.iter().find(|(number, _)| u64::from(*number) == kind).map(|(_, kind)| *kind);
+        let known = EntryKind::ALL.iter().find(|(number, _)| u64::from(*number) == entry_kind).map(|(_, kind)| *kind);
+        if known.is_none() && entry_kind != 0 {
+            return Err(TreeError::Broken("a change is of an unknown kind of entry"));
+        }
+        Ok(Change {
+            kind: kind.ok_or(TreeError::Broken("a change is of an unknown kind"))?,
+            entry_kind: known,
+            path: TreePath::parse(reader.bytes(plain.len())?)?,
+            size: size(reader)?,
+            size_before: size(reader)?,
+            mtime: reader.optional(|reader| Ok::<_, TreeError>(reader.time()?))?,
+        })
+    };
+    decode_table(plain, CHANGES, |reader| reader.array(CHANGES_MAX, |reader| reader.tuple(6, row)))
 }
 
 fn decode_table<T>(

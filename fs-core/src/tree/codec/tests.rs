@@ -10,6 +10,7 @@ use crate::path::TreePath;
 use crate::record::{OVERHEAD, Reference, SessionKeyRef};
 use crate::report::{Finding, Severity};
 use crate::time::Timestamp;
+use crate::tree::change::{Change, ChangeKind};
 use crate::tree::{Acl, Content, EntryKind, Extent, LinkRow, Stream, Value};
 use crate::wire::{CborReader, CborWriter};
 
@@ -96,6 +97,22 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn change()(
+        kind in 0..5usize, entry_kind in proptest::option::of(0..7usize), names in vec(vec(48..=255u8, 1..9), 0..5),
+        sizes in any::<(Option<u64>, Option<u64>)>(), mtime in time(),
+    ) -> Change {
+        Change {
+            path: names.into_iter().filter_map(|name| Name::new(name).ok()).collect(),
+            kind: ChangeKind::ALL[kind].1,
+            entry_kind: entry_kind.map(|kind| EntryKind::ALL[kind].1),
+            size: sizes.0,
+            size_before: sizes.1,
+            mtime,
+        }
+    }
+}
+
 fn leaf() -> impl Strategy<Value = Page> {
     proptest::collection::btree_map(vec(1..=46u8, 1..20), entry(), 0..6).prop_map(|entries| {
         let named = entries.into_iter().filter_map(|(name, mut entry)| {
@@ -129,8 +146,21 @@ proptest! {
     }
 
     #[test]
+    fn changes_round_trip_and_changed_ones_never_panic(changes in vec(change(), 0..6), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut plain = encode_changes(&changes);
+        prop_assert_eq!(decode_changes(&plain), Ok(changes));
+        let at = at.index(plain.len());
+        plain[at] = byte;
+        if let Ok(read) = decode_changes(&plain) {
+            prop_assert_eq!(decode_changes(&encode_changes(&read)), Ok(read));
+        }
+        prop_assert!(decode_changes(&plain[..at]).is_err());
+        prop_assert!(decode_findings(&plain).is_err() || at < 3, "a table of one kind is none of another");
+    }
+
+    #[test]
     fn any_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
-        let _ = (Page::decode(&bytes), List::decode(&bytes), decode_links(&bytes), decode_findings(&bytes));
+        let _ = (Page::decode(&bytes), List::decode(&bytes), decode_links(&bytes), decode_findings(&bytes), decode_changes(&bytes));
     }
 }
 
