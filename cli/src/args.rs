@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{self, Folders, System};
 use crate::error::{Exit, Failure};
+use crate::report::Format;
 use crate::secret::Credentials;
 
 pub(crate) mod backup;
@@ -151,6 +152,8 @@ pub(crate) enum Command {
     Backup(Box<Backup>),
     /// List snapshots
     Snapshots(Snapshots),
+    /// The report of a snapshot's run: what was new, changed, unchanged, removed and failed, with the list of files
+    Report(Report),
     /// List a folder of a snapshot
     Ls(Ls),
     /// Write a file of a snapshot to standard output
@@ -225,6 +228,21 @@ pub(crate) struct Snapshots {
     /// Only the newest so many
     #[arg(long, value_name = "COUNT")]
     pub(crate) last: Option<usize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Report {
+    /// `latest` or the beginning of a snapshot's id
+    #[arg(default_value = "latest", value_name = "SNAPSHOT")]
+    pub(crate) snapshot: String,
+    /// How it is written (default: text, or what the extension of FILE says)
+    #[arg(long, value_enum, value_name = "text|csv|html|json")]
+    pub(crate) format: Option<Format>,
+    /// Write it into a file instead of standard output. What stands there is replaced
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) select: Select,
 }
 
 #[derive(Debug, clap::Args)]

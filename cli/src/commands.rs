@@ -11,6 +11,7 @@ mod key;
 mod ls;
 mod mount;
 mod pin;
+mod report;
 mod restore;
 mod shell;
 mod snapshots;
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Init(options) => init::run(global, options, output),
         Command::Backup(options) => backup::run(global, options, output),
         Command::Snapshots(options) => snapshots::run(global, options, output),
+        Command::Report(options) => report::run(global, options, output),
         Command::Ls(options) => ls::run(global, options, output),
         Command::Cat(options) => cat::run(global, options, output),
         Command::Restore(options) => restore::run(global, options, output),

@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod output;
 mod progress;
+mod report;
 mod secret;
 mod session;
 mod signals;

@@ -1,6 +1,6 @@
 //! Standard output: lines for people, or one JSON record per line. Messages go to standard error.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
 
 use fs_core::path::display;
@@ -45,6 +45,11 @@ impl Output {
         self.broken.get().map_or(Ok(()), |reason| Err(lost(reason)))
     }
 
+    /// Standard output for what writes itself.
+    pub(crate) fn writer(&self) -> impl Write + '_ {
+        ToOutput(self)
+    }
+
     /// A message for people, on standard error.
     #[expect(clippy::unused_self, reason = "all output goes through here")]
     pub(crate) fn message(&self, text: &str) {
@@ -59,14 +64,20 @@ impl Output {
                 self.message(&format!("{severity}: {finding}"));
                 continue;
             }
-            let mut record = json!({"type": "finding", "severity": severity, "message": finding.message});
-            match &finding.place {
-                Place::Path(path) => put_bytes(&mut record, "path", &path.to_bytes()),
-                Place::Object(name) => put_bytes(&mut record, "object", name.as_bytes()),
-                Place::Operation => {}
-            }
-            self.raw(format!("{record}\n").as_bytes());
+            self.raw(format!("{}\n", finding_record(finding)).as_bytes());
         }
+    }
+
+    /// What an operation met, in short on a terminal: what is worst comes first, and `rest` says where all of it can be read.
+    pub(crate) fn first_findings(&self, findings: &[Finding], rest: &str) {
+        const SHOWN: usize = 20;
+        if self.json || findings.len() <= SHOWN || !std::io::stderr().is_terminal() {
+            return self.findings(findings);
+        }
+        let mut worst: Vec<_> = findings.iter().collect();
+        worst.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+        worst.iter().take(SHOWN).for_each(|finding| self.findings(std::slice::from_ref(finding)));
+        self.message(&format!("… and {} more: {rest}", findings.len() - SHOWN));
     }
 
     /// Why a command failed.
@@ -79,6 +90,31 @@ impl Output {
             let record = json!({"type": "error", "exit": failure.exit.code(), "message": failure.message, "hint": failure.hint});
             self.raw(format!("{record}\n").as_bytes());
         }
+    }
+}
+
+/// What an operation met, as a record.
+pub(crate) fn finding_record(finding: &Finding) -> Value {
+    let mut record = json!({"type": "finding", "severity": finding.severity.as_str(), "message": finding.message});
+    match &finding.place {
+        Place::Path(path) => put_bytes(&mut record, "path", &path.to_bytes()),
+        Place::Object(name) => put_bytes(&mut record, "object", name.as_bytes()),
+        Place::Operation => {}
+    }
+    record
+}
+
+/// Standard output, in pieces.
+struct ToOutput<'a>(&'a Output);
+
+impl Write for ToOutput<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.raw(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

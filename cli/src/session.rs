@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fs_core::id::RepositoryId;
 use fs_core::path::TreePath;
 use fs_core::repository::{MEMORY_DEFAULT, OpenOptions, Repository};
 use fs_core::snapshot::Snapshot;
@@ -22,6 +23,11 @@ pub(crate) fn address(global: &Global) -> Result<Address, Failure> {
         Failure::new(Exit::Usage, "no repository was named").hint("use --repository ADDRESS or set YESTERDRIVE_REPOSITORY")
     })?;
     Address::parse(text).map_err(|error| Failure::new(Exit::Usage, error.to_string()))
+}
+
+/// Which repository it is and where it lies, for reports: without any secret.
+pub(crate) fn place(global: &Global, repository: &Repository) -> Result<(RepositoryId, String), Failure> {
+    Ok((repository.id(), address(global)?.to_string()))
 }
 
 /// Folders of this machine that belong to the repository and to what is remembered of it: never saved, never mounted on.

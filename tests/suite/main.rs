@@ -24,6 +24,7 @@ mod mount_tools;
 mod pin;
 mod reading;
 mod reports;
+mod reports_program;
 mod restore;
 mod view;
 mod writer;

@@ -11,6 +11,7 @@ use fs_core::time::{Clock as _, SystemClock, Timestamp, Zone};
 use super::{label, size};
 use crate::config::{self, Profile};
 use crate::error::{Exit, Failure};
+use crate::report::ReportFile;
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Backup {
@@ -29,6 +30,13 @@ pub(crate) struct Backup {
     /// Read all files, also those that look unchanged
     #[arg(long)]
     pub(crate) reread: bool,
+    /// Say what a backup would do and write nothing, neither to the repository nor on this machine. Files that look new or changed are read, so what would be
+    /// new is counted exactly and takes the time of a backup without its upload; hooks are not run, commands that print what is to be saved are
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write the report of the run with the list of files: a name in .txt, .csv, .html or .json. What stands there is replaced
+    #[arg(long = "report", value_name = "FILE", value_parser = ReportFile::parse)]
+    pub(crate) reports: Vec<ReportFile>,
     #[command(flatten)]
     pub(crate) other: SourceFlags,
     /// Run this before: a snapshot of the file system, a pause of a service. If it fails, nothing is saved

@@ -4,21 +4,25 @@ use std::io::IsTerminal as _;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
-use backup_writer::backup::{BackupOptions, BackupReport, backup};
+use backup_writer::backup::{BackupOptions, BackupReport, backup, dry_run};
+use backup_writer::changes::ChangeList;
 use backup_writer::source::stream::{Input, Stream};
 use fs_core::observer::Observer as _;
-use fs_core::report::is_incomplete;
+use fs_core::report::{Finding, Place, Severity, is_incomplete};
+use fs_core::repository::Repository;
 use fs_core::time::{Clock as _, SystemClock, Zone};
-use serde_json::json;
 
 use crate::args::backup::Nice;
 use crate::args::{Backup, Global};
 use crate::error::{Exit, Failure};
-use crate::output::{Output, size};
+use crate::output::Output;
 use crate::progress::Watcher;
+use crate::report::Report;
+use crate::report::facts::Facts;
 use crate::session;
 
 mod hooks;
+mod show;
 
 use hooks::Hooks;
 
@@ -35,6 +39,9 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
     let gentle = is_gentle(options.nice);
     if gentle {
         yield_to_others();
+    }
+    if options.dry_run {
+        return try_out(global, options, (streams, gentle), output);
     }
     let hooks = Hooks::new(global, options);
     let watcher = Watcher::new(global);
@@ -53,16 +60,15 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
     result.map(|(_, exit)| worse(exit, finding.is_some()))
 }
 
-fn save(
+/// What is saved, and how.
+fn how(
     global: &Global,
     options: &Backup,
+    repository: &Repository,
     (streams, gentle): (Vec<Stream>, bool),
-    output: &Output,
-) -> Result<(BackupReport, Exit), Failure> {
-    let (repository, store) = session::open(global)?;
-    let never = session::own_folders(global)?;
+) -> Result<BackupOptions, Failure> {
     let offset = Zone::system().local(SystemClock.now()).map_or(0, |local| local.offset_seconds / 60);
-    let options = BackupOptions {
+    Ok(BackupOptions {
         paths: options.paths.clone(),
         shown_as: options.other.shown_as.clone(),
         devices: options.other.devices.clone(),
@@ -71,51 +77,67 @@ fn save(
         set: options.set.clone(),
         tags: options.tags.clone(),
         rules: options.rules.clone(),
-        never,
-        state: session::state(global, &repository),
+        never: session::own_folders(global)?,
+        state: session::state(global, repository),
         gentle,
         reread: options.reread,
         compression: options.compression.unwrap_or_default().into(),
         utc_offset_minutes: offset,
         tool_version: concat!("yesterdrive ", env!("CARGO_PKG_VERSION")).into(),
-        keep_changes: false,
-    };
-    let watcher = Watcher::new(global);
-    let report = backup(&repository, &store, &options, &watcher);
-    watcher.finish();
-    let report = report?;
-    show(&report, output);
-    let exit = if is_incomplete(&report.findings) { Exit::Findings } else { Exit::Done };
-    Ok((report, exit))
+        keep_changes: !options.reports.is_empty(),
+    })
 }
 
-fn show(report: &BackupReport, output: &Output) {
-    output.findings(&report.findings);
-    let stats = &report.stats;
-    output.show(
-        || {
-            format!(
-                "snapshot {}: {} files, {} ({} new, {} changed, {} unchanged, {} failed); {} added, {} stored",
-                report.snapshot.short(),
-                stats.file_count,
-                size(stats.byte_count),
-                stats.new_count,
-                stats.changed_count,
-                stats.unchanged_count,
-                stats.failed_count,
-                size(stats.new_bytes),
-                size(stats.stored_bytes),
-            )
-        },
-        || {
-            json!({
-                "type": "backup", "snapshot": report.snapshot.to_string(), "parent": report.parent.map(|id| id.to_string()),
-                "files": stats.file_count, "directories": stats.directory_count, "others": stats.other_count, "bytes": stats.byte_count,
-                "new": stats.new_count, "changed": stats.changed_count, "unchanged": stats.unchanged_count, "failed": stats.failed_count,
-                "new_bytes": stats.new_bytes, "stored_bytes": stats.stored_bytes,
-            })
-        },
-    );
+fn save(global: &Global, options: &Backup, streams: (Vec<Stream>, bool), output: &Output) -> Result<(BackupReport, Exit), Failure> {
+    let (repository, store) = session::open(global)?;
+    let how = how(global, options, &repository, streams)?;
+    let watcher = Watcher::new(global);
+    let report = backup(&repository, &store, &how, &watcher);
+    watcher.finish();
+    let report = report?;
+    show::saved(&report, output);
+    let exit = if is_incomplete(&report.findings) { Exit::Findings } else { Exit::Done };
+    let facts = || Ok(Facts::of_backup(&session::place(global, &repository)?, &report));
+    let written = write_reports(options, facts, &report.findings, report.changes.as_deref(), &repository);
+    output.findings(&written);
+    Ok((report, worse(exit, !written.is_empty())))
+}
+
+/// Says what a backup would do. Hooks are not run: what they change is no dry run.
+fn try_out(global: &Global, options: &Backup, streams: (Vec<Stream>, bool), output: &Output) -> Result<Exit, Failure> {
+    let (repository, _) = session::open(global)?;
+    let how = how(global, options, &repository, streams)?;
+    let watcher = Watcher::new(global);
+    let dry = dry_run(&repository, &how, &watcher);
+    watcher.finish();
+    let dry = dry?;
+    show::tried(&dry, output);
+    let facts = || Ok(Facts::of_dry_run(&session::place(global, &repository)?, (&how.host, &how.tags, &how.tool_version), &dry));
+    let written = write_reports(options, facts, &dry.findings, dry.changes.as_deref(), &repository);
+    output.findings(&written);
+    Ok(worse(if is_incomplete(&dry.findings) { Exit::Findings } else { Exit::Done }, !written.is_empty()))
+}
+
+/// Writes the reports that were asked for. What was saved is saved: a report that cannot be written is a finding.
+fn write_reports(
+    options: &Backup,
+    facts: impl Fn() -> Result<Facts, Failure>,
+    findings: &[Finding],
+    changes: Option<&ChangeList>,
+    repository: &Repository,
+) -> Vec<Finding> {
+    let mut met = Vec::new();
+    for file in &options.reports {
+        let report = |facts| Report { facts, findings, changes, repository };
+        match facts().and_then(|facts| report(facts).write_file(&file.path, file.format)) {
+            Ok(lost) => met.extend(lost),
+            Err(failure) => {
+                let message = format!("the report could not be written: {}", failure.message);
+                met.push(Finding { severity: Severity::Warning, place: Place::Operation, message });
+            }
+        }
+    }
+    met
 }
 
 fn worse(exit: Exit, has_finding: bool) -> Exit {

@@ -57,6 +57,10 @@ impl<'a> Hooks<'a> {
                     ("FAILED", stats.failed_count),
                     ("NEW_BYTES", stats.new_bytes),
                     ("STORED_BYTES", stats.stored_bytes),
+                    ("REMOVED", stats.removed_count),
+                    ("LEFT_OUT", stats.left_out_count),
+                    ("READ_BYTES", stats.read_bytes),
+                    ("SENT_BYTES", stats.sent_bytes),
                 ];
                 told.extend(counts.map(|(name, count)| (name, count.to_string())));
             }
