@@ -34,6 +34,7 @@ impl Saved {
     }
 
     fn backup(&self) -> BackupReport {
+        self.bench.clock.advance(std::time::Duration::from_secs(1));
         self.bench.backup(&self.place.path().join("source"), None).unwrap()
     }
 
@@ -103,6 +104,7 @@ fn what_did_not_change_stays_where_it_was() {
     let before = saved.places();
     saved.write("50", noise(1000, 5000));
     saved.write("51", "");
+    saved.bench.clock.advance(std::time::Duration::from_secs(1));
     let mut reread = options(&saved.place.path().join("source"), None);
     reread.reread = true;
     let (repository, store) = (saved.bench.open().unwrap(), Arc::clone(&saved.bench.store));

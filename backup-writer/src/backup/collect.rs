@@ -99,6 +99,20 @@ struct Reading {
     is_made: bool,
 }
 
+impl Pending {
+    /// Whether it can be gathered without much waiting.
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Reading(reading) => match &reading.results {
+                // A reader that waits for us must not, and the rest of a file of few chunks comes soon.
+                Results::Pieces(pieces) => pieces.is_full() || reading.entry.size <= CHUNK_MAX && !pieces.is_empty(),
+                Results::Group(group) => group.is_there(),
+            },
+            _ => true,
+        }
+    }
+}
+
 /// What is handed to the readers.
 pub(super) struct Jobs {
     pub files: Sender<FileJob>,
@@ -225,14 +239,18 @@ impl<'a> Collector<'a> {
         Err(BackupError::Cancelled { kept_bytes: 0 })
     }
 
-    /// Gathers until at most `keep` steps are left waiting. The root when that is complete.
+    /// Gathers what is there, and waits for it while more than `keep` steps are waiting. The root when that is complete.
     fn gather_all(
         &mut self,
         waiting: &mut VecDeque<Pending>,
         (frames, jobs): (&mut Vec<Frame>, &mut Jobs),
         keep: usize,
     ) -> Result<Option<Built>, BackupError> {
-        while waiting.len() > keep || self.bytes_ahead > BYTES_AHEAD {
+        while let Some(next) = waiting.front() {
+            let is_due = waiting.len() > keep || self.bytes_ahead > BYTES_AHEAD;
+            if !is_due && !next.is_there() {
+                break;
+            }
             let Some(pending) = waiting.pop_front() else { break };
             let root = self.gather(pending, frames, jobs)?;
             if root.is_some() {

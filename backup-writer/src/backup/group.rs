@@ -75,6 +75,11 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Whether its members can be gathered without waiting.
+    pub(super) fn is_there(&self) -> bool {
+        !self.results.is_empty() || self.taken.borrow().is_some()
+    }
+
     /// The result of the next member, in order. The first one waits for all of them, and `place` puts their record into a pack.
     ///
     /// # Errors
