@@ -232,9 +232,6 @@ impl<'a> Collector<'a> {
             if let Some(root) = self.gather_all(&mut waiting, (frames, jobs), keep)? {
                 return Ok(root);
             }
-            if self.before.states.is_some() && self.checkpoints.is_due(&self.packer) {
-                self.checkpoint(frames);
-            }
         }
         Err(BackupError::Cancelled { kept_bytes: 0 })
     }
@@ -255,6 +252,9 @@ impl<'a> Collector<'a> {
             let root = self.gather(pending, frames, jobs)?;
             if root.is_some() {
                 return Ok(root);
+            }
+            if self.before.states.is_some() && self.checkpoints.is_due(&self.packer) {
+                self.checkpoint(frames);
             }
         }
         Ok(None)
