@@ -36,15 +36,19 @@ use crate::state::FileStates;
 mod before;
 mod blocks;
 mod collect;
+mod fingerprint;
 mod named;
 mod read;
+mod scan;
 mod sieve;
+mod unchanged;
 mod walk;
 
 use before::Before;
 use collect::{Built, Collector};
 use named::Named;
 use read::FileJob;
+use unchanged::Unchanged;
 use walk::{BATCH, Step, Walk};
 
 /// Longest set that is named by its paths, in bytes.
@@ -201,10 +205,10 @@ pub fn backup(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, small: repository.config().chunks.small.into() };
+    let walk = Walk::new(&named, (started, &never), options, repository, states.as_ref().map(FileStates::fingerprint_key));
 
     let mut collector = Collector::new(&shared, packer, before, started, observer);
-    let root = run_pipeline(&shared, &walk, options, &mut collector)?;
+    let root = run_pipeline(&shared, &walk, options, &mut collector, observer)?;
     if observer.is_cancelled() {
         return Err(BackupError::Cancelled);
     }
@@ -326,8 +330,10 @@ fn run_pipeline(
     walk: &Walk<'_>,
     options: &BackupOptions,
     collector: &mut Collector<'_>,
+    observer: &dyn Observer,
 ) -> Result<Built, BackupError> {
     let (source, compression) = (LiveTree::new(options.gentle), options.compression);
+    let unchanged = Unchanged::look(shared, options, (walk, &source), observer);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
@@ -339,7 +345,9 @@ fn run_pipeline(
             scope.spawn(move || read::serve(&to_read, shared, source, chunker, compression));
         }
         drop(to_read);
-        scope.spawn(|| walk.run(&source, &steps));
+        let (source, steps) = (&source, steps);
+        // Owned by the walk: it is closed when that is done, and what was noted can be kept.
+        scope.spawn(move || walk.run(source, unchanged.as_ref(), &steps));
         // Dropped at the end whatever happens, so that walk and readers end too.
         let result = collector.collect(&to_collect, &jobs);
         drop((to_collect, jobs));

@@ -19,12 +19,18 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::parent::FileState;
 
+mod summaries;
+
+pub use summaries::{Counts, Summaries, Summary};
+
 const FILE: &str = "files.db";
 /// `seen` is a day: directories that are gone are forgotten after a time, and unchanged ones cost one write a day.
 const SCHEMA: &str = "
     PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
-    CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);";
+    CREATE TABLE IF NOT EXISTS summaries (path BLOB PRIMARY KEY, written INTEGER NOT NULL, fingerprint BLOB NOT NULL, summary BLOB NOT NULL);
+    CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);
+    CREATE TEMP TABLE fresh_summaries (path BLOB PRIMARY KEY, fingerprint BLOB, summary BLOB);";
 /// Rows that were not seen for so many days belong to directories that are gone.
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
@@ -166,9 +172,13 @@ impl FileStates {
             std::fs::remove_file(&path).map_err(|source| StateError::Folder { path, source })?;
             open_database(folder, FILE, SCHEMA)
         })?;
+        Ok(Self::with(database, repository))
+    }
+
+    fn with(database: Connection, repository: &Repository) -> Self {
         let key = repository.ring().current().structure.derive("yesterdrive 1 local file states");
         let today = repository.clock().now().seconds().div_euclid(DAY_SECONDS);
-        Ok(Self { database, key, random: repository.random().clone(), today })
+        Self { database, key, random: repository.random().clone(), today }
     }
 
     /// What is known of a directory; `None` if nothing is, or if the row cannot be read.
@@ -203,6 +213,10 @@ impl FileStates {
     /// # Errors
     /// SQLite's; then everything is as it was.
     pub fn commit(mut self) -> rusqlite::Result<()> {
+        let is_noted = "SELECT EXISTS (SELECT 1 FROM fresh) OR EXISTS (SELECT 1 FROM fresh_summaries)";
+        if !self.database.query_row(is_noted, [], |row| row.get(0))? {
+            return Ok(());
+        }
         let all = self.database.transaction()?;
         all.execute("INSERT OR REPLACE INTO directories SELECT path, ?1, files FROM fresh WHERE files IS NOT NULL", [self.today])?;
         all.execute(
@@ -210,6 +224,7 @@ impl FileStates {
             [self.today],
         )?;
         all.execute("DELETE FROM directories WHERE seen < ?1", [self.today - DAYS_KEPT])?;
+        summaries::commit(&all, self.today)?;
         all.commit()
     }
 
@@ -218,14 +233,14 @@ impl FileStates {
     }
 
     /// 24 random bytes, then the row under a key derived from them, tied to its path.
-    fn seal_row(&self, path: &[u8; 32], plain: Vec<u8>) -> Vec<u8> {
+    fn seal_row(&self, path: &[u8], plain: Vec<u8>) -> Vec<u8> {
         let random: [u8; RANDOM_LENGTH] = random_array(&*self.random);
         let mut row = [&random[..], &plain].concat();
         crypto::seal(&self.row_key(&random), [0; NONCE_LENGTH], path, &mut row, RANDOM_LENGTH);
         row
     }
 
-    fn open_row(&self, path: &[u8; 32], mut row: Vec<u8>) -> Option<Vec<u8>> {
+    fn open_row(&self, path: &[u8], mut row: Vec<u8>) -> Option<Vec<u8>> {
         let (random, sealed) = row.split_first_chunk_mut::<RANDOM_LENGTH>()?;
         let key = self.row_key(random);
         Some(crypto::open(&key, [0; NONCE_LENGTH], path, sealed).ok()?.to_vec())

@@ -20,13 +20,15 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
+use super::fingerprint::Fingerprint;
 use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece};
+use super::unchanged::Sum;
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
-use crate::packer::{Packer, Shared};
+use crate::packer::{PackError, Packer, Shared};
 use crate::parent::{FileState, is_settled};
 use crate::source;
-use crate::state::DirectoryBuilder;
+use crate::state::{DirectoryBuilder, FileStates, Summary};
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
@@ -40,6 +42,8 @@ const STREAM_SIZE: u64 = 1 << 30;
 pub(super) struct Built {
     pub entry: Entry,
     pub links: Vec<(u64, u64)>,
+    /// What the directory above sums up.
+    sum: Option<Box<Sum>>,
 }
 
 /// A directory that the walk is in.
@@ -59,6 +63,8 @@ struct Frame {
     same_count: usize,
     /// What this machine will know of its files.
     states: DirectoryBuilder,
+    /// What it will know of the directory as a whole.
+    sum: Sum,
 }
 
 /// What was met and is still to be gathered, in the order of the walk: files are read meanwhile.
@@ -68,7 +74,9 @@ enum Pending {
     Ready(Box<Ready>),
     Reading(Box<Reading>),
     Finding(Finding),
-    Leave(Box<BeforeDirectory>),
+    Leave(Box<BeforeDirectory>, Option<Fingerprint>),
+    /// A directory that is taken over, with what the parent snapshot has in its place.
+    Same(Box<Summary>, Option<Found>),
 }
 
 struct Ready {
@@ -145,9 +153,14 @@ impl<'a> Collector<'a> {
                     let Some(lead) = leads.last_mut() else { continue };
                     self.begin_made(*entry, origin, lead, jobs)?
                 }
-                Step::Leave => {
+                Step::Leave(fingerprint) => {
                     let Some(lead) = leads.pop() else { continue };
-                    Pending::Leave(Box::new(lead.before))
+                    Pending::Leave(Box::new(lead.before), fingerprint)
+                }
+                Step::Same(summary) => {
+                    let (Some(lead), Some(name)) = (leads.last_mut(), &summary.entry.name) else { continue };
+                    let was = self.before.entry(&mut lead.before, name, &lead.path)?;
+                    Pending::Same(summary, was)
                 }
             };
             waiting.push_back(pending);
@@ -182,7 +195,15 @@ impl<'a> Collector<'a> {
             (was, Some(_)) => was.as_ref().map(Found::entry),
         };
         let before = self.before.directory(before, &path);
-        let frame = Frame { entry, was, path: path.clone(), children: Vec::new(), same_count: 0, states: DirectoryBuilder::default() };
+        let frame = Frame {
+            entry,
+            was,
+            path: path.clone(),
+            children: Vec::new(),
+            same_count: 0,
+            states: DirectoryBuilder::default(),
+            sum: Sum::default(),
+        };
         Ok((Lead { path, before }, frame))
     }
 
@@ -194,7 +215,7 @@ impl<'a> Collector<'a> {
         lead: &mut Lead,
         jobs: &Sender<FileJob>,
     ) -> Result<Pending, BackupError> {
-        let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
+        let source::Child { mut entry, stamp, lasting_inode: inode, alias, .. } = child;
         let ready = |entry, seen, was| Ok(Pending::Ready(Box::new(Ready { entry, seen, was })));
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
@@ -258,12 +279,21 @@ impl<'a> Collector<'a> {
             }
             Pending::Ready(ready) => Some(*ready),
             Pending::Reading(reading) => {
-                let Some(frame) = frames.last() else { return Ok(None) };
-                self.take_file(*reading, &frame.path)?
+                let Some(frame) = frames.last_mut() else { return Ok(None) };
+                let taken = self.take_file(*reading, &frame.path)?;
+                if taken.is_none() {
+                    frame.sum.spoil();
+                }
+                taken
             }
-            Pending::Leave(before) => {
+            Pending::Same(summary, was) => {
+                let Some(frame) = frames.last_mut() else { return Ok(None) };
+                self.take_over(*summary, frame, was.as_ref());
+                None
+            }
+            Pending::Leave(before, fingerprint) => {
                 let Some(frame) = frames.pop() else { return Ok(None) };
-                let (built, was) = self.leave(frame, *before)?;
+                let (built, was) = self.leave(frame, *before, fingerprint)?;
                 let Some(above) = frames.last_mut() else {
                     self.note_attributes(&built.entry);
                     return Ok(Some(built));
@@ -279,6 +309,7 @@ impl<'a> Collector<'a> {
             self.stats.file_count += 1;
             self.stats.byte_count += entry.size;
         }
+        frame.sum.add(&entry, seen.as_ref().map(|seen| seen.state.packs()), self.began);
         if let Some(Seen { state, kept_at }) = seen {
             self.packer.rely_on(state.packs());
             match kept_at {
@@ -287,11 +318,29 @@ impl<'a> Collector<'a> {
             }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-        self.add(frame, Built { entry, links }, was.as_ref());
+        self.add(frame, Built { entry, links, sum: None }, was.as_ref());
         Ok(None)
     }
 
-    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) {
+    /// Takes over a directory in which nothing has changed.
+    fn take_over(&mut self, summary: Summary, frame: &mut Frame, was: Option<&Found>) {
+        summary.count(&mut self.stats);
+        self.progress.entry_count += summary.counts.files + summary.counts.others;
+        self.observer.progress(&self.progress);
+        self.packer.rely_on(summary.packs.iter().copied());
+        frame.sum.add_summary(&summary);
+        self.attribute_names = self.attribute_names.take().and_then(|mut names| {
+            names.add(&summary.attributes.iter().cloned().collect());
+            names.fits()
+        });
+        let Summary { entry, links, .. } = summary;
+        self.add(frame, Built { entry, links, sum: None }, was);
+    }
+
+    fn add(&mut self, frame: &mut Frame, mut child: Built, was: Option<&Found>) {
+        if let Some(sum) = child.sum.take() {
+            frame.sum.add_below(*sum);
+        }
         self.note_attributes(&child.entry);
         frame.same_count += usize::from(was.is_some_and(|was| *was.entry() == child.entry));
         frame.children.push(child);
@@ -359,8 +408,13 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
-    fn leave(&mut self, frame: Frame, before: BeforeDirectory) -> Result<(Built, Option<Found>), BackupError> {
-        let Frame { mut entry, was, path, mut children, same_count, states } = frame;
+    fn leave(
+        &mut self,
+        frame: Frame,
+        before: BeforeDirectory,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<(Built, Option<Found>), BackupError> {
+        let Frame { mut entry, was, path, mut children, same_count, states, mut sum } = frame;
         self.note_states(states, &before, &path);
         let known = match &entry.name {
             Some(_) => was.as_ref().map(Found::entry),
@@ -392,32 +446,53 @@ impl<'a> Collector<'a> {
         let same = if same_count == entries.len() { self.before.page(&before, same_count)? } else { None };
         subtree.page = match same {
             Some(page) => {
-                self.packer.rely_on(before.packs);
+                self.packer.rely_on(before.packs.iter().copied());
+                sum.close(&entry, before.packs, self.began);
                 Some(page)
             }
-            None => self.write_pages(entries)?,
+            None => {
+                let (page, packs) = self.write_pages(entries)?;
+                sum.close(&entry, packs, self.began);
+                page
+            }
         };
         entry.subtree = Some(subtree);
-        Ok((Built { entry, links }, was))
+        let summary = fingerprint.and_then(|fingerprint| Some((fingerprint, sum.summary(&entry, &links)?)));
+        if let Some((fingerprint, summary)) = summary {
+            self.note(|states| states.note_summary(&path, &fingerprint, &summary));
+        }
+        Ok((Built { entry, links, sum: Some(Box::new(sum)) }, was))
     }
 
     /// What cannot be noted is read again by the next run.
     fn note_states(&mut self, files: DirectoryBuilder, before: &BeforeDirectory, path: &TreePath) {
-        let Some(states) = self.before.states.filter(|_| !files.is_empty()) else { return };
-        if let Err(error) = states.note(path, files, before.known.as_ref()) {
+        if !files.is_empty() {
+            self.note(|states| states.note(path, files, before.known.as_ref()));
+        }
+    }
+
+    fn note(&mut self, note: impl FnOnce(&FileStates) -> rusqlite::Result<()>) {
+        let Some(states) = self.before.states else { return };
+        if let Err(error) = note(states) {
             tracing::warn!(%error, "what was seen of the files cannot be noted");
             self.before.states = None;
         }
     }
 
-    fn write_pages(&mut self, entries: Vec<Entry>) -> Result<Option<Reference>, BackupError> {
+    /// The top page, and the packs of all.
+    fn write_pages(&mut self, entries: Vec<Entry>) -> Result<(Option<Reference>, HashSet<PackId>), BackupError> {
         let id_tree = self.shared.repository().ring().current().id_tree.clone();
         let splits = |name: &[u8]| {
             let [low, high, ..] = crypto::keyed_hash(&id_tree, &[name]);
             u16::from_le_bytes([low, high]).is_multiple_of(2048)
         };
-        let packer = &mut self.packer;
-        Ok(page::build(entries, &splits, &mut |page| packer.put(RecordKind::Tree, &page.encode()))?)
+        let (packer, mut packs) = (&mut self.packer, HashSet::new());
+        let top = page::build(entries, &splits, &mut |page| {
+            let reference = packer.put(RecordKind::Tree, &page.encode())?;
+            packs.insert(reference.pack);
+            Ok::<_, PackError>(reference)
+        })?;
+        Ok((top, packs))
     }
 
     fn note_attributes(&mut self, entry: &Entry) {
