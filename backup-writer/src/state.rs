@@ -30,7 +30,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS summaries (path BLOB PRIMARY KEY, written INTEGER NOT NULL, fingerprint BLOB NOT NULL, summary BLOB NOT NULL);
     CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);
-    CREATE TEMP TABLE fresh_summaries (path BLOB PRIMARY KEY, fingerprint BLOB, summary BLOB);";
+    CREATE TEMP TABLE fresh_summaries (path BLOB PRIMARY KEY, written INTEGER, fingerprint BLOB, summary BLOB);";
 /// Rows that were not seen for so many days belong to directories that are gone.
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;

@@ -479,8 +479,16 @@ fn nothing_is_believed_for_ever() {
     days(2);
     assert_eq!(place.save().1.len(), 6, "after a month everything is looked at");
     assert!(place.save().1.is_empty(), "and then known again");
+    // What is above does not make what is below younger: one folder is looked at after twenty days, the others after thirty whatever was written since.
+    days(20);
+    fs::write(place.source().join("empty/new"), "").unwrap();
+    assert_eq!(place.save().1, ["", "empty"]);
+    days(8);
+    assert!(place.save().1.is_empty());
+    days(2);
+    assert_eq!(place.save().1, ["", "deep", "deep/er", "deep/er/and", "deep/er/and/deeper"]);
     // A row from a future day is no row.
-    place.bench.clock.set(place.newest().started.saturating_sub(Duration::from_secs(86_400 * 10)));
+    place.bench.clock.set(place.newest().started.saturating_sub(Duration::from_secs(86_400 * 15)));
     assert_eq!(place.save().1.len(), 6);
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Sum {
     counts: Counts,
     packs: HashSet<PackId>,
     attributes: AttributeNames,
+    /// Day since which some of it was not looked at.
+    since: Option<i64>,
     /// Something in it must be looked at by the next run.
     is_spoilt: bool,
 }
@@ -104,6 +106,7 @@ impl Sum {
         }
         self.attributes.add(&below.attributes);
         self.is_spoilt |= below.is_spoilt;
+        self.add_since(below.since);
         self.add_counts(below.counts);
     }
 
@@ -111,6 +114,7 @@ impl Sum {
     pub(super) fn add_summary(&mut self, summary: &Summary) {
         self.packs.extend(&summary.packs);
         self.attributes.add(&AttributeNames::from_iter(summary.attributes.clone()));
+        self.add_since(summary.since);
         self.add_counts(summary.counts);
     }
 
@@ -132,8 +136,12 @@ impl Sum {
         let mut packs: Vec<_> = self.packs.iter().copied().collect();
         packs.sort_unstable();
         let attributes = attributes.iter().map(<[u8]>::to_vec).collect();
-        let summary = Summary { entry: entry.clone(), packs, counts: self.counts, attributes, links: links.to_vec() };
+        let summary = Summary { entry: entry.clone(), packs, counts: self.counts, attributes, links: links.to_vec(), since: self.since };
         summary.fits().then_some(summary)
+    }
+
+    fn add_since(&mut self, since: Option<i64>) {
+        self.since = self.since.into_iter().chain(since).min();
     }
 
     fn add_counts(&mut self, counts: Counts) {

@@ -59,6 +59,8 @@ pub struct Summary {
     pub attributes: Vec<Vec<u8>>,
     /// Names of files that have several: positions from its own, and the groups.
     pub links: Vec<(u64, u64)>,
+    /// Day since which some of it was taken over without a look; `None` if all of it was just looked at.
+    pub since: Option<i64>,
 }
 
 impl Summary {
@@ -107,7 +109,7 @@ impl Summary {
                 let link = |reader: &mut CborReader<'_>| reader.tuple(2, |reader| Ok::<_, TreeError>((reader.u64()?, reader.u64()?)));
                 Ok::<_, TreeError>((reader.array(ATTRIBUTES_MAX, name)?, reader.array(LINKS_MAX, link)?))
             })?;
-            Ok(Self { entry, packs, counts, attributes, links })
+            Ok(Self { entry, packs, counts, attributes, links, since: None })
         })?;
         reader.finish()?;
         Ok(summary)
@@ -122,8 +124,10 @@ impl FileStates {
     pub fn note_summary(&self, path: &TreePath, fingerprint: &[u8], summary: &Summary) -> rusqlite::Result<()> {
         let key = self.path_key(path);
         let sealed = self.seal_row(&associated(&key, fingerprint), summary.encode());
-        let mut insert = self.database.prepare_cached("INSERT OR REPLACE INTO fresh_summaries VALUES (?1, ?2, ?3)")?;
-        insert.execute(params![&key[..], fingerprint, sealed])?;
+        let mut insert = self.database.prepare_cached("INSERT OR REPLACE INTO fresh_summaries VALUES (?1, ?2, ?3, ?4)")?;
+        // Never younger than what it sums up: so nothing goes without a look for longer.
+        let written = summary.since.map_or(self.today, |since| since.min(self.today));
+        insert.execute(params![&key[..], written, fingerprint, sealed])?;
         Ok(())
     }
 
@@ -135,8 +139,8 @@ impl FileStates {
 
 /// Makes the rows of a run those that count.
 pub(super) fn commit(database: &Connection, today: i64) -> rusqlite::Result<()> {
-    let keep = "INSERT OR REPLACE INTO summaries SELECT path, ?1, fingerprint, summary FROM fresh_summaries";
-    database.execute(keep, [today])?;
+    let keep = "INSERT OR REPLACE INTO summaries SELECT path, written, fingerprint, summary FROM fresh_summaries";
+    database.execute(keep, [])?;
     database.execute("DELETE FROM summaries WHERE written < ?1", [today - DAYS_KEPT])?;
     Ok(())
 }
@@ -161,14 +165,14 @@ impl Summaries {
         let states = &self.0;
         let key = states.path_key(path);
         // Rows of a future day were written by a clock that was wrong.
-        let query = "SELECT summary FROM summaries WHERE path = ?1 AND fingerprint = ?2 AND written > ?3 AND written <= ?4";
+        let query = "SELECT summary, written FROM summaries WHERE path = ?1 AND fingerprint = ?2 AND written > ?3 AND written <= ?4";
         let query = states.database.prepare_cached(query);
         let values = params![&key[..], fingerprint, states.today - DAYS_BELIEVED, states.today];
-        let found = query.and_then(|mut query| query.query_row(values, |row| row.get(0)).optional());
-        let sealed: Vec<u8> =
+        let found = query.and_then(|mut query| query.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional());
+        let (sealed, written): (Vec<u8>, i64) =
             found.inspect_err(|error| tracing::warn!(%error, "what this machine knew of its directories cannot be read")).ok()??;
         let plain = states.open_row(&associated(&key, fingerprint), sealed)?;
-        let summary = Summary::decode(&plain).ok()?;
+        let summary = Summary { since: Some(written), ..Summary::decode(&plain).ok()? };
         let is_it = summary.entry.kind == EntryKind::Directory && summary.entry.name.as_ref() == path.last();
         is_it.then_some(summary)
     }
@@ -194,6 +198,7 @@ mod tests {
             counts: Counts { files: 1, directories: 2, others: 3, bytes: u64::MAX },
             attributes: vec![b"user.a".to_vec(), b"user.b".to_vec()],
             links: vec![(1, u64::MAX), (9, 0)],
+            since: None,
         };
         let row = summary.encode();
         assert_eq!(Summary::decode(&row).unwrap(), summary);
