@@ -43,11 +43,14 @@ mod changes;
 mod checkpoint;
 mod collect;
 mod dry;
+mod fingerprint;
 mod group;
 mod named;
 mod pulse;
 mod read;
+mod scan;
 mod sieve;
+mod unchanged;
 mod walk;
 mod window;
 
@@ -58,6 +61,7 @@ pub use dry::{DryRun, dry_run};
 use group::Groups;
 use named::Named;
 use read::FileJob;
+use unchanged::Unchanged;
 use walk::{BATCH, Step, Walk};
 use window::Window;
 
@@ -265,8 +269,8 @@ fn take(
         states: states.as_ref(),
         reread: options.reread,
     };
-    let small = repository.config().chunks.small.into();
-    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, tells_left_out: parent.is_some(), small };
+    let key = states.as_ref().map(FileStates::fingerprint_key);
+    let walk = Walk::new(&named, (started, &never), options, (repository, parent.is_some()), key);
     let changes = Changes::new(repository, parent.is_some(), options.spool());
     let collector = Collector::new(&shared, (packer, changes), before, started, observer);
     let Gathered { root, attribute_names, link_table, finding_list, stats, mut findings, told, written } =
@@ -434,6 +438,7 @@ fn run_pipeline(
     collector: &mut Collector<'_>,
 ) -> Result<Built, BackupError> {
     let (source, compression) = (LiveTree::new(options.gentle), options.compression);
+    let unchanged = Unchanged::look(shared, options, (walk, &source), collector.pulse.observer);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
@@ -449,7 +454,9 @@ fn run_pipeline(
             scope.spawn(move || group::serve(&groups_to_read, shared, source, chunker, compression));
         }
         drop((to_read, groups_to_read));
-        scope.spawn(|| walk.run(shared, &source, &steps));
+        let (source, steps) = (&source, steps);
+        // Owned by the walk: it is closed when that is done, and what was noted can be kept.
+        scope.spawn(move || walk.run(shared, (source, unchanged.as_ref()), &steps));
         // Dropped at the end whatever happens, so that walk and readers end too.
         let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups) });
         drop(to_collect);

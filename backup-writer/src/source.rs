@@ -19,8 +19,11 @@ use fs_core::tree::{Entry, EntryKind, Extent, Value};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+mod facts;
 pub mod rules;
 pub mod stream;
+
+pub use facts::{Facts, Names};
 
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
@@ -80,6 +83,8 @@ pub struct Child {
     pub entry: Entry,
     /// Its identity.
     pub stamp: Stamp,
+    /// All that the system told.
+    pub facts: Facts,
     /// Its inode, where the file system gives it the same again after a remount.
     pub lasting_inode: Option<u64>,
     /// Its name in the file system, where the snapshot shows it under another.
@@ -284,9 +289,9 @@ impl LiveTree {
     }
 
     fn child(&self, directory: &Directory, raw_name: &[u8], name: Option<Name>) -> Result<Child, SourceError> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat = rustix::fs::statx(&*directory.0, raw_name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, wanted)?;
-        let kind = kind_of(stat.stx_mode.into()).ok_or(SourceError::Failed(Errno::NOTSUP))?;
+        let stat = rustix::fs::statx(&*directory.0, raw_name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, facts::WANTED)?;
+        let facts = Facts::of(&stat).ok_or(SourceError::Failed(Errno::NOTSUP))?;
+        let kind = facts.kind;
         let mut entry = Entry::new(name, kind);
         let stamp = stamp_of(&stat);
         entry.mode = u32::from(stat.stx_mode) & 0o7777;
@@ -315,7 +320,7 @@ impl LiveTree {
             directory.read_attributes(raw_name, &mut entry);
         }
         let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
-        Ok(Child { entry, stamp, lasting_inode, alias: None })
+        Ok(Child { entry, stamp, facts, lasting_inode, alias: None })
     }
 
     /// File systems that have no inodes make them up, anew after every mount.

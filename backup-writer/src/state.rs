@@ -21,13 +21,20 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use crate::parent::FileState;
 
+mod summaries;
+
+pub use summaries::{Counts, Summaries, Summary};
+
 const FILE: &str = "files.db";
 /// `seen` is a day: directories that are gone are forgotten after a time, and unchanged ones cost one write a day.
 const SCHEMA: &str = "
     PRAGMA synchronous = NORMAL;
-    CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);";
+    CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS summaries (path BLOB PRIMARY KEY, written INTEGER NOT NULL, fingerprint BLOB NOT NULL, summary BLOB NOT NULL);";
 /// What a run notes, until it is committed.
-const FRESH: &str = "CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);";
+const FRESH: &str = "
+    CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);
+    CREATE TEMP TABLE fresh_summaries (path BLOB PRIMARY KEY, written INTEGER, fingerprint BLOB, summary BLOB);";
 /// Rows that were not seen for so many days belong to directories that are gone.
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
@@ -184,17 +191,17 @@ impl FileStates {
             open_database(folder, FILE, SCHEMA)
         })?;
         database.execute_batch(FRESH).map_err(|source| StateError::Database { path: folder.join(FILE), source })?;
-        Ok(Self::new(database, repository))
+        Ok(Self::with(database, repository))
     }
 
     /// Opens the database to read it only: nothing is written, and nothing of what is noted stays. `None` if there is none.
     pub fn open_to_read(folder: &Path, repository: &Repository) -> Option<Self> {
         let database = Connection::open_with_flags(folder.join(FILE), OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
         database.execute_batch(FRESH).ok()?;
-        Some(Self::new(database, repository))
+        Some(Self::with(database, repository))
     }
 
-    fn new(database: Connection, repository: &Repository) -> Self {
+    fn with(database: Connection, repository: &Repository) -> Self {
         let key = repository.ring().current().structure.derive("yesterdrive 1 local file states");
         let today = repository.clock().now().seconds().div_euclid(DAY_SECONDS);
         Self { database, key, random: repository.random().clone(), today }
@@ -255,6 +262,10 @@ impl FileStates {
     /// # Errors
     /// SQLite's; then everything is as it was.
     pub fn commit(mut self) -> rusqlite::Result<()> {
+        let is_noted = "SELECT EXISTS (SELECT 1 FROM fresh) OR EXISTS (SELECT 1 FROM fresh_summaries)";
+        if !self.database.query_row(is_noted, [], |row| row.get(0))? {
+            return Ok(());
+        }
         let all = self.database.transaction()?;
         all.execute("INSERT OR REPLACE INTO directories SELECT path, ?1, files FROM fresh WHERE files IS NOT NULL", [self.today])?;
         all.execute(
@@ -262,6 +273,7 @@ impl FileStates {
             [self.today],
         )?;
         all.execute("DELETE FROM directories WHERE seen < ?1", [self.today - DAYS_KEPT])?;
+        summaries::commit(&all, self.today)?;
         all.commit()
     }
 
@@ -270,14 +282,14 @@ impl FileStates {
     }
 
     /// 24 random bytes, then the row under a key derived from them, tied to its path.
-    fn seal_row(&self, path: &[u8; 32], plain: Vec<u8>) -> Vec<u8> {
+    fn seal_row(&self, path: &[u8], plain: Vec<u8>) -> Vec<u8> {
         let random: [u8; RANDOM_LENGTH] = random_array(&*self.random);
         let mut row = [&random[..], &plain].concat();
         crypto::seal(&self.row_key(&random), [0; NONCE_LENGTH], path, &mut row, RANDOM_LENGTH);
         row
     }
 
-    fn open_row(&self, path: &[u8; 32], mut row: Vec<u8>) -> Option<Vec<u8>> {
+    fn open_row(&self, path: &[u8], mut row: Vec<u8>) -> Option<Vec<u8>> {
         let (random, sealed) = row.split_first_chunk_mut::<RANDOM_LENGTH>()?;
         let key = self.row_key(random);
         Some(crypto::open(&key, [0; NONCE_LENGTH], path, sealed).ok()?.to_vec())

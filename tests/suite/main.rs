@@ -20,6 +20,8 @@ mod tidy;
 mod hard_cases;
 mod sources;
 mod streams;
+mod unchanged;
+mod unchanged_rules;
 mod stores;
 mod mount_pin;
 mod mount_program;

@@ -11,12 +11,13 @@ use fs_core::report::{Finding, Severity, Stats, chain};
 use fs_core::repository::{ReadError, Repository};
 use fs_core::tree::change::{Change, ChangeKind};
 use fs_core::tree::codec::{CHANGES_MAX, encode_changes};
-use fs_core::tree::page::Wanted;
+use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Entry, EntryKind, Page, Subtree};
 
 use super::BackupError;
 use crate::changes::{Spool, for_each_below};
 use crate::packer::Packer;
+use crate::state::Summary;
 
 /// Bytes of paths of one record: what waits in memory, and a small part of what a record may hold.
 const PATH_BYTES_MAX: usize = 1 << 20;
@@ -128,6 +129,57 @@ impl Changes {
             }
             (false, Some(was)) => self.row(packer, Change { kind: ChangeKind::Changed, ..new(Some(was)) }),
         }
+    }
+
+    /// A directory that is taken over whole into the one at `path`, and what the parent has in its place. Most often that is the same; where another set or
+    /// an earlier run knows of the directory, each entry below is told as if it had been met.
+    pub(super) fn take_over(
+        &mut self,
+        packer: &mut Packer,
+        path: &TreePath,
+        summary: &Summary,
+        was: Option<&Entry>,
+    ) -> Result<Vec<Finding>, BackupError> {
+        let (mut findings, now, counts) = (Vec::new(), &summary.entry, summary.counts);
+        if was == Some(now) {
+            self.counted.unchanged_count += counts.files;
+            self.counted.unchanged_size += counts.bytes;
+        } else if was.is_none() && !self.has_parent && self.spool.is_none() {
+            self.counted.new_count += counts.files;
+            self.counted.new_size += counts.bytes;
+        } else if let Some(name) = &now.name {
+            self.tell_below(packer, path.join(name.clone()), (now, was), &mut findings)?;
+        }
+        Ok(findings)
+    }
+
+    /// Tells all that is below a directory of the repository, as if it had been met.
+    fn tell_below(
+        &mut self,
+        packer: &mut Packer,
+        path: TreePath,
+        (now, was): (&Entry, Option<&Entry>),
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), BackupError> {
+        let (repository, mut index) = (Arc::clone(&self.repository), 0);
+        let (Some(now), was) = (&now.subtree, was.and_then(|was| was.subtree.as_ref())) else { return Ok(()) };
+        let find = |subtree: &Subtree, name: &Name| repository.find_entry(subtree, Wanted::Name(name.as_bytes()));
+        self.enter();
+        while let Some(found) = repository.find_entry(now, Wanted::Index(index))? {
+            let mut next = Some(found);
+            while let Some(found) = next {
+                (index, next) = (found.entry_index + 1, found.next_in_page());
+                let Some(name) = &found.entry().name else { continue };
+                let was = was.map(|was| find(was, name)).transpose()?.flatten();
+                let was = was.as_ref().map(Found::entry);
+                if found.entry().subtree.is_some() {
+                    self.tell_below(packer, path.join(name.clone()), (found.entry(), was), findings)?;
+                }
+                self.entry(packer, &path, found.entry(), (was, was == Some(found.entry())))?;
+            }
+        }
+        findings.extend(self.leave(packer, &path, was, &|name| matches!(find(now, name), Ok(Some(_))))?);
+        Ok(())
     }
 
     /// A file that could not be read, or only in part.

@@ -3,43 +3,44 @@
 //! It runs on the calling thread. Files are handed to the readers a bounded number of steps before their results are taken, so that packs
 //! hold them in the order of the walk and the readers have work also where a directory ends.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::rc::Rc;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::Receiver;
 use fs_core::crypto;
 use fs_core::id::PackId;
-use fs_core::object::ObjectError;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Severity, Stats};
+use fs_core::report::{Finding, Stats};
 use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::time::Timestamp;
-use fs_core::tree::list::ListBuilder;
 use fs_core::tree::page::{self, Found};
-use fs_core::tree::{Content, Entry, EntryKind, List, Subtree};
+use fs_core::tree::{Entry, EntryKind, Subtree};
 
 use super::before::{Before, BeforeDirectory, Seen};
 use super::changes::{Absent, Changes};
 use super::checkpoint::{Checkpoints, Files};
-use super::group::{Group, Groups, MemberResult};
+use super::fingerprint::Fingerprint;
 use super::pulse::Pulse;
-use super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece, Read};
+use super::read::Origin;
+use super::unchanged::Sum;
 use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{PackError, Packer, Shared};
-use crate::parent::{FileState, is_settled};
-use crate::source::{self, SourceError};
+use crate::source::{self};
+use crate::state::Summary;
+
+mod take;
+
+pub(super) use take::Jobs;
+use take::{Reading, Results, send};
 
 /// Findings kept in memory and in the snapshot; more are only counted.
 const FINDINGS_KEPT: usize = 100_000;
 
 /// Bytes that may be read ahead of what is gathered.
 const BYTES_AHEAD: u64 = 64 << 20;
-/// As large as a chunk may become.
-const CHUNK_MAX: u64 = 1 << 20;
 
 /// Devices are cut like disk images.
 const DEVICE_NAME: &[u8] = b"device.img";
@@ -50,6 +51,8 @@ const STREAM_SIZE: u64 = 1 << 30;
 pub(super) struct Built {
     pub entry: Entry,
     pub links: Vec<(u64, u64)>,
+    /// What the directory above sums up.
+    sum: Option<Box<Sum>>,
 }
 
 /// A directory that the walk is in.
@@ -69,6 +72,8 @@ struct Frame {
     same_count: usize,
     /// What this machine will know of its files.
     files: Files,
+    /// What this machine will know of the directory as a whole.
+    sum: Sum,
 }
 
 /// What was met and is still to be gathered, in the order of the walk: files are read meanwhile.
@@ -79,7 +84,9 @@ enum Pending {
     Reading(Box<Reading>),
     Finding(Finding),
     Absent(Absent),
-    Leave(Box<BeforeDirectory>),
+    Leave(Box<BeforeDirectory>, Option<Fingerprint>),
+    /// A directory that is taken over, with what the parent snapshot has in its place.
+    Same(Box<Summary>, Option<Found>),
 }
 
 struct Ready {
@@ -89,52 +96,10 @@ struct Ready {
     was: Option<Found>,
 }
 
-/// A file that was handed to the readers.
-struct Reading {
-    entry: Entry,
-    inode: Option<u64>,
-    results: Results,
-    was: Option<Found>,
-    /// It stands in no file system as a file, or its times say nothing: no later run may take it for unchanged.
-    is_made: bool,
-}
-
 impl Pending {
     /// Whether it can be gathered without much waiting.
     fn is_there(&self) -> bool {
-        match self {
-            Self::Reading(reading) => match &reading.results {
-                // A reader that waits for us must not, and the rest of a file of few chunks comes soon.
-                Results::Pieces(pieces) => pieces.is_full() || reading.entry.size <= CHUNK_MAX && !pieces.is_empty(),
-                Results::Group(group) => group.is_there(),
-            },
-            _ => true,
-        }
-    }
-}
-
-/// What is handed to the readers.
-pub(super) struct Jobs {
-    pub files: Sender<FileJob>,
-    pub groups: Groups,
-}
-
-/// Where the result of a reader comes.
-enum Results {
-    /// Chunk by chunk.
-    Pieces(Receiver<Piece>),
-    /// With others.
-    Group(Rc<Group>),
-}
-
-impl Reading {
-    /// Bytes that may have been read of it and wait.
-    fn bytes_ahead(&self) -> u64 {
-        self.entry.size.min(PIECES_AHEAD as u64 * CHUNK_MAX)
-    }
-
-    fn place(&self, folder: &TreePath) -> TreePath {
-        self.entry.name.clone().map_or_else(|| folder.clone(), |name| folder.join(name))
+        if let Self::Reading(reading) = self { reading.is_there() } else { true }
     }
 }
 
@@ -222,9 +187,14 @@ impl<'a> Collector<'a> {
                     let Some(lead) = leads.last_mut() else { continue };
                     self.begin_made(*entry, origin, lead, jobs)?
                 }
-                Step::Leave => {
+                Step::Leave(fingerprint) => {
                     let Some(lead) = leads.pop() else { continue };
-                    Pending::Leave(Box::new(lead.before))
+                    Pending::Leave(Box::new(lead.before), fingerprint)
+                }
+                Step::Same(summary) => {
+                    let (Some(lead), Some(name)) = (leads.last_mut(), &summary.entry.name) else { continue };
+                    let was = self.before.entry(&mut lead.before, name, &lead.path)?;
+                    Pending::Same(summary, was)
                 }
             };
             waiting.push_back(pending);
@@ -271,7 +241,8 @@ impl<'a> Collector<'a> {
             (was, Some(_)) => was.as_ref().map(Found::entry),
         };
         let before = self.before.directory(before, &path);
-        let frame = Frame { entry, was, path: path.clone(), children: Vec::new(), same_count: 0, files: Files::default() };
+        let (path_of_frame, children, files, sum) = (path.clone(), Vec::new(), Files::default(), Sum::default());
+        let frame = Frame { entry, was, path: path_of_frame, children, same_count: 0, files, sum };
         Ok((Lead { path, before }, frame))
     }
 
@@ -283,7 +254,7 @@ impl<'a> Collector<'a> {
         lead: &mut Lead,
         jobs: &mut Jobs,
     ) -> Result<Pending, BackupError> {
-        let source::Child { mut entry, stamp, lasting_inode: inode, alias } = child;
+        let source::Child { mut entry, stamp, lasting_inode: inode, alias, .. } = child;
         let ready = |entry, seen, was| Ok(Pending::Ready(Box::new(Ready { entry, seen, was })));
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
@@ -361,12 +332,21 @@ impl<'a> Collector<'a> {
             }
             Pending::Ready(ready) => Some(*ready),
             Pending::Reading(reading) => {
-                let Some(frame) = frames.last() else { return Ok(None) };
-                self.take_file(*reading, &frame.path, &mut jobs.groups)?
+                let Some(frame) = frames.last_mut() else { return Ok(None) };
+                let taken = self.take_file(*reading, &frame.path, &mut jobs.groups)?;
+                if taken.is_none() {
+                    frame.sum.spoil();
+                }
+                taken
             }
-            Pending::Leave(before) => {
+            Pending::Same(summary, was) => {
+                let Some(frame) = frames.last_mut() else { return Ok(None) };
+                self.take_over(*summary, frame, was.as_ref())?;
+                None
+            }
+            Pending::Leave(before, fingerprint) => {
                 let Some(frame) = frames.pop() else { return Ok(None) };
-                let (built, was) = self.leave(frame, *before)?;
+                let (built, was) = self.leave(frame, *before, fingerprint)?;
                 let Some(above) = frames.last_mut() else {
                     self.note_attributes(&built.entry);
                     return Ok(Some(built));
@@ -382,6 +362,7 @@ impl<'a> Collector<'a> {
             self.stats.file_count += 1;
             self.stats.byte_count += entry.size;
         }
+        frame.sum.add(&entry, seen.as_ref().map(|seen| seen.state.packs()), self.began);
         if let Some(Seen { state, kept_at }) = seen {
             self.packer.rely_on(state.packs());
             match kept_at {
@@ -390,11 +371,31 @@ impl<'a> Collector<'a> {
             }
         }
         let links = entry.link_group.map(|group| (0, group)).into_iter().collect();
-        self.add(frame, Built { entry, links }, was.as_ref())?;
+        self.add(frame, Built { entry, links, sum: None }, was.as_ref())?;
         Ok(None)
     }
 
-    fn add(&mut self, frame: &mut Frame, child: Built, was: Option<&Found>) -> Result<(), BackupError> {
+    /// Takes over a directory in which nothing has changed.
+    fn take_over(&mut self, summary: Summary, frame: &mut Frame, was: Option<&Found>) -> Result<(), BackupError> {
+        let told = self.changes.take_over(&mut self.packer, &frame.path, &summary, was.map(Found::entry))?;
+        told.into_iter().for_each(|finding| self.finding(finding));
+        summary.count(&mut self.stats);
+        self.progress.entry_count += summary.counts.files + summary.counts.others;
+        self.observer.progress(&self.progress);
+        self.packer.rely_on(summary.packs.iter().copied());
+        frame.sum.add_summary(&summary);
+        self.attribute_names = self.attribute_names.take().and_then(|mut names| {
+            names.add(&summary.attributes.iter().cloned().collect());
+            names.fits()
+        });
+        let Summary { entry, links, .. } = summary;
+        self.add(frame, Built { entry, links, sum: None }, was)
+    }
+
+    fn add(&mut self, frame: &mut Frame, mut child: Built, was: Option<&Found>) -> Result<(), BackupError> {
+        if let Some(sum) = child.sum.take() {
+            frame.sum.add_below(*sum);
+        }
         self.note_attributes(&child.entry);
         let is_same = was.is_some_and(|was| *was.entry() == child.entry);
         self.changes.entry(&mut self.packer, &frame.path, &child.entry, (was.map(Found::entry), is_same))?;
@@ -403,125 +404,14 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// Takes what the readers made of a file; `None` if it could not be read.
-    fn take_file(&mut self, reading: Reading, path: &TreePath, groups: &mut Groups) -> Result<Option<Ready>, BackupError> {
-        self.bytes_ahead -= reading.bytes_ahead();
-        match &reading.results {
-            Results::Pieces(pieces) => {
-                let pieces = pieces.clone();
-                self.take_pieces(reading, &pieces, path)
-            }
-            Results::Group(group) => {
-                let group = Rc::clone(group);
-                groups.want(&group);
-                self.take_member(reading, &group, path)
-            }
-        }
-    }
-
-    /// Places the record of a group before its first file.
-    fn take_member(&mut self, reading: Reading, group: &Rc<Group>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
-        let packer = &mut self.packer;
-        let result = group.next(self.pulse, |record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
-        match result.ok_or(BackupError::Cancelled { kept_bytes: 0 })? {
-            MemberResult::Alone(pieces) => self.take_pieces(reading, &pieces, path),
-            MemberResult::Failed(error) => self.failed(&reading, path, &error),
-            MemberResult::Read { size, file_hash, known, changed } => {
-                self.progress.byte_count += size;
-                self.stats.read_bytes += size;
-                let content = match file_hash {
-                    None => Content::EMPTY,
-                    Some(hash) => {
-                        // What is as it was stays where it was.
-                        let was = reading.was.as_ref().map(|was| was.entry()).filter(|was| was.file_hash == file_hash && was.size == size);
-                        let was = was.filter(|was| was.content.references().iter().all(|record| self.shared.is_listed(&record.pack)));
-                        let was = was.map(|was| was.content.clone()).filter(|content| matches!(content, Content::Fragment { .. }));
-                        match was.or(known) {
-                            Some(content) => content,
-                            None => {
-                                self.shared.fragment(&hash)?.ok_or(PackError::Key(ObjectError::Broken("a small file was not placed")))?
-                            }
-                        }
-                    }
-                };
-                self.packer.rely_on(content.references().iter().map(|record| record.pack));
-                let read = Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new() };
-                self.took(reading, (content, Vec::new()), read, path)
-            }
-        }
-    }
-
-    /// Places the chunks of a file as they come.
-    fn take_pieces(&mut self, reading: Reading, results: &Receiver<Piece>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
-        let (mut chunk_packs, mut list_packs) = (HashSet::new(), Vec::new());
-        let (mut list, packer) = (ListBuilder::default(), &mut self.packer);
-        let mut put_list = |packer: &mut Packer, list: List| {
-            let reference = packer.put(RecordKind::List, &list.encode());
-            reference.inspect(|reference| list_packs.push(reference.pack))
-        };
-        while let Some(piece) = self.pulse.next(results)? {
-            let result = match piece {
-                Piece::Chunk(sealed) => {
-                    let reference = packer.place(sealed)?;
-                    self.progress.byte_count += u64::from(reference.plain_len);
-                    self.stats.read_bytes += u64::from(reference.plain_len);
-                    chunk_packs.insert(reference.pack);
-                    list.push(reference, &mut |list| put_list(packer, list))?;
-                    continue;
-                }
-                Piece::Waiting => continue,
-                Piece::End(result) => result?,
-            };
-            match result {
-                FileResult::Read(read) => {
-                    let content = list.finish(&mut |list| put_list(packer, list))?;
-                    let packs = match &content {
-                        Content::Inline(_) | Content::Fragment { .. } => Vec::new(),
-                        Content::List { .. } => sorted(chunk_packs.into_iter().chain(list_packs)),
-                    };
-                    return self.took(reading, (content, packs), read, path);
-                }
-                FileResult::Cut(error) => return Err(error.into()),
-                FileResult::Failed(error) => return self.failed(&reading, path, &error),
-            }
-        }
-        Err(BackupError::Cancelled { kept_bytes: 0 })
-    }
-
-    /// A file is saved: `packs` are those that hold its content beside those that it names itself.
-    fn took(
-        &mut self,
-        reading: Reading,
-        (content, packs): (Content, Vec<PackId>),
-        read: Read,
-        path: &TreePath,
-    ) -> Result<Option<Ready>, BackupError> {
-        let place = reading.place(path);
-        let Reading { mut entry, inode, is_made, was, .. } = reading;
-        (entry.content, entry.size, entry.sparse) = (content, read.size, read.sparse);
-        (entry.file_hash, entry.block_size) = (read.file_hash, read.block_size);
-        if !read.said.is_empty() {
-            self.finding(Finding::at(Severity::Note, place.clone(), format!("its command said:\n{}", read.said)));
-        }
-        if read.changed {
-            self.changes.failed(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
-            let message = "it changed while it was read: this version may mix two states";
-            self.finding(Finding::at(Severity::Warning, place, message));
-        }
-        let is_kept = !read.changed && !is_made && is_settled(&entry, self.began);
-        let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
-        Ok(Some(Ready { entry, seen, was }))
-    }
-
-    fn failed(&mut self, reading: &Reading, path: &TreePath, error: &SourceError) -> Result<Option<Ready>, BackupError> {
-        self.changes.lost(&mut self.packer, path, &reading.entry, reading.was.as_ref().map(Found::entry))?;
-        self.finding(Finding::at(Severity::Warning, reading.place(path), error.to_string()));
-        Ok(None)
-    }
-
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
-    fn leave(&mut self, frame: Frame, before: BeforeDirectory) -> Result<(Built, Option<Found>), BackupError> {
-        let Frame { mut entry, was, path, mut children, same_count, files } = frame;
+    fn leave(
+        &mut self,
+        frame: Frame,
+        before: BeforeDirectory,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<(Built, Option<Found>), BackupError> {
+        let Frame { mut entry, was, path, mut children, same_count, files, mut sum } = frame;
         self.note_files(files, &before, &path);
         let known = match &entry.name {
             Some(_) => was.as_ref().map(Found::entry),
@@ -558,13 +448,22 @@ impl<'a> Collector<'a> {
         let entries: Vec<_> = children.into_iter().map(|child| child.entry).collect();
         subtree.page = match same {
             Some(page) => {
-                self.packer.rely_on(before.packs);
+                self.packer.rely_on(before.packs.iter().copied());
+                sum.close(&entry, before.packs, self.began);
                 Some(page)
             }
-            None => self.write_pages(entries)?,
+            None => {
+                let (page, packs) = self.write_pages(entries)?;
+                sum.close(&entry, packs, self.began);
+                page
+            }
         };
         entry.subtree = Some(subtree);
-        Ok((Built { entry, links }, was))
+        let summary = fingerprint.and_then(|fingerprint| Some((fingerprint, sum.summary(&entry, &links)?)));
+        if let Some((fingerprint, summary)) = summary {
+            self.note_summary(&path, &fingerprint, &summary);
+        }
+        Ok((Built { entry, links, sum: Some(Box::new(sum)) }, was))
     }
 
     /// What cannot be noted is read again by the next run.
@@ -593,6 +492,12 @@ impl<'a> Collector<'a> {
         self.forget_states_after(noted);
     }
 
+    fn note_summary(&mut self, path: &TreePath, fingerprint: &Fingerprint, summary: &Summary) {
+        let Some(states) = self.before.states else { return };
+        let noted = states.note_summary(path, fingerprint, summary);
+        self.forget_states_after(noted);
+    }
+
     fn forget_states_after(&mut self, result: rusqlite::Result<()>) {
         if let Err(error) = result {
             tracing::warn!(%error, "what was seen of the files cannot be noted");
@@ -600,14 +505,20 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn write_pages(&mut self, entries: Vec<Entry>) -> Result<Option<Reference>, BackupError> {
+    /// The top page, and the packs of all.
+    fn write_pages(&mut self, entries: Vec<Entry>) -> Result<(Option<Reference>, HashSet<PackId>), BackupError> {
         let id_tree = self.shared.repository().ring().current().id_tree.clone();
         let splits = |name: &[u8]| {
             let [low, high, ..] = crypto::keyed_hash(&id_tree, &[name]);
             u16::from_le_bytes([low, high]).is_multiple_of(2048)
         };
-        let packer = &mut self.packer;
-        Ok(page::build(entries, &splits, &mut |page| packer.put(RecordKind::Tree, &page.encode()))?)
+        let (packer, mut packs) = (&mut self.packer, HashSet::new());
+        let top = page::build(entries, &splits, &mut |page| {
+            let reference = packer.put(RecordKind::Tree, &page.encode())?;
+            packs.insert(reference.pack);
+            Ok::<_, PackError>(reference)
+        })?;
+        Ok((top, packs))
     }
 
     fn note_attributes(&mut self, entry: &Entry) {
@@ -620,15 +531,4 @@ impl<'a> Collector<'a> {
             self.findings.push(finding);
         }
     }
-}
-
-/// Hands a file to the readers.
-fn send(jobs: &Sender<FileJob>, origin: Origin, block_size: Option<u32>) -> Result<Receiver<Piece>, BackupError> {
-    let (results, receiver) = bounded(PIECES_AHEAD);
-    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled { kept_bytes: 0 })?;
-    Ok(receiver)
-}
-
-fn sorted(packs: impl Iterator<Item = PackId>) -> Vec<PackId> {
-    packs.collect::<BTreeSet<_>>().into_iter().collect()
 }

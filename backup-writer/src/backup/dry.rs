@@ -75,8 +75,8 @@ pub fn dry_run(repository: &Arc<Repository>, options: &BackupOptions, observer: 
         states: states.as_ref(),
         reread: options.reread,
     };
-    let small = repository.config().chunks.small.into();
-    let walk = Walk { named: &named, started, never: &never, rules: &options.rules, tells_left_out: parent.is_some(), small };
+    let key = states.as_ref().map(FileStates::fingerprint_key);
+    let walk = Walk::new(&named, (started, &never), options, (repository, parent.is_some()), key);
     let changes = Changes::new(repository, parent.is_some(), options.spool());
     let mut collector = Collector::new(&shared, (Packer::dry(Arc::clone(&shared)), changes), before, started, observer);
     let root = pace.watched(observer, || run_pipeline(&shared, &walk, options, &mut collector))?;

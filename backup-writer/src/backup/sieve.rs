@@ -2,17 +2,16 @@
 //!
 //! What is left out is told once for each rule and each file of patterns, not for each entry.
 
-use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Place, Severity};
-use fs_core::tree::EntryKind;
+use fs_core::tree::{Entry, EntryKind};
 
 use crate::source::rules::{IGNORE_FILE, Marker, Patterns, Rules, Verdict, lines_of};
-use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
+use crate::source::{Directory, LiveTree, SourceError};
 
 /// Longest file of patterns that is read, in bytes.
 const IGNORE_FILE_SIZE_MAX: usize = 1 << 20;
@@ -36,7 +35,7 @@ struct IgnoreFile {
     patterns: Patterns,
     /// Length of the path from the source to its directory, with the slash behind it.
     offset: usize,
-    left_out: Cell<LeftOut>,
+    left_out: Mutex<LeftOut>,
 }
 
 /// Where a directory stands below its source, and the files of patterns on the way.
@@ -47,19 +46,24 @@ pub(super) struct Scope {
     /// Path from the source, with a slash at its end; empty for the source itself.
     below: Vec<u8>,
     /// The outermost first.
-    ignores: Vec<Rc<IgnoreFile>>,
+    ignores: Vec<Arc<IgnoreFile>>,
     /// Only its mark is left of it.
     marked: bool,
 }
 
 impl Scope {
-    pub(super) fn of_source(stamp: &Stamp) -> Self {
-        Self { device: stamp.device, below: Vec::new(), ignores: Vec::new(), marked: false }
+    pub(super) fn of_source(device: (u32, u32)) -> Self {
+        Self { device, below: Vec::new(), ignores: Vec::new(), marked: false }
     }
 
-    pub(super) fn of_child(&self, name: &Name) -> Self {
-        let below = [&self.below, name.as_bytes(), b"/"].concat();
-        Self { below, ..self.clone() }
+    pub(super) fn of_child(&self, name: &[u8]) -> Self {
+        let below = [&self.below, name, b"/"].concat();
+        Self { device: self.device, below, ignores: self.ignores.clone(), marked: self.marked }
+    }
+
+    /// Whether only the mark of the directory is saved.
+    pub(super) fn is_marked(&self) -> bool {
+        self.marked
     }
 }
 
@@ -97,9 +101,20 @@ impl<'a> Sieve<'a> {
         (names, findings)
     }
 
+    /// Whether a name says something about the directory that it is in.
+    pub(super) fn is_telling(&self, name: &[u8]) -> bool {
+        self.rules.ignore_files && name == IGNORE_FILE.as_bytes() || self.rules.markers.iter().any(|marker| marker.name.as_bytes() == name)
+    }
+
+    /// Whether every entry of a directory is saved, whatever it is.
+    pub(super) fn takes_all(&self, scope: &Scope) -> bool {
+        let Rules { patterns, size_max, modified_min, modified_max, .. } = self.rules;
+        let has_limits = size_max.is_some() || modified_min.is_some() || modified_max.is_some();
+        !scope.marked && !has_limits && patterns.is_empty() && scope.ignores.is_empty()
+    }
+
     /// Whether an entry of a directory is saved.
-    pub(super) fn takes(&self, scope: &Scope, child: &Child) -> bool {
-        let entry = &child.entry;
+    pub(super) fn takes(&self, scope: &Scope, entry: &Entry) -> bool {
         if scope.marked {
             // A mark that is a folder would bring its contents along.
             return entry.kind != EntryKind::Directory;
@@ -123,9 +138,7 @@ impl<'a> Sieve<'a> {
         for ignores in scope.ignores.iter().rev() {
             match ignores.patterns.decide(path.get(ignores.offset..).unwrap_or_default(), is_directory) {
                 Verdict::Out(_) => {
-                    let mut left_out = ignores.left_out.get();
-                    left_out.add(entry.kind);
-                    ignores.left_out.set(left_out);
+                    ignores.left_out.lock().unwrap_or_else(PoisonError::into_inner).add(entry.kind);
                     return false;
                 }
                 Verdict::In => return true,
@@ -137,8 +150,8 @@ impl<'a> Sieve<'a> {
 
     /// Whether what is in a directory is saved, as far as its file system tells. Only directories are asked: in layered file systems
     /// files have numbers of their layer.
-    pub(super) fn enters(&self, scope: &Scope, stamp: &Stamp) -> bool {
-        let enters = !self.rules.one_file_system || stamp.device == scope.device;
+    pub(super) fn enters(&self, scope: &Scope, device: (u32, u32)) -> bool {
+        let enters = !self.rules.one_file_system || device == scope.device;
         if !enters {
             self.count("on other file systems", EntryKind::Directory);
         }
@@ -148,7 +161,8 @@ impl<'a> Sieve<'a> {
     /// What the patterns of a directory left out, now that everything below it was seen.
     pub(super) fn leave(&self, scope: &Scope) -> Option<Finding> {
         let own = scope.ignores.last().filter(|ignores| ignores.offset == scope.below.len())?;
-        told("", own.left_out.get()).map(|message| Finding::at(Severity::Note, own.path.clone(), message))
+        let left_out = *own.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        told("", left_out).map(|message| Finding::at(Severity::Note, own.path.clone(), message))
     }
 
     /// What the rules of the run left out.
@@ -179,7 +193,7 @@ fn learn(source: &LiveTree, directory: &Directory, scope: &mut Scope, path: Tree
     let findings = errors.iter().map(|error| Finding { severity: Severity::Warning, place: Place::Operation, message: error.to_string() });
     let findings = findings.collect();
     if !patterns.is_empty() {
-        scope.ignores.push(Rc::new(IgnoreFile { path, patterns, offset: scope.below.len(), left_out: Cell::default() }));
+        scope.ignores.push(Arc::new(IgnoreFile { path, patterns, offset: scope.below.len(), left_out: Mutex::default() }));
     }
     findings
 }

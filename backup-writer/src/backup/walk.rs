@@ -7,18 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
+use fs_core::crypto::Key;
 use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Severity};
+use fs_core::repository::Repository;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
 
+use super::BackupOptions;
 use super::changes::{Absent, Why};
+use super::fingerprint::{Fingerprint, Gathering, Owners};
 use super::named::{Named, STREAM_FOLDER};
 use super::read::Origin;
 use super::sieve::{Scope, Sieve};
+use super::unchanged::Unchanged;
 use crate::packer::{Shared, Stage};
 use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
+use crate::state::Summary;
 
 /// Steps that are handed over together: where nothing changed, handing each over by itself costs more than the walk.
 pub(super) const BATCH: usize = 32;
@@ -31,13 +37,18 @@ pub(super) enum Step {
     Entry(Box<Child>, Directory),
     /// A file that is no listed one.
     Made(Box<Entry>, Origin),
-    /// Out of it; everything below was seen.
-    Leave,
+    /// Out of it; everything below was seen. The fingerprint, if a run that gets the same one need not look at it.
+    Leave(Option<Fingerprint>),
+    /// A directory that is what it was, with all below.
+    Same(Box<Summary>),
     /// Something that could not be saved.
     Finding(Finding),
     /// Something that does not come, though the parent snapshot may have it.
     Absent(Absent),
 }
+
+/// Entries that are left out wherever they are met: device and inode.
+pub(super) type Never = HashSet<((u32, u32), u64)>;
 
 /// What to walk.
 pub(super) struct Walk<'a> {
@@ -45,14 +56,16 @@ pub(super) struct Walk<'a> {
     pub named: &'a Named,
     /// When the run began: the time of what has none.
     pub started: Timestamp,
-    /// Entries that are left out wherever they are met: device and inode.
-    pub never: &'a HashSet<((u32, u32), u64)>,
+    /// What is never entered.
+    pub never: &'a Never,
     /// What is left out.
     pub rules: &'a Rules,
     /// Whether somebody wants to know what is left out: there is a snapshot to compare with.
     pub tells_left_out: bool,
     /// Files up to this size come first.
     pub small: u64,
+    /// The key of fingerprints; `None` if nothing is kept of this run.
+    pub fingerprint_key: Option<Key>,
 }
 
 /// The part of the tree that the sources name.
@@ -69,19 +82,63 @@ struct Wanted {
 }
 
 /// A directory whose subdirectories are still to come.
-struct Open {
+struct Open<'a> {
     /// `None` above the sources.
     scope: Option<Scope>,
     /// Each with the directory that it is opened in.
     rest: std::vec::IntoIter<(Child, Wanted, Directory)>,
+    print: Print<'a>,
+}
+
+/// The fingerprint of a directory, as far as it is gathered; `None` where it needs none.
+struct Print<'a> {
+    owners: &'a Owners<'a>,
+    gathering: Option<Gathering<'a>>,
+}
+
+impl Print<'_> {
+    fn add(&mut self, child: &Child) {
+        match &mut self.gathering {
+            // Where inodes are made up, times may be too.
+            Some(gathering) if child.lasting_inode.is_some() => gathering.add(self.owners, child.entry.name_bytes(), &child.facts),
+            _ => self.gathering = None,
+        }
+    }
+
+    fn add_directory(&mut self, name: Option<&Name>, fingerprint: Option<Fingerprint>) {
+        match (&mut self.gathering, name) {
+            (Some(gathering), Some(name)) => gathering.add_directory(name.as_bytes(), fingerprint),
+            _ => self.gathering = None,
+        }
+    }
+
+    /// Something in the directory is not saved, or tells more than its entry does.
+    fn spoil(&mut self) {
+        self.gathering = None;
+    }
 }
 
 /// The walk cannot go on because nobody takes its steps.
 struct Stopped;
 
-impl Walk<'_> {
+/// Hands a step over.
+type Emit<'a> = dyn Fn(Step) -> Result<(), Stopped> + 'a;
+
+impl<'a> Walk<'a> {
+    /// The walk of a run that began at `started`.
+    pub(super) fn new(
+        named: &'a Named,
+        (started, never): (Timestamp, &'a Never),
+        options: &'a BackupOptions,
+        (repository, tells_left_out): (&Repository, bool),
+        fingerprint_key: Option<Key>,
+    ) -> Self {
+        let small = repository.config().chunks.small.into();
+        Self { named, started, never, rules: &options.rules, tells_left_out, small, fingerprint_key }
+    }
+
     /// Walks until the end, or until nobody takes the steps any more.
-    pub(super) fn run(&self, shared: &Shared, source: &LiveTree, steps: &Sender<Vec<Step>>) {
+    pub(super) fn run(&self, shared: &Shared, (source, unchanged): (&LiveTree, Option<&Unchanged>), steps: &Sender<Vec<Step>>) {
         let batch = RefCell::new(Vec::new());
         let send = |steps_now: Vec<Step>| shared.waiting(Stage::Walk, || steps.send(steps_now)).map_err(|_| Stopped);
         let emit = |step| {
@@ -89,41 +146,46 @@ impl Walk<'_> {
             batch.push(step);
             if batch.len() < BATCH { Ok(()) } else { send(std::mem::take(&mut batch)) }
         };
-        let _ = shared.busy(Stage::Walk, || self.walk(source, &emit).and_then(|()| send(batch.take())));
+        let _ = shared.busy(Stage::Walk, || self.walk(source, unchanged, &emit).and_then(|()| send(batch.take())));
     }
 
-    fn walk(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
-        let (wanted, sieve) = (self.wanted(), Sieve::new(self.rules));
+    fn walk(&self, source: &LiveTree, unchanged: Option<&Unchanged>, emit: &Emit<'_>) -> Result<(), Stopped> {
+        let (wanted, sieve, owners) = (self.wanted(), Sieve::new(self.rules), Owners::new(source));
         let root = wanted.real.as_ref().map_or_else(|| source.root(), |real| source.at(real));
         let Ok((root, child)) = root else { return Ok(()) };
-        let (mut open, mut path): (Vec<Open>, TreePath) = (Vec::new(), TreePath::ROOT);
-        let scope = wanted.all.then(|| Scope::of_source(&child.stamp));
+        let (mut open, mut path): (Vec<Open<'_>>, TreePath) = (Vec::new(), TreePath::ROOT);
+        let scope = wanted.all.then(|| Scope::of_source(child.stamp.device));
         emit(enter(child, &wanted))?;
         self.streams(source, emit)?;
-        open.push(self.list(source, root, (&wanted, &path), (&sieve, scope), emit)?);
+        let print = Print { owners: &owners, gathering: None };
+        open.push(self.list(source, root, (&wanted, &path), (&sieve, scope), print, emit)?);
         // A stack and no recursion: a tree may be deeper than a thread's stack.
         while let Some(top) = open.last_mut() {
             let Some((child, wanted, directory)) = top.rest.next() else {
                 top.scope.as_ref().and_then(|scope| sieve.leave(scope)).map_or(Ok(()), |finding| emit(Step::Finding(finding)))?;
-                open.pop();
-                path.pop();
-                if open.is_empty() {
-                    break;
-                }
-                emit(Step::Leave)?;
+                let fingerprint = open.pop().and_then(|done| done.print.gathering).and_then(Gathering::finish);
+                let name = path.pop();
+                let Some(above) = open.last_mut() else { break };
+                above.print.add_directory(name.as_ref(), fingerprint);
+                emit(Step::Leave(fingerprint))?;
                 continue;
             };
             let Some(name) = child.entry.name.clone() else { continue };
+            path.push(name.clone());
+            if let Some((fingerprint, summary)) = unchanged.and_then(|unchanged| unchanged.get(&path)) {
+                top.print.add_directory(path.pop().as_ref(), Some(fingerprint));
+                emit(Step::Same(Box::new(summary)))?;
+                continue;
+            }
             let opened = source.open(&directory, child.alias.as_ref().unwrap_or(&name), &child.stamp);
-            let stamp = child.stamp;
-            let below = top.scope.as_ref().map(|scope| scope.of_child(&name));
-            let scope = below.or_else(|| wanted.all.then(|| Scope::of_source(&stamp)));
-            path.push(name);
+            let (stamp, print) = (child.stamp, self.print(&owners, &child, &wanted));
+            let below = top.scope.as_ref().map(|scope| scope.of_child(name.as_bytes()));
+            let scope = below.or_else(|| wanted.all.then(|| Scope::of_source(stamp.device)));
             emit(enter(child, &wanted))?;
             match opened {
-                Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, &stamp)) => self.left_out(None, emit)?,
+                Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, stamp.device)) => self.left_out(None, emit)?,
                 Ok(directory) if !wanted.all || self.enters(source, &directory, &stamp) => {
-                    let next = self.list(source, directory, (&wanted, &path), (&sieve, scope), emit)?;
+                    let next = self.list(source, directory, (&wanted, &path), (&sieve, scope), print, emit)?;
                     open.push(next);
                     continue;
                 }
@@ -137,13 +199,20 @@ impl Walk<'_> {
                 }
                 Err(error) => failed(None, &path, &error, emit)?,
             }
-            emit(Step::Leave)?;
+            top.print.spoil();
+            emit(Step::Leave(None))?;
             path.pop();
         }
         for finding in sieve.finish() {
             emit(Step::Finding(finding))?;
         }
-        emit(Step::Leave)
+        emit(Step::Leave(None))
+    }
+
+    /// Begins the fingerprint of a directory. One above the sources has none: it is not saved as it is.
+    fn print<'w>(&'w self, owners: &'w Owners<'w>, child: &Child, wanted: &Wanted) -> Print<'w> {
+        let key = self.fingerprint_key.as_ref().filter(|_| wanted.all && child.lasting_inode.is_some());
+        Print { owners, gathering: key.map(|key| Gathering::new(key, owners, &child.facts)) }
     }
 
     /// Whether a directory is saved. One that is only on the way to a source is always entered: `/dev/shm/x` may be named though `/dev` is not saved.
@@ -152,7 +221,7 @@ impl Walk<'_> {
     }
 
     /// Before anything else: a command that fails ends the run, and a day of reading files would have been in vain.
-    fn streams(&self, source: &LiveTree, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    fn streams(&self, source: &LiveTree, emit: &Emit<'_>) -> Result<(), Stopped> {
         let (streams, Ok(folder)) = (&self.named.streams, Name::new(STREAM_FOLDER.as_bytes())) else { return Ok(()) };
         if streams.is_empty() {
             return Ok(());
@@ -163,18 +232,19 @@ impl Walk<'_> {
             let entry = source.made_entry(stream.name.clone(), EntryKind::File, Some(self.started));
             emit(Step::Made(Box::new(entry), Origin::Stream(Arc::clone(stream))))?;
         }
-        emit(Step::Leave)
+        emit(Step::Leave(None))
     }
 
     /// Emits the entries of a directory that are no directories, in order, and keeps the subdirectories for later.
-    fn list(
-        &self,
+    fn list<'w>(
+        &'w self,
         source: &LiveTree,
         directory: Directory,
         (wanted, path): (&Wanted, &TreePath),
         (sieve, mut scope): (&Sieve<'_>, Option<Scope>),
-        emit: &dyn Fn(Step) -> Result<(), Stopped>,
-    ) -> Result<Open, Stopped> {
+        mut print: Print<'w>,
+        emit: &Emit<'_>,
+    ) -> Result<Open<'w>, Stopped> {
         if !wanted.all {
             self.left_out(None, emit)?;
         }
@@ -182,6 +252,7 @@ impl Walk<'_> {
         let mut names = match names {
             Ok(names) => names,
             Err(error) => {
+                print.spoil();
                 failed(None, path, &error, emit)?;
                 Vec::new()
             }
@@ -192,6 +263,9 @@ impl Walk<'_> {
             names = taken;
             if names.len() < count {
                 self.left_out(None, emit)?;
+            }
+            if scope.is_marked() || !findings.is_empty() {
+                print.spoil();
             }
             findings.into_iter().try_for_each(|finding| emit(Step::Finding(finding)))?;
         }
@@ -213,17 +287,19 @@ impl Walk<'_> {
             let (directory, child) = match found {
                 Ok(found) => found,
                 Err(error) => {
+                    print.spoil();
                     failed(Some(name), path, &error, emit)?;
                     continue;
                 }
             };
-            if self.never.contains(&(child.stamp.device, child.stamp.inode)) && child.entry.kind != EntryKind::Directory {
+            let is_ours = self.never.contains(&(child.stamp.device, child.stamp.inode)) && child.entry.kind != EntryKind::Directory;
+            if is_ours || scope.as_ref().is_some_and(|scope| !sieve.takes(scope, &child.entry)) {
+                print.spoil();
                 self.left_out(child.entry.name, emit)?;
                 continue;
             }
-            if scope.as_ref().is_some_and(|scope| !sieve.takes(scope, &child)) {
-                self.left_out(child.entry.name, emit)?;
-                continue;
+            if child.entry.kind != EntryKind::Directory {
+                print.add(&child);
             }
             match child.entry.kind {
                 EntryKind::Directory => directories.push((child, below, directory)),
@@ -234,7 +310,7 @@ impl Walk<'_> {
         for (child, directory) in large {
             emit(Step::Entry(Box::new(child), directory))?;
         }
-        Ok(Open { scope, rest: directories.into_iter() })
+        Ok(Open { scope, rest: directories.into_iter(), print })
     }
 
     /// An entry of the directory that is open is left out, or all of it that does not come.
