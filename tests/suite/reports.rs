@@ -467,3 +467,37 @@ fn damage_in_the_list_or_in_the_parent_costs_its_rows_and_nothing_else() {
     let lost = list.for_each::<anyhow::Error>(&bench.open().unwrap(), &mut |_| Ok(())).unwrap();
     assert!(lost.len() == 1 && lost[0].to_string().contains("a part of the list"), "{lost:?}");
 }
+
+#[test]
+fn what_another_set_knows_of_a_directory_is_told_of_this_ones_parent() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, state) = (place.path().join("source"), place.path().join("state"));
+    for n in 0..30 {
+        write(&source, &[(&format!("{}/{}/{n}", n % 2, n % 3), "as it was")]);
+    }
+    let bench = Bench::new(Arc::new(MemoryStore::new())).unwrap();
+    let run = |set: &str| {
+        bench.clock.advance(std::time::Duration::from_secs(3600));
+        let repository = bench.open().unwrap();
+        let mut options = options(&source, Some(&state));
+        (options.set, options.keep_changes) = (Some(set.into()), true);
+        let report = backup(&repository, &bench.store, &options, &Silent).unwrap();
+        let list = listed(&bench, &report.changes.clone().unwrap());
+        let rows: BTreeMap<_, _> = list.into_iter().map(|row| (row.path.to_string(), row.kind)).collect();
+        (report.stats, rows)
+    };
+    let counts = |stats: &Stats| (stats.new_count, stats.changed_count, stats.unchanged_count, stats.removed_count);
+    assert_eq!(counts(&run("one").0), (30, 0, 0, 0));
+    let (stats, rows) = run("other");
+    assert_eq!((counts(&stats), stats.read_bytes, rows.len()), ((30, 0, 0, 0), 0, 30), "nothing is read, everything is new to this set");
+    std::fs::remove_file(source.join("0/0/0")).unwrap();
+    std::fs::remove_dir_all(source.join("1/1")).unwrap();
+    write(&source, &[("0/2/2", "changed"), ("0/3/new", "new")]);
+    let (stats, rows) = run("one");
+    assert_eq!(counts(&stats), (1, 1, 23, 6));
+    assert_eq!(counts(&run("one").0), (0, 0, 25, 0), "it is known as a whole now");
+    let (of_other, rows_of_other) = run("other");
+    assert_eq!((counts(&of_other), of_other.read_bytes), (counts(&stats), 0));
+    assert_eq!(rows_of_other, rows);
+    assert_eq!(counts(&run("other").0), (0, 0, 25, 0));
+}

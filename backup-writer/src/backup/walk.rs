@@ -235,6 +235,42 @@ impl<'a> Walk<'a> {
         emit(Step::Leave(None))
     }
 
+    /// The names in a directory that the walk wants, sorted.
+    fn names(
+        &self,
+        source: &LiveTree,
+        directory: &Directory,
+        (wanted, path): (&Wanted, &TreePath),
+        (sieve, scope): (&Sieve<'_>, Option<&mut Scope>),
+        (print, emit): (&mut Print<'_>, &Emit<'_>),
+    ) -> Result<Vec<Name>, Stopped> {
+        if !wanted.all {
+            self.left_out(None, emit)?;
+        }
+        let names = if wanted.all { source.names(directory) } else { Ok(wanted.children.keys().cloned().collect()) };
+        let mut names = match names {
+            Ok(names) => names,
+            Err(error) => {
+                print.spoil();
+                failed(None, path, &error, emit)?;
+                Vec::new()
+            }
+        };
+        if let Some(scope) = scope {
+            let count = names.len();
+            let (taken, findings) = sieve.names(source, directory, names, (scope, path));
+            names = taken;
+            if names.len() < count {
+                self.left_out(None, emit)?;
+            }
+            if scope.is_marked() || !findings.is_empty() {
+                print.spoil();
+            }
+            findings.into_iter().try_for_each(|finding| emit(Step::Finding(finding)))?;
+        }
+        Ok(names)
+    }
+
     /// Emits the entries of a directory that are no directories, in order, and keeps the subdirectories for later.
     fn list<'w>(
         &'w self,
@@ -245,30 +281,7 @@ impl<'a> Walk<'a> {
         mut print: Print<'w>,
         emit: &Emit<'_>,
     ) -> Result<Open<'w>, Stopped> {
-        if !wanted.all {
-            self.left_out(None, emit)?;
-        }
-        let names = if wanted.all { source.names(&directory) } else { Ok(wanted.children.keys().cloned().collect()) };
-        let mut names = match names {
-            Ok(names) => names,
-            Err(error) => {
-                print.spoil();
-                failed(None, path, &error, emit)?;
-                Vec::new()
-            }
-        };
-        if let Some(scope) = &mut scope {
-            let count = names.len();
-            let (taken, findings) = sieve.names(source, &directory, names, (scope, path));
-            names = taken;
-            if names.len() < count {
-                self.left_out(None, emit)?;
-            }
-            if scope.is_marked() || !findings.is_empty() {
-                print.spoil();
-            }
-            findings.into_iter().try_for_each(|finding| emit(Step::Finding(finding)))?;
-        }
+        let names = self.names(source, &directory, (wanted, path), (sieve, scope.as_mut()), (&mut print, emit))?;
         let (mut large, mut directories) = (Vec::new(), Vec::new());
         for name in names {
             let below = wanted.below(&name);
