@@ -9,7 +9,7 @@ use std::io::{IoSliceMut, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::crypto;
@@ -134,6 +134,8 @@ pub struct LiveTree {
     lasting: Mutex<HashMap<(u32, u32), bool>>,
     /// Whether what is read leaves the system's cache as it was.
     gentle: bool,
+    /// The file system that could not do that last: most often all files are in one, and asking costs a call for each.
+    refused: Arc<AtomicU64>,
 }
 
 impl LiveTree {
@@ -223,10 +225,16 @@ impl LiveTree {
     ///
     /// # Errors
     /// [`SourceError`], `Replaced` if it is another file by now.
-    pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<SourceFile, SourceError> {
-        let file = SourceFile { uncached: AtomicBool::new(self.gentle), ..open_to_read(directory, name)? };
+    pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<(SourceFile, Stamp), SourceError> {
+        let file = SourceFile { cache: self.past_the_cache(stamp.device), ..open_to_read(directory, name)? };
         let now = file.stamp()?;
-        if now.inode == stamp.inode && now.device == stamp.device { Ok(file) } else { Err(SourceError::Replaced) }
+        if now.inode == stamp.inode && now.device == stamp.device { Ok((file, now)) } else { Err(SourceError::Replaced) }
+    }
+
+    fn past_the_cache(&self, device: (u32, u32)) -> Option<PastTheCache> {
+        let device = u64::from(device.0) << 32 | u64::from(device.1);
+        let can = self.gentle && self.refused.load(Ordering::Relaxed) != device;
+        can.then(|| PastTheCache { device, refused: Arc::clone(&self.refused) })
     }
 
     /// An entry by its path, with the directory that it is in. The entry is shown under another name.
@@ -249,11 +257,12 @@ impl LiveTree {
     /// [`SourceError`], `NOTBLK` if it is neither a block device nor a regular file.
     pub fn device(&self, path: &Path, shown: Option<&Name>) -> Result<(Entry, SourceFile, u64), SourceError> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-        let file = SourceFile { file: File::from(fd), uncached: AtomicBool::new(self.gentle) };
+        let mut file = SourceFile { file: File::from(fd), cache: None };
         let stat = rustix::fs::statx(&file.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
         if !matches!(kind_of(stat.stx_mode.into()), Some(EntryKind::BlockDevice | EntryKind::File)) {
             return Err(SourceError::Failed(Errno::NOTBLK));
         }
+        file.cache = self.past_the_cache(stamp_of(&stat).device);
         let size = rustix::fs::seek(&file.file, SeekFrom::End(0))?;
         let mut entry = Entry::new(shown.cloned(), EntryKind::File);
         (entry.size, entry.mode) = (size, u32::from(stat.stx_mode) & 0o777);
@@ -335,8 +344,15 @@ impl LiveTree {
 #[derive(Debug)]
 pub struct SourceFile {
     file: File,
-    /// Whether it is read past the system's cache, until the file system says that it cannot do that.
-    uncached: AtomicBool,
+    /// How it is read past the system's cache, if it is.
+    cache: Option<PastTheCache>,
+}
+
+/// Reading past the system's cache, until the file system says that it cannot do that.
+#[derive(Debug)]
+struct PastTheCache {
+    device: u64,
+    refused: Arc<AtomicU64>,
 }
 
 impl SourceFile {
@@ -369,8 +385,8 @@ impl SourceFile {
         /// where the file stands.
         const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
         loop {
-            let uncached = self.uncached.load(Ordering::Relaxed);
-            let read = match (uncached, offset) {
+            let past = self.cache.as_ref().filter(|cache| cache.refused.load(Ordering::Relaxed) != cache.device);
+            let read = match (past.is_some(), offset) {
                 (true, _) => preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset.unwrap_or(u64::MAX), DONT_CACHE),
                 (false, Some(offset)) => rustix::io::pread(&self.file, &mut *buffer, offset),
                 (false, None) => rustix::io::read(&self.file, &mut *buffer),
@@ -378,8 +394,10 @@ impl SourceFile {
             match read {
                 Ok(count) => return Ok(count),
                 Err(Errno::INTR) => {}
-                Err(_) if uncached => self.uncached.store(false, Ordering::Relaxed),
-                Err(error) => return Err(error.into()),
+                Err(error) => match (past, error) {
+                    (Some(cache), Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => cache.refused.store(cache.device, Ordering::Relaxed),
+                    _ => return Err(error.into()),
+                },
             }
         }
     }
@@ -402,7 +420,7 @@ impl SourceFile {
         if kind_of(stat.stx_mode.into()) == Some(EntryKind::File) { Ok(stamp_of(&stat)) } else { Err(SourceError::Replaced) }
     }
 
-    /// The parts of a sparse file that are present; `None` if it has no holes worth keeping.
+    /// The parts of a sparse file that are present; `None` if it has no holes worth keeping. Reading then begins at its beginning again.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -410,6 +428,12 @@ impl SourceFile {
         if stamp.allocated >= stamp.size {
             return Ok(None);
         }
+        let found = self.look_for_extents(stamp);
+        self.seek(0)?;
+        found
+    }
+
+    fn look_for_extents(&self, stamp: &Stamp) -> Result<Option<Vec<Extent>>, SourceError> {
         let (mut extents, mut at) = (Vec::new(), 0);
         while at < stamp.size {
             let offset = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
@@ -466,7 +490,7 @@ fn open_to_read(directory: &Directory, name: &Name) -> Result<SourceFile, Errno>
     // Only the owner may leave the time of access alone.
     let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
         .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
-    Ok(SourceFile { file: File::from(fd), uncached: AtomicBool::new(false) })
+    Ok(SourceFile { file: File::from(fd), cache: None })
 }
 
 fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {

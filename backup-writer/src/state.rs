@@ -5,6 +5,7 @@
 //! without a snapshot as with one, because whoever uses them looks whether those packs are listed. Paths are hashed and rows sealed, so the database tells
 //! nothing but how many directories there are and how large they are.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
@@ -31,13 +32,17 @@ const SCHEMA: &str = "
     PRAGMA synchronous = NORMAL;
     CREATE TABLE IF NOT EXISTS directories (path BLOB PRIMARY KEY, seen INTEGER NOT NULL, files BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS summaries (path BLOB PRIMARY KEY, written INTEGER NOT NULL, fingerprint BLOB NOT NULL, summary BLOB NOT NULL);";
-/// What a run notes, until it is committed.
+/// What a run notes, until it is committed: in memory while it is not much.
 const FRESH: &str = "
+    PRAGMA temp.cache_size = -16384;
+    PRAGMA temp.journal_mode = MEMORY;
     CREATE TEMP TABLE fresh (path BLOB PRIMARY KEY, files BLOB);
     CREATE TEMP TABLE fresh_summaries (path BLOB PRIMARY KEY, written INTEGER, fingerprint BLOB, summary BLOB);";
 /// Rows that were not seen for so many days belong to directories that are gone.
 const DAYS_KEPT: i64 = 180;
 const DAY_SECONDS: i64 = 86_400;
+/// Rows that are written together: each transaction costs, also one of temporary tables.
+const NOTED_MAX: usize = 256;
 /// Layout of a row. Others are read as if there were none.
 const VERSION: u64 = 2;
 /// Files of one row: what a row of a gigabyte, SQLite's limit, could hold at most.
@@ -53,6 +58,17 @@ pub struct FileStates {
     key: Key,
     random: SharedRandom,
     today: i64,
+    /// There was nothing in it when it was opened: each look would cost locks.
+    was_empty: bool,
+    /// What is to be written next.
+    noted: RefCell<Vec<Noted>>,
+}
+
+/// A row that a run notes.
+#[derive(Debug)]
+enum Noted {
+    Files { key: [u8; 32], sealed: Option<Vec<u8>> },
+    Summary { key: [u8; 32], written: i64, fingerprint: Vec<u8>, sealed: Vec<u8> },
 }
 
 /// The files of one directory as they were last saved; each is decoded when it is asked for.
@@ -204,11 +220,16 @@ impl FileStates {
     fn with(database: Connection, repository: &Repository) -> Self {
         let key = repository.ring().current().structure.derive("yesterdrive 1 local file states");
         let today = repository.clock().now().seconds().div_euclid(DAY_SECONDS);
-        Self { database, key, random: repository.random().clone(), today }
+        let has_rows = database.query_row("SELECT EXISTS (SELECT 1 FROM directories)", [], |row| row.get::<_, bool>(0));
+        let was_empty = has_rows.is_ok_and(|has_rows| !has_rows);
+        Self { database, key, random: repository.random().clone(), today, was_empty, noted: RefCell::default() }
     }
 
     /// What is known of a directory; `None` if nothing is, or if the row cannot be read.
     pub fn directory(&self, path: &TreePath) -> Option<Directory> {
+        if self.was_empty {
+            return None;
+        }
         let key = self.path_key(path);
         let query = self.database.prepare_cached("SELECT files FROM directories WHERE path = ?1");
         let found = query.and_then(|mut query| query.query_row([&key[..]], |row| row.get(0)).optional());
@@ -230,8 +251,7 @@ impl FileStates {
     pub fn note(&self, path: &TreePath, files: DirectoryBuilder, before: Option<&Directory>) -> rusqlite::Result<()> {
         let key = self.path_key(path);
         let sealed = files.encode(before).map(|plain| self.seal_row(&key, plain));
-        self.database.prepare_cached("INSERT OR REPLACE INTO fresh VALUES (?1, ?2)")?.execute(params![&key[..], sealed])?;
-        Ok(())
+        self.add(Noted::Files { key, sealed })
     }
 
     /// Notes the new files of a directory that has more of them: what is known of the others stays. Takes effect with [`Self::keep`].
@@ -242,11 +262,33 @@ impl FileStates {
         self.note(path, files.with_others(self.directory(path).as_ref()), None)
     }
 
+    fn add(&self, row: Noted) -> rusqlite::Result<()> {
+        self.noted.borrow_mut().push(row);
+        if self.noted.borrow().len() < NOTED_MAX { Ok(()) } else { self.write_noted() }
+    }
+
+    fn write_noted(&self) -> rusqlite::Result<()> {
+        let all = self.database.unchecked_transaction()?;
+        for row in self.noted.take() {
+            match row {
+                Noted::Files { key, sealed } => {
+                    all.prepare_cached("INSERT OR REPLACE INTO fresh VALUES (?1, ?2)")?.execute(params![&key[..], sealed])?
+                }
+                Noted::Summary { key, written, fingerprint, sealed } => {
+                    let mut insert = all.prepare_cached("INSERT OR REPLACE INTO fresh_summaries VALUES (?1, ?2, ?3, ?4)")?;
+                    insert.execute(params![&key[..], written, fingerprint, sealed])?
+                }
+            };
+        }
+        all.commit()
+    }
+
     /// Keeps what was noted of these directories, though the run has not come to its end. The store must have taken all packs that it names.
     ///
     /// # Errors
     /// SQLite's; then everything is as it was.
     pub fn keep<'a>(&self, paths: impl IntoIterator<Item = &'a TreePath>) -> rusqlite::Result<()> {
+        self.write_noted()?;
         let all = self.database.unchecked_transaction()?;
         for path in paths {
             let key = self.path_key(path);
@@ -262,6 +304,7 @@ impl FileStates {
     /// # Errors
     /// SQLite's; then everything is as it was.
     pub fn commit(mut self) -> rusqlite::Result<()> {
+        self.write_noted()?;
         let is_noted = "SELECT EXISTS (SELECT 1 FROM fresh) OR EXISTS (SELECT 1 FROM fresh_summaries)";
         if !self.database.query_row(is_noted, [], |row| row.get(0))? {
             return Ok(());

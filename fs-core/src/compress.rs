@@ -50,7 +50,7 @@ pub enum Compression {
     None,
     /// Level 1.
     Fast,
-    /// Level 3.
+    /// Level 2.
     #[default]
     Auto,
     /// Level 15.
@@ -63,7 +63,7 @@ impl Compression {
         match self {
             Self::None => None,
             Self::Fast => Some(1),
-            Self::Auto => Some(3),
+            Self::Auto => Some(2),
             Self::Max => Some(15),
         }
     }

@@ -180,12 +180,10 @@ fn read_member(
     (plain, parts): (&mut Vec<u8>, &mut Vec<Part>),
 ) -> Result<MemberResult, ReadStop> {
     let Member { directory, name, stamp } = member;
-    let file = source.open_file(directory, name, stamp)?;
-    let before = file.stamp()?;
+    let (file, before) = source.open_file(directory, name, stamp)?;
     if before.size <= GROWN_MAX && file.extents(&before)?.is_some() {
         return alone(reader, source, member);
     }
-    file.seek(0)?;
     let start = plain.len();
     let result =
         read_whole(&file, stamp, plain).and_then(|changed| Ok((changed, hash(reader.shared(), plain.get(start..).unwrap_or_default())?)));
@@ -260,7 +258,7 @@ mod tests {
         if now as u64 != listed {
             std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(now as u64).unwrap();
         }
-        let file = source.open_file(&directory, &name, &stamp).unwrap();
+        let (file, _) = source.open_file(&directory, &name, &stamp).unwrap();
         let mut plain = b"what stands before".to_vec();
         let before = plain.len();
         let Ok(changed) = read_whole(&file, &stamp, &mut plain) else { panic!("it can be read") };

@@ -179,8 +179,8 @@ impl<'a> FileReader<'a> {
         let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: false };
         let (size, sparse, changed, said) = match &job.origin {
             Origin::Listed { directory, name, stamp } => {
-                let file = source.open_file(directory, name, stamp)?;
-                let (size, sparse) = self.read_file(&file, job, &mut hash)?;
+                let (file, before) = source.open_file(directory, name, stamp)?;
+                let (size, sparse) = self.read_file((&file, &before), job, &mut hash)?;
                 let after = file.stamp()?;
                 let is_other = (after.size, after.mtime, after.ctime) != (stamp.size, stamp.mtime, stamp.ctime);
                 (size, sparse, is_other || size != after.size, String::new())
@@ -200,17 +200,19 @@ impl<'a> FileReader<'a> {
         Ok(FileResult::Read(Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said }))
     }
 
-    fn read_file(&mut self, file: &SourceFile, job: &FileJob, hash: &mut WholeHash) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
-        let before = file.stamp()?;
-        let sparse = file.extents(&before)?;
+    fn read_file(
+        &mut self,
+        (file, before): (&SourceFile, &Stamp),
+        job: &FileJob,
+        hash: &mut WholeHash,
+    ) -> Result<(u64, Option<Vec<Extent>>), ReadStop> {
+        let sparse = file.extents(before)?;
         if let Some(block) = job.block_size {
             let blocks = self.read_blocks(file, (block, before.size), sparse.as_deref(), job, hash)?;
             return Ok((blocks.size, blocks.sparse));
         }
         let mut input = |buffer: &mut [u8]| Ok(file.read(buffer)?);
         let Some(extents) = sparse else {
-            // Looking for holes has moved the place.
-            file.seek(0)?;
             return Ok((self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?, None));
         };
         hash.is_sparse = true;

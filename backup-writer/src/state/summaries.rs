@@ -15,7 +15,7 @@ use fs_core::tree::{Entry, EntryKind, TreeError};
 use fs_core::wire::{CborReader, CborWriter};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::FileStates;
+use super::{FileStates, Noted};
 
 /// A row that was written so many days ago is not believed any more: its directory is then looked at entry by entry, and the row is written anew. So what is
 /// below stays known too, and an error that nobody thought of does not last.
@@ -123,11 +123,9 @@ impl FileStates {
     pub fn note_summary(&self, path: &TreePath, fingerprint: &[u8], summary: &Summary) -> rusqlite::Result<()> {
         let key = self.path_key(path);
         let sealed = self.seal_row(&associated(&key, fingerprint), summary.encode());
-        let mut insert = self.database.prepare_cached("INSERT OR REPLACE INTO fresh_summaries VALUES (?1, ?2, ?3, ?4)")?;
         // Never younger than what it sums up: so nothing goes without a look for longer.
         let written = summary.since.map_or(self.today, |since| since.min(self.today));
-        insert.execute(params![&key[..], written, fingerprint, sealed])?;
-        Ok(())
+        self.add(Noted::Summary { key, written, fingerprint: fingerprint.to_vec(), sealed })
     }
 
     /// The key of fingerprints.
