@@ -199,13 +199,19 @@ pub enum BackupError {
     Parent(#[from] ReadError),
     /// The repository cannot be written.
     #[error(transparent)]
-    Pack(#[from] PackError),
+    Pack(PackError),
     /// The manifest or seal could not be put.
     #[error("the snapshot could not be committed")]
     Store(#[from] StoreError),
     /// The key's role does not allow it.
     #[error("this key may not write")]
     Key(#[from] ObjectError),
+}
+
+impl From<PackError> for BackupError {
+    fn from(error: PackError) -> Self {
+        if matches!(error, PackError::Stopped) { Self::Cancelled { kept_bytes: 0 } } else { Self::Pack(error) }
+    }
 }
 
 /// Takes a snapshot. If something that it relies on vanishes while it runs, it begins anew with what is there then.
@@ -331,17 +337,18 @@ fn gather(
 ) -> Result<Gathered, BackupError> {
     let pulse = collector.pulse;
     let root = run_pipeline(shared, walk, options, &mut collector).and_then(|root| pulse.check().map(|()| root));
-    let Collector { mut packer, changes, mut stats, findings, attribute_names, checkpoints, .. } = collector;
+    let Collector { mut packer, changes, mut stats, findings, attribute_names, mut checkpoints, .. } = collector;
     let root = match root {
         Ok(root) => root,
         Err(error) => return Err(checkpoints.give_up(error, packer, states, pulse)),
     };
-    let told = changes.finish(&mut packer, &mut stats)?;
-    let (link_table, finding_list) = (write_links(&mut packer, &root.links)?, write_findings(&mut packer, &findings)?);
-    let written = packer.finish().map_err(|error| match error {
-        PackError::Stopped => BackupError::Cancelled { kept_bytes: checkpoints.put_bytes() },
-        error => error.into(),
-    })?;
+    let last = || -> Result<_, BackupError> {
+        let told = changes.finish(&mut packer, &mut stats)?;
+        let (link_table, finding_list) = (write_links(&mut packer, &root.links)?, write_findings(&mut packer, &findings)?);
+        checkpoints.look(&packer);
+        Ok((told, link_table, finding_list, packer.finish()?))
+    };
+    let (told, link_table, finding_list, written) = last().map_err(|error| checkpoints.ended_late(error, states))?;
     (stats.new_bytes, stats.stored_bytes, stats.sent_bytes) = (written.new_bytes, written.stored_bytes, written.sent_bytes());
     Ok(Gathered { root: root.entry, attribute_names, link_table, finding_list, stats, findings, told, written })
 }

@@ -134,11 +134,17 @@ impl Run<'_> {
         }
         let trailer = pack::decode_whole(&bytes, (kind, id, self.repository.id()), |epoch| self.repository.ring().structure(epoch))
             .map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
-        for (record_kind, _, reference) in trailer.references(id) {
+        for (at, (record_kind, _, reference)) in trailer.references(id).enumerate() {
             let start = reference.offset as usize;
             let stored = bytes.get(start..start + reference.stored_len as usize).map(|stored| bytes.slice_ref(stored)).unwrap_or_default();
-            if let Err(error) = self.repository.open_record(record_kind, &reference, stored) {
-                findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string()));
+            let file_key = self.repository.ring().epochs.get(&reference.session.epoch).and_then(|keys| keys.file.as_ref());
+            match self.repository.open_record(record_kind, &reference, stored) {
+                Err(error) => findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string())),
+                Ok(plain) if trailer.fragments_of(at).iter().all(|part| file_key.is_none_or(|key| part.is_in(&plain, key))) => {}
+                Ok(_) => {
+                    let message = format!("the small files in record {} are not those that its list names", reference.id);
+                    findings.push(Finding::object(Severity::Error, name.as_str(), message));
+                }
             }
         }
         self.report.packs_read += 1;

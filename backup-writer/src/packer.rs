@@ -121,6 +121,11 @@ impl Packer {
         Self { shared, target: None, compressor, data: None, meta: None, upload: None, relied_on, new_bytes: 0, stored_bytes: 0 }
     }
 
+    /// Whether nothing is written.
+    pub fn is_dry(&self) -> bool {
+        self.target.is_none()
+    }
+
     /// Seals and places a record that was made here: trees, lists, tables, long attribute values.
     ///
     /// # Errors
@@ -199,7 +204,7 @@ impl Packer {
             ObjectKind::DataPack => (&mut self.data, config.data_pack_size as usize),
             _ => (&mut self.meta, config.meta_pack_size as usize),
         };
-        if slot.as_ref().is_some_and(|builder| builder.len() + bytes.len() > full)
+        if slot.as_ref().is_some_and(|builder| builder.len() + bytes.len() + parts.len() * pack::RECORD_ROW > full)
             && let Some(builder) = slot.take()
         {
             self.send(builder)?;

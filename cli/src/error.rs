@@ -223,6 +223,7 @@ impl From<BackupError> for Failure {
             BackupError::Stream(_) => Self::from_error(Exit::Failed, &error).hint("there is no snapshot"),
             BackupError::Repository(error) | BackupError::Pack(PackError::Repository(error)) => error.into(),
             BackupError::Store(error) | BackupError::Pack(PackError::Store(error)) => error.into(),
+            BackupError::Parent(error) if !error.is_damage() => error.into(),
             error => Self::from_error(Exit::Failed, &error),
         }
     }

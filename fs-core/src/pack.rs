@@ -17,7 +17,8 @@ pub const TAIL_LENGTH: usize = 16 + HASH_LENGTH;
 const HASH_LENGTH: usize = 32;
 const TRAILER_STEP: usize = 1024;
 const SESSION_ROW: usize = 64;
-const RECORD_ROW: usize = 48;
+/// Bytes that a record, or a small file that shares one, takes in the trailer.
+pub const RECORD_ROW: usize = 48;
 /// Most rows that a trailer can claim: bounded by the pack itself, since every record has at least its overhead.
 const RECORD_COUNT_MAX: usize = 1 << 22;
 const SESSION_COUNT_MAX: usize = 1 << 16;
@@ -71,7 +72,23 @@ pub struct Trailer {
     pub fragments: Vec<PackFragment>,
 }
 
+impl PackFragment {
+    /// Whether these are the bytes of its record, as far as its own are concerned.
+    pub fn is_in(&self, plain: &[u8], file_key: &Key) -> bool {
+        let (start, length) = (self.start as usize, self.length as usize);
+        let bytes = plain.get(start..).and_then(|rest| rest.get(..length));
+        bytes.is_some_and(|bytes| crate::crypto::keyed_hash(file_key, &[bytes]) == self.hash)
+    }
+}
+
 impl Trailer {
+    /// The small files that share a record, given by its index.
+    pub fn fragments_of(&self, record: usize) -> &[PackFragment] {
+        let start = self.fragments.partition_point(|fragment| fragment.record < record);
+        let end = self.fragments.partition_point(|fragment| fragment.record <= record);
+        self.fragments.get(start..end).unwrap_or_default()
+    }
+
     /// A reference to each record, in order; `pack` is the pack that this is the trailer of.
     pub fn references(&self, pack: PackId) -> impl Iterator<Item = (RecordKind, SessionId, Reference)> {
         self.records.iter().filter_map(move |record| {
@@ -127,9 +144,9 @@ impl PackBuilder {
         self.id
     }
 
-    /// Bytes so far, without padding and trailer.
+    /// Bytes so far with the rows of the trailer, without padding.
     pub fn len(&self) -> usize {
-        self.buffer.len()
+        self.buffer.len() + (self.trailer.records.len() + self.trailer.fragments.len()) * RECORD_ROW
     }
 
     /// Whether it holds no record yet.

@@ -146,3 +146,16 @@ fn every_fragment_is_proven_by_a_hash_of_its_own() {
         assert_eq!(fs_core::crypto::keyed_hash(&proof.key, &[&bytes]), proof.hash);
     }
 }
+
+#[test]
+fn what_tiny_files_take_in_the_trailer_counts_for_the_size_of_a_pack() {
+    let mut saved = Saved::new();
+    saved.bench = saved.bench.with_small_packs().unwrap();
+    let full = saved.bench.open().unwrap().config().data_pack_size as usize;
+    (0..30_000u64).for_each(|n| saved.write(format!("{:03}/{n}", n / 200), n.to_string()));
+    saved.backup();
+    let packs = saved.memory.contents().into_iter().filter(|(name, _)| name.as_str().starts_with("pack/"));
+    let lengths: Vec<_> = packs.map(|(_, bytes)| bytes.len()).collect();
+    assert!(lengths.len() > 1 && lengths.iter().all(|length| *length < full * 5 / 4), "{lengths:?} of {full}");
+    assert_eq!(saved.places().len(), 30_000);
+}

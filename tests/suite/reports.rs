@@ -501,3 +501,28 @@ fn what_another_set_knows_of_a_directory_is_told_of_this_ones_parent() {
     assert_eq!(rows_of_other, rows);
     assert_eq!(counts(&run("other").0), (0, 0, 25, 0));
 }
+
+#[test]
+fn damage_in_what_is_taken_over_is_told_and_keeps_nobody_from_saving() {
+    let place = tempfile::tempdir().unwrap();
+    let (source, state) = (place.path().join("source"), place.path().join("state"));
+    write(&source, &[("a/1", "one"), ("b/2", "two")]);
+    let memory = MemoryStore::new();
+    let bench = Bench::new(Arc::new(memory.clone())).unwrap();
+    let run = |set: &str, reread| {
+        bench.clock.advance(std::time::Duration::from_secs(3600));
+        let mut options = options(&source, Some(&state));
+        (options.set, options.keep_changes, options.reread) = (Some(set.into()), true, reread);
+        backup(&bench.open().unwrap(), &bench.store, &options, &Silent).unwrap()
+    };
+    run("one", false);
+    for (name, bytes) in memory.contents() {
+        if name.as_str().starts_with("meta/") {
+            memory.overwrite(&name, Some(vec![0; bytes.len()].into()));
+        }
+    }
+    let report = run("other", false);
+    assert!(report.findings.iter().any(|finding| finding.to_string().contains("--reread")), "{:?}", report.findings);
+    let report = run("other", true);
+    assert_eq!((report.stats.file_count, report.stats.read_bytes), (2, 6));
+}

@@ -15,6 +15,7 @@ use fs_core::tree::page::{Found, Wanted};
 use fs_core::tree::{Entry, EntryKind, Page, Subtree};
 
 use super::BackupError;
+use super::pulse::Pulse;
 use crate::changes::{Spool, for_each_below};
 use crate::packer::Packer;
 use crate::state::Summary;
@@ -50,6 +51,15 @@ struct Directory {
     absent: BTreeMap<Name, Option<Why>>,
     /// Why all others do not come.
     rest: Option<Why>,
+}
+
+/// A directory of the repository that is told.
+struct Below {
+    path: TreePath,
+    now: Subtree,
+    was: Option<Subtree>,
+    /// The entry that comes next.
+    index: u64,
 }
 
 /// What a run tells of changes when it is done.
@@ -137,8 +147,8 @@ impl Changes {
         &mut self,
         packer: &mut Packer,
         path: &TreePath,
-        summary: &Summary,
-        was: Option<&Entry>,
+        (summary, was): (&Summary, Option<&Entry>),
+        pulse: Pulse<'_>,
     ) -> Result<Vec<Finding>, BackupError> {
         let (mut findings, now, counts) = (Vec::new(), &summary.entry, summary.counts);
         if was == Some(now) {
@@ -147,38 +157,61 @@ impl Changes {
         } else if was.is_none() && !self.has_parent && self.spool.is_none() {
             self.counted.new_count += counts.files;
             self.counted.new_size += counts.bytes;
-        } else if let Some(name) = &now.name {
-            self.tell_below(packer, path.join(name.clone()), (now, was), &mut findings)?;
+        } else if let (Some(name), Some(subtree)) = (&now.name, &now.subtree) {
+            let top = Below { path: path.join(name.clone()), now: subtree.clone(), was: was.and_then(|was| was.subtree.clone()), index: 0 };
+            self.tell_below(packer, top, pulse, &mut findings)?;
         }
         Ok(findings)
     }
 
-    /// Tells all that is below a directory of the repository, as if it had been met.
-    fn tell_below(
-        &mut self,
-        packer: &mut Packer,
-        path: TreePath,
-        (now, was): (&Entry, Option<&Entry>),
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), BackupError> {
-        let (repository, mut index) = (Arc::clone(&self.repository), 0);
-        let (Some(now), was) = (&now.subtree, was.and_then(|was| was.subtree.as_ref())) else { return Ok(()) };
-        let find = |subtree: &Subtree, name: &Name| repository.find_entry(subtree, Wanted::Name(name.as_bytes()));
+    /// Tells all that is below a directory of the repository, as if it had been met. What is damaged is passed over: nobody has to read it to save it again.
+    fn tell_below(&mut self, packer: &mut Packer, top: Below, pulse: Pulse<'_>, findings: &mut Vec<Finding>) -> Result<(), BackupError> {
+        let repository = Arc::clone(&self.repository);
+        let note = |path: &TreePath, error: &ReadError| {
+            let message = format!(
+                "it is as it was saved before, and that is damaged: not all of its files are counted. Save it with --reread: {}",
+                chain(error)
+            );
+            Finding::at(Severity::Warning, path.clone(), message)
+        };
         self.enter();
-        while let Some(found) = repository.find_entry(now, Wanted::Index(index))? {
-            let mut next = Some(found);
-            while let Some(found) = next {
-                (index, next) = (found.entry_index + 1, found.next_in_page());
-                let Some(name) = &found.entry().name else { continue };
-                let was = was.map(|was| find(was, name)).transpose()?.flatten();
-                let was = was.as_ref().map(Found::entry);
-                if found.entry().subtree.is_some() {
-                    self.tell_below(packer, path.join(name.clone()), (found.entry(), was), findings)?;
+        // A stack and no recursion: a tree may be deeper than a thread's stack.
+        let mut open = vec![top];
+        while let Some(Below { path, now, was, index }) = open.last_mut() {
+            pulse.check()?;
+            let found = match repository.find_entry(now, Wanted::Index(*index)) {
+                Err(error) if error.is_damage() => {
+                    findings.push(note(path, &error));
+                    *was = None;
+                    None
                 }
-                self.entry(packer, &path, found.entry(), (was, was == Some(found.entry())))?;
+                found => found?,
+            };
+            let Some(found) = found else {
+                let find = |name: &Name| repository.find_entry(now, Wanted::Name(name.as_bytes()));
+                findings.extend(self.leave(packer, path, was.as_ref(), &|name| matches!(find(name), Ok(Some(_))))?);
+                open.pop();
+                continue;
+            };
+            *index = found.entry_index + 1;
+            let (entry, Some(name)) = (found.entry(), &found.entry().name) else { continue };
+            let before = match was.as_ref().map(|was| repository.find_entry(was, Wanted::Name(name.as_bytes()))).transpose() {
+                Err(error) if error.is_damage() => {
+                    findings.push(note(path, &error));
+                    *was = None;
+                    None
+                }
+                before => before?.flatten(),
+            };
+            let before = before.as_ref().map(Found::entry);
+            self.entry(packer, path, entry, (before, before == Some(entry)))?;
+            if let Some(subtree) = &entry.subtree {
+                let was = before.and_then(|before| before.subtree.clone());
+                let below = Below { path: path.join(name.clone()), now: subtree.clone(), was, index: 0 };
+                self.enter();
+                open.push(below);
             }
         }
-        findings.extend(self.leave(packer, &path, was, &|name| matches!(find(now, name), Ok(Some(_))))?);
         Ok(())
     }
 

@@ -118,12 +118,16 @@ impl Checkpoints {
         ended
     }
 
-    /// Bytes that the store has taken, as far as this was looked at.
-    pub(super) fn put_bytes(&self) -> u64 {
-        self.put_bytes
+    /// A run that fails when all was gathered: what the store has taken, as far as this was looked at, is kept. Gives back why it ended, with how much that is.
+    pub(super) fn ended_late(&mut self, error: BackupError, states: Option<&FileStates>) -> BackupError {
+        if let Some(Err(error)) = states.map(|states| self.keep(states)) {
+            tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
+        }
+        if matches!(error, BackupError::Cancelled { .. }) { BackupError::Cancelled { kept_bytes: self.put_bytes } } else { error }
     }
 
-    fn look(&mut self, packer: &Packer) {
+    /// Looks which packs the store has taken.
+    pub(super) fn look(&mut self, packer: &Packer) {
         for pack in packer.put_since(self.put.len()) {
             self.put.insert(pack.id);
             self.put_bytes += pack.size;

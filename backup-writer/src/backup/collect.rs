@@ -29,7 +29,7 @@ use super::walk::Step;
 use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{PackError, Packer, Shared};
 use crate::source::{self};
-use crate::state::Summary;
+use crate::state::{FileStates, Summary};
 
 mod take;
 
@@ -223,7 +223,7 @@ impl<'a> Collector<'a> {
             if root.is_some() {
                 return Ok(root);
             }
-            if self.before.states.is_some() && self.checkpoints.is_due(&self.packer) {
+            if self.noting().is_some() && self.checkpoints.is_due(&self.packer) {
                 self.checkpoint(frames);
             }
         }
@@ -377,7 +377,10 @@ impl<'a> Collector<'a> {
 
     /// Takes over a directory in which nothing has changed.
     fn take_over(&mut self, summary: Summary, frame: &mut Frame, was: Option<&Found>) -> Result<(), BackupError> {
-        let told = self.changes.take_over(&mut self.packer, &frame.path, &summary, was.map(Found::entry))?;
+        let told = self.changes.take_over(&mut self.packer, &frame.path, (&summary, was.map(Found::entry)), self.pulse)?;
+        if !told.is_empty() {
+            frame.sum.spoil();
+        }
         told.into_iter().for_each(|finding| self.finding(finding));
         summary.count(&mut self.stats);
         self.progress.entry_count += summary.counts.files + summary.counts.others;
@@ -466,9 +469,14 @@ impl<'a> Collector<'a> {
         Ok((Built { entry, links, sum: Some(Box::new(sum)) }, was))
     }
 
+    /// Where what was seen is noted; nowhere in a dry run.
+    fn noting(&self) -> Option<&'a FileStates> {
+        self.before.states.filter(|_| !self.packer.is_dry())
+    }
+
     /// What cannot be noted is read again by the next run.
     fn note_files(&mut self, files: Files, before: &BeforeDirectory, path: &TreePath) {
-        let Some(states) = self.before.states.filter(|_| !files.rows.is_empty()) else { return };
+        let Some(states) = self.noting().filter(|_| !files.rows.is_empty()) else { return };
         let (new_count, packs) = (files.rows.new_count(), files.packs);
         let noted = states.note(path, files.rows, before.known.as_ref());
         if new_count > 0 {
@@ -479,21 +487,21 @@ impl<'a> Collector<'a> {
 
     /// Keeps what may be kept by now, and notes what is new in the directories that are being gathered.
     fn checkpoint(&mut self, frames: &mut [Frame]) {
-        let Some(states) = self.before.states else { return };
+        let Some(states) = self.noting() else { return };
         let kept = self.checkpoints.keep(states);
         self.forget_states_after(kept);
         self.note_parts(frames, false);
     }
 
     fn note_parts(&mut self, frames: &mut [Frame], is_last: bool) {
-        let Some(states) = self.before.states else { return };
+        let Some(states) = self.noting() else { return };
         let mut note = |frame: &mut Frame| self.checkpoints.note_part(states, &frame.path, &mut frame.files, is_last);
         let noted = frames.iter_mut().try_for_each(&mut note);
         self.forget_states_after(noted);
     }
 
     fn note_summary(&mut self, path: &TreePath, fingerprint: &Fingerprint, summary: &Summary) {
-        let Some(states) = self.before.states else { return };
+        let Some(states) = self.noting() else { return };
         let noted = states.note_summary(path, fingerprint, summary);
         self.forget_states_after(noted);
     }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::chunker::Chunker;
 use fs_core::compress::Compression;
 use fs_core::crypto;
@@ -16,7 +16,7 @@ use fs_core::tree::Content;
 
 use super::BackupError;
 use super::pulse::Pulse;
-use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
+use super::read::{FileJob, FileReader, Origin, PIECES_AHEAD, Piece, ReadStop};
 use crate::packer::{PackError, Part, Sealed, Shared, Stage};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
@@ -24,10 +24,19 @@ use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 const BYTES: u64 = 512 << 10;
 /// Files of a group: each may hold a folder open.
 const FILES_MAX: usize = 128;
-/// A file that has grown beyond this since it was listed is saved with the size that it had then.
-const GROWN_MAX: u64 = 1 << 20;
+/// A file that has grown beyond this since it was listed is read like a large one.
+const GROWN_MAX: u64 = 256 << 10;
+/// Bytes of a group whose files have grown: the rest of them is read like large ones.
+const GROUP_MAX: usize = 4 << 20;
 /// Bytes that are read at a time of what is longer than it was.
 const STEP: u64 = 64 << 10;
+
+/// What the readers of small files do.
+pub(super) enum SmallJob {
+    Group(GroupJob),
+    /// A file that somebody waits for, and that proved to be no small one.
+    Aside(FileJob),
+}
 
 /// A group to read.
 pub(super) struct GroupJob {
@@ -37,7 +46,8 @@ pub(super) struct GroupJob {
     results: Sender<Result<GroupResult, PackError>>,
 }
 
-struct Member {
+#[derive(Clone)]
+pub(super) struct Member {
     directory: Directory,
     name: Name,
     stamp: Stamp,
@@ -63,8 +73,8 @@ pub(super) enum MemberResult {
         /// It was written to while it was read.
         changed: bool,
     },
-    /// It is cut by itself; here are its chunks.
-    Alone(Receiver<Piece>),
+    /// It has holes, or has grown: it is to be read like a large one.
+    Aside(Member),
     Failed(SourceError),
 }
 
@@ -102,13 +112,13 @@ impl Group {
 
 /// The group that is being put together.
 pub(super) struct Groups {
-    jobs: Sender<GroupJob>,
+    jobs: Sender<SmallJob>,
     count: u32,
     open: Option<(GroupJob, u64, Rc<Group>)>,
 }
 
 impl Groups {
-    pub(super) fn new(jobs: Sender<GroupJob>) -> Self {
+    pub(super) fn new(jobs: Sender<SmallJob>) -> Self {
         Self { jobs, count: 0, open: None }
     }
 
@@ -137,22 +147,35 @@ impl Groups {
         }
     }
 
+    /// Has a file read that is gathered now. Readers of large files may all wait for us with what comes later, those of small ones never do.
+    pub(super) fn aside(&self, member: Member) -> Receiver<Piece> {
+        let Member { directory, name, stamp } = member;
+        let (results, pieces) = bounded(PIECES_AHEAD);
+        let _ = self.jobs.send(SmallJob::Aside(FileJob { origin: Origin::Listed { directory, name, stamp }, block_size: None, results }));
+        pieces
+    }
+
     fn send(&mut self) {
         if let Some((job, _, _)) = self.open.take() {
             // The readers end only with the run; whoever waits for the group will find that out.
-            let _ = self.jobs.send(job);
+            let _ = self.jobs.send(SmallJob::Group(job));
         }
     }
 }
 
 /// Reads groups until there are no more.
-pub(super) fn serve(jobs: &Receiver<GroupJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
+pub(super) fn serve(jobs: &Receiver<SmallJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
     let mut reader = FileReader::new(shared, chunker, compression);
     let mut plain = Vec::new();
     for job in jobs {
-        plain.clear();
         // If nobody takes it, the run was given up and the next job will not come.
-        let _ = job.results.send(shared.busy(Stage::Read, || read_group(&mut reader, source, &job, &mut plain)));
+        match job {
+            SmallJob::Group(job) => {
+                plain.clear();
+                let _ = job.results.send(shared.busy(Stage::Read, || read_group(&mut reader, source, &job, &mut plain)));
+            }
+            SmallJob::Aside(job) => reader.serve(source, &job),
+        }
     }
 }
 
@@ -181,13 +204,22 @@ fn read_member(
 ) -> Result<MemberResult, ReadStop> {
     let Member { directory, name, stamp } = member;
     let (file, before) = source.open_file(directory, name, stamp)?;
-    if before.size <= GROWN_MAX && file.extents(&before)?.is_some() {
-        return alone(reader, source, member);
-    }
     let start = plain.len();
-    let result =
-        read_whole(&file, stamp, plain).and_then(|changed| Ok((changed, hash(reader.shared(), plain.get(start..).unwrap_or_default())?)));
-    let (changed, file_hash) = result.inspect_err(|_| plain.truncate(start))?;
+    if before.size > GROWN_MAX || start > GROUP_MAX || file.extents(&before)?.is_some() {
+        return Ok(MemberResult::Aside(member.clone()));
+    }
+    let changed = match read_whole(&file, stamp, plain) {
+        Ok(Some(changed)) => changed,
+        Ok(None) => {
+            plain.truncate(start);
+            return Ok(MemberResult::Aside(member.clone()));
+        }
+        Err(error) => {
+            plain.truncate(start);
+            return Err(error);
+        }
+    };
+    let file_hash = hash(reader.shared(), plain.get(start..).unwrap_or_default())?;
     let size = plain.len() - start;
     let Some(hash) = file_hash else { return Ok(MemberResult::Read { size: 0, file_hash: None, known: None, changed }) };
     let shared = reader.shared();
@@ -201,27 +233,28 @@ fn read_member(
     Ok(MemberResult::Read { size: size as u64, file_hash, known, changed })
 }
 
-/// Reads a file to its end. Says whether it was written to meanwhile.
-fn read_whole(file: &SourceFile, stamp: &Stamp, plain: &mut Vec<u8>) -> Result<bool, ReadStop> {
+/// Reads a file to its end. Says whether it was written to meanwhile; `None` if it is no small one any more.
+fn read_whole(file: &SourceFile, stamp: &Stamp, plain: &mut Vec<u8>) -> Result<Option<bool>, ReadStop> {
     let (start, listed) = (plain.len(), stamp.size.min(GROWN_MAX));
     loop {
         let (end, read) = (plain.len(), (plain.len() - start) as u64);
-        let wanted = if read == 0 { listed + 1 } else { STEP }.min(GROWN_MAX + 1 - read);
-        if wanted == 0 {
-            plain.truncate(start + usize::try_from(listed).unwrap_or(0));
-            break;
-        }
+        // One byte more than expected, so that the end is seen with the first call.
+        let wanted = if read == 0 { listed + 1 } else { STEP };
         plain.resize(end + usize::try_from(wanted).unwrap_or(0), 0);
         let count = file.read(plain.get_mut(end..).unwrap_or_default())?;
         plain.truncate(end + count);
+        let read = read + count as u64;
+        if read > GROWN_MAX {
+            return Ok(None);
+        }
         // A short answer is the end only where the end was expected.
-        if count == 0 || read + count as u64 == listed {
+        if count == 0 || read == listed {
             break;
         }
     }
     let after = file.stamp()?;
     let is_other = (after.size, after.mtime, after.ctime) != (stamp.size, stamp.mtime, stamp.ctime);
-    Ok(is_other || after.size != (plain.len() - start) as u64)
+    Ok(Some(is_other || after.size != (plain.len() - start) as u64))
 }
 
 fn hash(shared: &Shared, bytes: &[u8]) -> Result<Option<[u8; 32]>, ReadStop> {
@@ -232,23 +265,12 @@ fn hash(shared: &Shared, bytes: &[u8]) -> Result<Option<[u8; 32]>, ReadStop> {
     Ok(Some(crypto::keyed_hash(key, &[bytes])))
 }
 
-/// A file with holes keeps them: it is read as larger ones are.
-fn alone(reader: &mut FileReader<'_>, source: &LiveTree, member: &Member) -> Result<MemberResult, ReadStop> {
-    let Member { directory, name, stamp } = member;
-    let (results, pieces) = unbounded();
-    let origin = Origin::Listed { directory: directory.clone(), name: name.clone(), stamp: *stamp };
-    let job = FileJob { origin, block_size: None, results };
-    let end = reader.read(source, &job)?;
-    let _ = job.results.send(Piece::End(Ok(end)));
-    Ok(MemberResult::Alone(pieces))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// What is read of a file of `now` bytes that had `listed` bytes when it was listed.
-    fn read(listed: u64, now: usize) -> (usize, bool) {
+    fn read(listed: u64, now: usize) -> Option<(usize, bool)> {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         std::fs::write(&path, vec![7; usize::try_from(listed).unwrap()]).unwrap();
@@ -263,18 +285,18 @@ mod tests {
         let before = plain.len();
         let Ok(changed) = read_whole(&file, &stamp, &mut plain) else { panic!("it can be read") };
         assert!(plain.starts_with(b"what stands before"));
-        (plain.len() - before, changed)
+        Some((plain.len() - before, changed?))
     }
 
     #[test]
     fn a_file_that_grows_or_shrinks_is_read_to_its_end_and_not_without_end() {
-        assert_eq!(read(0, 0), (0, false));
-        assert_eq!(read(5000, 5000), (5000, false));
-        assert_eq!(read(5000, 0), (0, true));
-        assert_eq!(read(5000, 4999), (4999, true));
-        assert!(read(5000, 5001).1);
-        assert_eq!(read(0, 300_000), (300_000, true));
+        assert_eq!(read(0, 0), Some((0, false)));
+        assert_eq!(read(5000, 5000), Some((5000, false)));
+        assert_eq!(read(5000, 0), Some((0, true)));
+        assert_eq!(read(5000, 4999), Some((4999, true)));
+        assert!(read(5000, 5001).is_some_and(|(length, changed)| changed && (5000..=5001).contains(&length)));
+        assert_eq!(read(0, 200_000), Some((200_000, true)));
         let most = usize::try_from(GROWN_MAX).unwrap();
-        assert_eq!(read(5000, most + 1), (5000, true), "as much as was there when it was listed");
+        assert_eq!((read(5000, most), read(5000, most + 1)), (Some((most, true)), None), "a large one is read like large ones");
     }
 }

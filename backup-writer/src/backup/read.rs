@@ -110,21 +110,11 @@ type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
     let mut reader = FileReader::new(shared, chunker, compression);
     for job in jobs {
-        if !shared.pace().pass() {
-            continue;
+        if shared.pace().pass() {
+            reader.serve(source, &job);
         }
-        let end = match shared.busy(Stage::Read, || reader.read(source, &job)) {
-            Ok(result) => Ok(result),
-            Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
-            Err(ReadStop::Stream(error)) => Ok(FileResult::Cut(error)),
-            Err(ReadStop::Repository(error)) => Err(error),
-            Err(ReadStop::Abandoned) => continue,
-        };
-        // If nobody takes it, the run was given up and the next job will not come.
-        let _ = job.results.send(Piece::End(end));
     }
 }
-
 /// The hash of a whole file. A file of one chunk needs none, because the chunk's id is a keyed hash of the same bytes.
 pub(super) struct WholeHash {
     hash: StreamHash,
@@ -172,8 +162,22 @@ impl<'a> FileReader<'a> {
         self.shared.seal(kind, plain, &mut self.compressor)
     }
 
+    /// Reads a file and sends how it ended.
+    pub(super) fn serve(&mut self, source: &LiveTree, job: &FileJob) {
+        let shared = self.shared;
+        let end = match shared.busy(Stage::Read, || self.read(source, job)) {
+            Ok(result) => Ok(result),
+            Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
+            Err(ReadStop::Stream(error)) => Ok(FileResult::Cut(error)),
+            Err(ReadStop::Repository(error)) => Err(error),
+            Err(ReadStop::Abandoned) => return,
+        };
+        // If nobody takes it, the run was given up and the next job will not come.
+        let _ = job.results.send(Piece::End(end));
+    }
+
     /// Reads a file, sends its chunks, and says how it ended.
-    pub(super) fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
+    fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
         let key = self.shared.repository().ring().current().file.clone();
         let key = key.ok_or(PackError::Key(ObjectError::NotAllowed))?;
         let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: false };

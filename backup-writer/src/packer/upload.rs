@@ -5,7 +5,6 @@ use std::thread::{self, JoinHandle};
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use fs_core::crypto;
 use fs_core::index::ShardPack;
 use fs_core::object::{self, ObjectError};
 use fs_core::pack::{self, Pack, PackFragment, PackRecord, Trailer};
@@ -110,10 +109,6 @@ fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
         return Err(failed());
     }
     let file_key = repository.ring().current().file.as_ref();
-    let parts_of = |index: usize| {
-        let start = trailer.fragments.partition_point(|fragment| fragment.record < index);
-        trailer.fragments.get(start..).unwrap_or_default().iter().take_while(move |fragment| fragment.record == index)
-    };
     let open = |first: usize, records: &[PackRecord]| {
         let mut buffer = BytesMut::new();
         records.iter().enumerate().try_for_each(|(at, record)| {
@@ -123,12 +118,8 @@ fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
             buffer.extend_from_slice(stored);
             let plain = shared.keys(record.facts.kind).1.open(&record.facts, id_key, std::mem::take(&mut buffer)).map_err(|_| failed())?;
             // The id says what was sealed, the hash what was read from the file.
-            let is_right = |part: &PackFragment| {
-                let (start, length) = (part.start as usize, part.length as usize);
-                let bytes = plain.get(start..).and_then(|rest| rest.get(..length));
-                file_key.zip(bytes).is_some_and(|(key, bytes)| crypto::keyed_hash(key, &[bytes]) == part.hash)
-            };
-            let is_right = parts_of(first + at).all(is_right);
+            let is_right = |part: &PackFragment| file_key.is_some_and(|key| part.is_in(&plain, key));
+            let is_right = trailer.fragments_of(first + at).iter().all(is_right);
             // What it was opened in is used again.
             buffer = plain.try_into_mut().unwrap_or_default();
             buffer.clear();

@@ -1,7 +1,7 @@
 //! What this machine knows of whole directories: for each that a run has saved with all that is below and nothing to tell, its finished entry beside the
 //! fingerprint by which it is known again. So an unchanged one is taken over without looking at what it holds.
 //!
-//! A row is as good as the rows of files: it is written only after its snapshot is sealed, and only if all below was quiet before that run began; whoever takes it
+//! A row is as good as the rows of files: it is written only when the store has taken all packs that it names, and only if all below was quiet before that run began; whoever takes it
 //! over makes sure that all its packs are listed.
 
 use std::path::Path;

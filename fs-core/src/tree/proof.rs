@@ -40,7 +40,12 @@ impl Entry {
     /// `None` where neither is known: for an empty file, or under a key that does not read file data.
     pub fn proof(&self, ring: &KeyRing) -> Option<Proof> {
         if let Some(hash) = self.file_hash {
-            return Some(Proof { key: ring.current().file.clone()?, hash });
+            // A fragment and its record are of one epoch.
+            let keys = match &self.content {
+                Content::Fragment { reference, .. } => ring.epochs.get(&reference.session.epoch)?,
+                _ => ring.current(),
+            };
+            return Some(Proof { key: keys.file.clone()?, hash });
         }
         let record = self.only_record()?;
         let key = ring.epochs.get(&record.session.epoch)?.id_data.clone()?;

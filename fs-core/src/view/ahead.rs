@@ -136,7 +136,10 @@ impl View {
             if let Ok(Opened::Data(bytes)) = arrived
                 && part.end <= bytes.len()
             {
-                page_cache.push(inode, bytes.slice(part));
+                // What waits for the kernel must not hold the memory of all files that share its record.
+                let is_small = part.len() < bytes.len() / 4;
+                let bytes = if is_small { bytes.get(part).map(Bytes::copy_from_slice).unwrap_or_default() } else { bytes.slice(part) };
+                page_cache.push(inode, bytes);
             }
         }))
     }

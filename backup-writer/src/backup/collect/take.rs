@@ -81,17 +81,22 @@ impl Collector<'_> {
             Results::Group(group) => {
                 let group = Rc::clone(group);
                 groups.want(&group);
-                self.take_member(reading, &group, path)
+                self.take_member(reading, (&group, groups), path)
             }
         }
     }
 
     /// Places the record of a group before its first file.
-    fn take_member(&mut self, reading: Reading, group: &Rc<Group>, path: &TreePath) -> Result<Option<Ready>, BackupError> {
+    fn take_member(
+        &mut self,
+        reading: Reading,
+        (group, groups): (&Rc<Group>, &Groups),
+        path: &TreePath,
+    ) -> Result<Option<Ready>, BackupError> {
         let packer = &mut self.packer;
         let result = group.next(self.pulse, |record, parts| record.map_or(Ok(()), |record| packer.place_parts(record, parts).map(drop)))?;
         match result.ok_or(BackupError::Cancelled { kept_bytes: 0 })? {
-            MemberResult::Alone(pieces) => self.take_pieces(reading, &pieces, path),
+            MemberResult::Aside(member) => self.take_pieces(reading, &groups.aside(member), path),
             MemberResult::Failed(error) => self.failed(&reading, path, &error),
             MemberResult::Read { size, file_hash, known, changed } => {
                 self.progress.byte_count += size;
