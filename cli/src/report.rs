@@ -10,7 +10,7 @@ use fs_core::path::display;
 use fs_core::report::{Finding, Place, Severity, Stats};
 use fs_core::repository::Repository;
 use fs_core::time::{Timestamp, Zone};
-use fs_core::tree::change::{Change, ChangeKind};
+use fs_core::tree::change::Change;
 use serde_json::{Value, json};
 
 use crate::error::{Exit, Failure};
@@ -140,22 +140,19 @@ impl Report<'_> {
     }
 }
 
-/// The word for what became of a file.
-pub(crate) fn word(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::LeftOut => "left out",
-        kind => kind.as_str(),
-    }
+/// What became of a file, for people.
+pub(crate) fn words(key: &str) -> String {
+    key.replace('_', " ")
 }
 
-/// Files and their bytes, by what became of them.
+/// Files and their bytes, by what became of them, as programs name it.
 pub(crate) fn totals(stats: &Stats) -> [(&'static str, u64, u64); 6] {
     [
         ("new", stats.new_count, stats.new_size),
         ("changed", stats.changed_count, stats.changed_size),
         ("unchanged", stats.unchanged_count, stats.unchanged_size),
         ("removed", stats.removed_count, stats.removed_size),
-        ("left out", stats.left_out_count, stats.left_out_size),
+        ("left_out", stats.left_out_count, stats.left_out_size),
         ("failed", stats.failed_count, stats.failed_size),
     ]
 }

@@ -52,9 +52,8 @@ impl Form for Csv {
             };
             Line { record: "report", kind: fact.key, text: &text, ..Line::default() }.write(out)?;
         }
-        totals(&facts.stats).into_iter().try_for_each(|(name, count, bytes)| {
-            let kind = name.replace(' ', "_");
-            Line { record: "total", kind: &kind, count: Some(count), bytes: Some(bytes), ..Line::default() }.write(out)
+        totals(&facts.stats).into_iter().try_for_each(|(kind, count, bytes)| {
+            Line { record: "total", kind, count: Some(count), bytes: Some(bytes), ..Line::default() }.write(out)
         })
     }
 

@@ -6,7 +6,7 @@ use fs_core::report::Finding;
 use fs_core::tree::change::Change;
 
 use super::facts::Facts;
-use super::{Form, lines, local, place, totals, word};
+use super::{Form, lines, local, place, totals, words};
 use crate::output::size;
 
 const STYLE: &str = "\
@@ -41,7 +41,7 @@ impl Form for Html {
         writeln!(out, "</table>\n<h2>Totals</h2>\n<table class=\"totals\">")?;
         writeln!(out, "<thead><tr><th></th><th class=\"n\">files</th><th class=\"n\">size</th></tr></thead>")?;
         for (name, count, bytes) in totals(&facts.stats) {
-            writeln!(out, "<tr><th>{name}</th><td class=\"n\">{count}</td><td class=\"n\">{}</td></tr>", size(bytes))?;
+            writeln!(out, "<tr><th>{}</th><td class=\"n\">{count}</td><td class=\"n\">{}</td></tr>", words(name), size(bytes))?;
         }
         writeln!(out, "</table>")
     }
@@ -76,7 +76,7 @@ impl Form for Html {
         self.row_count += 1;
         let number = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
         let (bytes, before, time) = (number(row.size), number(row.size_before), row.mtime.map(local).unwrap_or_default());
-        let (class, word, path) = (row.kind.as_str(), word(row.kind), escaped(&row.path.to_string()));
+        let (class, word, path) = (row.kind.as_str(), words(row.kind.as_str()), escaped(&row.path.to_string()));
         let cells =
             format!("<td class=\"n\">{bytes}</td><td class=\"n\">{before}</td><td class=\"t\">{time}</td><td class=\"p\">{path}</td>");
         writeln!(out, "<tr class=\"{class}\"><td>{word}</td>{cells}</tr>")

@@ -89,7 +89,7 @@ pub(crate) fn record(facts: &Facts) -> Value {
     let mut record = json!({"type": "report"});
     let Some(fields) = record.as_object_mut() else { return record };
     fields.extend(facts.facts.iter().map(|fact| (fact.key.to_owned(), fact.value.clone())));
-    let total = |(name, count, bytes): (&str, u64, u64)| (name.replace(' ', "_"), json!({"files": count, "bytes": bytes}));
+    let total = |(name, count, bytes): (&str, u64, u64)| (name.to_owned(), json!({"files": count, "bytes": bytes}));
     fields.insert("totals".into(), totals(&facts.stats).into_iter().map(total).collect::<serde_json::Map<_, _>>().into());
     record
 }

@@ -6,7 +6,7 @@ use fs_core::report::Finding;
 use fs_core::tree::change::Change;
 
 use super::facts::Facts;
-use super::{Form, lines, local, place, totals, word};
+use super::{Form, lines, local, place, totals, words};
 use crate::output::size;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ impl Form for Text {
         }
         writeln!(out, "\n{:<12}{:>12}{:>14}", "", "files", "size")?;
         for (name, count, bytes) in totals(&facts.stats) {
-            writeln!(out, "{name:<12}{count:>12}{:>14}", size(bytes))?;
+            writeln!(out, "{:<12}{count:>12}{:>14}", words(name), size(bytes))?;
         }
         Ok(())
     }
@@ -50,7 +50,7 @@ impl Form for Text {
         self.row_count += 1;
         let number = |bytes: Option<u64>| bytes.map(|bytes| bytes.to_string()).unwrap_or_default();
         let time = row.mtime.map(local).unwrap_or_default();
-        writeln!(out, "{:<10}{:>16}{:>16}  {time:<26}  {}", word(row.kind), number(row.size), number(row.size_before), row.path)
+        writeln!(out, "{:<10}{:>16}{:>16}  {time:<26}  {}", words(row.kind.as_str()), number(row.size), number(row.size_before), row.path)
     }
 
     fn end(&mut self, out: &mut dyn Write, lost: &[Finding]) -> Result<()> {

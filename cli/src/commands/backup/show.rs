@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::output::{Output, size};
 use crate::report::facts::{busy_line, busy_record, seconds};
-use crate::report::totals;
+use crate::report::{totals, words};
 
 /// A snapshot was taken.
 pub(super) fn saved(report: &BackupReport, output: &Output) {
@@ -59,7 +59,7 @@ pub(super) fn tried(dry: &DryRun, output: &Output) {
 fn counts(stats: &Stats) -> Vec<String> {
     let always = ["new", "changed", "unchanged"];
     let met = totals(stats).into_iter().filter(|(name, count, _)| *count > 0 || always.contains(name));
-    met.map(|(name, count, bytes)| format!("{name:<10}{count:>9}{:>13}", size(bytes))).collect()
+    met.map(|(name, count, bytes)| format!("{:<10}{count:>9}{:>13}", words(name), size(bytes))).collect()
 }
 
 fn took_line(took: Duration, stats: &Stats, times: &StageTimes) -> String {
@@ -77,9 +77,8 @@ fn record(kind: &str, stats: &Stats, (took, times): (Duration, &StageTimes), mor
     });
     if let (Some(fields), Value::Object(more)) = (record.as_object_mut(), more) {
         for (name, count, bytes) in totals(stats) {
-            let name = name.replace(' ', "_");
             fields.insert(format!("{name}_size"), json!(bytes));
-            fields.insert(name, json!(count));
+            fields.insert(name.to_owned(), json!(count));
         }
         fields.extend(more);
     }
