@@ -30,7 +30,6 @@ use fs_core::testing::{ManualClock, SeededRandom};
 
 pub mod dav;
 pub mod driven;
-pub mod hooked;
 pub mod http;
 pub mod line;
 pub mod picture;

@@ -19,7 +19,6 @@ use fs_core::storage::WriteStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::{CallKind, CountingStore, Fault, FaultyStore, RecordingStore, Rule};
 use fs_core::time::{Clock as _, Timestamp, Zone};
-use tests::hooked::HookedStore;
 use tests::{Bench, look, noise, options};
 
 /// Size of a data pack of [`Bench::with_small_packs`].
@@ -78,7 +77,7 @@ impl Place {
         options: &BackupOptions,
         hook: impl Fn(CallKind, &str) + Send + Sync + 'static,
     ) -> Result<BackupReport, BackupError> {
-        self.run(HookedStore::new(Arc::clone(&self.bench.store), hook), options, &Silent)
+        self.run(RecordingStore::telling(Arc::clone(&self.bench.store), hook), options, &Silent)
     }
 
     /// The newest snapshot is sealed, nothing is damaged, and everything comes back.
@@ -402,7 +401,7 @@ fn a_run_pauses_at_its_hours_and_goes_on_by_itself_within_the_commit_window() {
     place.bench.clock.set(monday(7));
     let (clock, calls, puts) = (Arc::clone(&place.bench.clock), Arc::new(Calls::default()), AtomicUsize::new(0));
     let (noted, at_work) = (Arc::clone(&calls), Arc::clone(&clock));
-    let store = HookedStore::new(Arc::clone(&place.bench.store), move |kind, name| {
+    let store = RecordingStore::telling(Arc::clone(&place.bench.store), move |kind, name| {
         noted.add(kind, name);
         if kind == CallKind::Put && name.starts_with("pack/") && puts.fetch_add(1, Ordering::Relaxed) == 3 {
             at_work.advance(Duration::from_secs(3600));
@@ -424,7 +423,7 @@ fn in_a_pause_nothing_is_sent_and_an_interruption_ends_it() {
     place.bench.clock.set(monday(7));
     let (clock, puts) = (Arc::clone(&place.bench.clock), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&puts);
-    let store = HookedStore::new(Arc::clone(&place.bench.store), move |kind, name| {
+    let store = RecordingStore::telling(Arc::clone(&place.bench.store), move |kind, name| {
         if kind == CallKind::Put && name.starts_with("pack/") && counted.fetch_add(1, Ordering::Relaxed) == 3 {
             clock.advance(Duration::from_secs(3600));
         }

@@ -1,5 +1,6 @@
-//! In which order an operation calls its store.
+//! In which order an operation calls its store, and what a test does between two of its calls.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,17 +13,31 @@ use crate::id::ObjectHash;
 use crate::storage::{Capabilities, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore};
 use crate::time::Timestamp;
 
+/// Is told the kind of a call and the name or prefix that it is about, before it happens.
+type Hook = dyn Fn(CallKind, &str) + Send + Sync;
+
 /// Writes down every call in the order in which they begin.
-#[derive(Debug)]
 pub struct RecordingStore {
     inner: Arc<dyn WriteStore>,
     calls: Mutex<Vec<Call>>,
+    hook: Box<Hook>,
+}
+
+impl fmt::Debug for RecordingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RecordingStore({:?})", self.inner)
+    }
 }
 
 impl RecordingStore {
     /// Begins with an empty log.
     pub fn new(inner: Arc<dyn WriteStore>) -> Arc<Self> {
-        Arc::new(Self { inner, calls: Mutex::default() })
+        Self::telling(inner, |_, _| ())
+    }
+
+    /// Tells a hook of each call too: a test moves a clock or takes something away between two steps of an operation.
+    pub fn telling(inner: Arc<dyn WriteStore>, hook: impl Fn(CallKind, &str) + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { inner, calls: Mutex::default(), hook: Box::new(hook) })
     }
 
     /// The log so far.
@@ -41,6 +56,7 @@ impl RecordingStore {
     }
 
     fn record(&self, call: Call) {
+        (self.hook)(call.kind, &call.place);
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 }
