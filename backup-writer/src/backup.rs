@@ -34,7 +34,7 @@ use crate::packer::{PackError, Packer, Shared, Stage, StageTimes, Written};
 use crate::pause::Pauses;
 use crate::source::rules::Rules;
 use crate::source::stream::{Stream, StreamError};
-use crate::source::{self, LiveTree, SourceError};
+use crate::source::{LiveTree, SourceError};
 use crate::state::FileStates;
 
 mod before;
@@ -50,17 +50,18 @@ mod pulse;
 mod read;
 mod scan;
 mod sieve;
+mod start;
 mod unchanged;
 mod walk;
 mod window;
 
-use before::Before;
 use changes::{Changes, Told};
 use collect::{Built, Collector, Jobs};
 pub use dry::{DryRun, dry_run};
 use group::Groups;
 use named::Named;
 use read::FileJob;
+use start::Start;
 use unchanged::Unchanged;
 use walk::{BATCH, Step, Walk};
 use window::Window;
@@ -255,58 +256,42 @@ fn take(
     if !pace.pass() {
         return Err(BackupError::Cancelled { kept_bytes: 0 });
     }
-    let started = repository.clock().now();
-    let named = Named::of(options)?;
-    let sources = named.sources();
+    let (started, named) = (repository.clock().now(), Named::of(options)?);
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let mut window = Window::open(repository, &**store)?;
-    let snapshots = repository.snapshots()?;
-    let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &sources), Ok)?;
-    let parent = find_parent(&snapshots, (&options.host, &set), Some(signer.device));
-    let parent_manifest = parent.map(Snapshot::manifest).transpose().map_err(ReadError::from)?;
-    let shared = Arc::new(Shared::new(Arc::clone(repository), Arc::clone(pace))?);
+    let start = Start::look(repository, options, (started, named), (Some(signer.device), Arc::clone(pace), open_states))?;
+    let shared = Arc::clone(&start.shared);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
-    let never: HashSet<_> = options.never.iter().filter_map(|path| source::identity(path)).collect();
-    let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
-    let before = Before {
-        shared: &shared,
-        parent: parent_manifest.as_ref().map(|parent| (&parent.root, parent.started)),
-        is_parent_ours: parent_manifest.as_ref().is_some_and(|parent| parent.device == signer.device),
-        states: states.as_ref(),
-        reread: options.reread,
-    };
-    let key = states.as_ref().map(FileStates::fingerprint_key);
-    let walk = Walk::new(&named, (started, &never), options, (repository, parent.is_some()), key);
-    let changes = Changes::new(repository, parent.is_some(), options.spool());
-    let collector = Collector::new(&shared, (packer, changes), before, started, observer);
-    let Gathered { root, attribute_names, link_table, finding_list, stats, mut findings, told, written } =
-        gather(&shared, &walk, options, collector, states.as_ref())?;
+    let Gathered { root, tables, attribute_names, stats, mut findings, written } =
+        gather(&shared, &start.walk(), options, start.collector(packer, observer), start.states.as_ref())?;
+    let Tables { told, link_table, finding_list } = tables;
+    let snapshots = &start.snapshots;
     let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
         device: signer.device,
         sequence: previous.map_or(1, |previous| previous.sequence() + 1),
         previous: previous.map(|previous| previous.id),
-        heads: heads(&snapshots, &signer),
+        heads: heads(snapshots, &signer),
         started,
         ended: repository.clock().now(),
         server_time: None,
         host: options.host.clone(),
-        set,
-        sources: sources.into_iter().map(|path| SourcePath { path, case_insensitive: false }).collect(),
+        set: start.set,
+        sources: start.named.sources().into_iter().map(|path| SourcePath { path, case_insensitive: false }).collect(),
         tags: options.tags.clone(),
         root,
         link_table,
         stats,
         findings: finding_list,
         tool_version: options.tool_version.clone(),
-        parent: parent.map(|parent| parent.id),
+        parent: start.parent.as_ref().map(|(id, _)| *id),
         utc_offset_minutes: options.utc_offset_minutes,
         attribute_names,
         changes: told.records,
     };
     let snapshot = shared.busy(Stage::Commit, || commit(&mut window, &signer, manifest, &written.relied_on));
     // All packs are put: what was noted is true also if there is no snapshot.
-    if let Some(Err(error)) = states.map(FileStates::commit) {
+    if let Some(Err(error)) = start.states.map(FileStates::commit) {
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
     let (snapshot, manifest) = snapshot?;
@@ -318,13 +303,18 @@ fn take(
 /// All that a manifest says of a source, with its packs put.
 struct Gathered {
     root: Entry,
+    tables: Tables,
     attribute_names: Option<AttributeNames>,
-    link_table: Vec<(u64, Reference)>,
-    finding_list: Vec<Reference>,
     stats: Stats,
     findings: Vec<Finding>,
-    told: Told,
     written: Written,
+}
+
+/// What stands beside a tree, in records of its own.
+struct Tables {
+    told: Told,
+    link_table: Vec<(u64, Reference)>,
+    finding_list: Vec<Reference>,
 }
 
 /// Reads the source and puts what is new of it. If it ends early, what is put is kept for the next run.
@@ -343,14 +333,25 @@ fn gather(
         Err(error) => return Err(checkpoints.give_up(error, packer, states, pulse)),
     };
     let last = || -> Result<_, BackupError> {
-        let told = changes.finish(&mut packer, &mut stats)?;
-        let (link_table, finding_list) = (write_links(&mut packer, &root.links)?, write_findings(&mut packer, &findings)?);
+        let tables = put_tables(&mut packer, changes, &root.links, &findings, &mut stats)?;
         checkpoints.look(&packer);
-        Ok((told, link_table, finding_list, packer.finish()?))
+        Ok((tables, packer.finish()?))
     };
-    let (told, link_table, finding_list, written) = last().map_err(|error| checkpoints.ended_late(error, states))?;
-    (stats.new_bytes, stats.stored_bytes, stats.sent_bytes) = (written.new_bytes, written.stored_bytes, written.sent_bytes());
-    Ok(Gathered { root: root.entry, attribute_names, link_table, finding_list, stats, findings, told, written })
+    let (tables, written) = last().map_err(|error| checkpoints.ended_late(error, states))?;
+    written.count(&mut stats);
+    Ok(Gathered { root: root.entry, tables, attribute_names, stats, findings, written })
+}
+
+/// Writes what is known only when all was gathered.
+fn put_tables(
+    packer: &mut Packer,
+    changes: Changes,
+    links: &[(u64, u64)],
+    findings: &[Finding],
+    stats: &mut Stats,
+) -> Result<Tables, BackupError> {
+    let told = changes.finish(packer, stats)?;
+    Ok(Tables { told, link_table: write_links(packer, links)?, finding_list: write_findings(packer, findings)? })
 }
 
 impl BackupOptions {
@@ -451,7 +452,7 @@ fn run_pipeline(
     let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
     let (files, to_read) = bounded::<FileJob>(STEPS_AHEAD);
     let (groups, groups_to_read) = bounded(STEPS_AHEAD);
-    let reader_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let reader_count = crate::worker_count();
     thread::scope(|scope| {
         for _ in 0..reader_count {
             let (to_read, source, chunker) = (to_read.clone(), &source, &chunker);

@@ -19,3 +19,8 @@ pub mod selection;
 pub mod restore;
 pub mod export;
 pub mod check;
+
+/// Threads that work side by side on one run.
+fn worker_count() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
+}

@@ -14,6 +14,7 @@ use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, Header, ObjectError, ObjectKind, Signer};
 use fs_core::pack::{self, PackBuilder, PackSession, Trailer};
 use fs_core::record::{RecordKind, Reference, record_id};
+use fs_core::report::Stats;
 use fs_core::repository::RepositoryError;
 use fs_core::storage::{StoreError, WriteStore, wait};
 use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
@@ -100,9 +101,10 @@ pub struct Written {
 }
 
 impl Written {
-    /// Bytes of all packs that were put.
-    pub fn sent_bytes(&self) -> u64 {
-        self.put.iter().map(|pack| pack.size).sum()
+    /// Adds what was written to the numbers of a run.
+    pub fn count(&self, stats: &mut Stats) {
+        let sent_bytes = self.put.iter().map(|pack| pack.size).sum();
+        (stats.new_bytes, stats.stored_bytes, stats.sent_bytes) = (self.new_bytes, self.stored_bytes, sent_bytes);
     }
 }
 

@@ -76,6 +76,13 @@ pub struct Stamp {
     pub allocated: u64,
 }
 
+impl Stamp {
+    /// Whether the file was written to between two looks, as far as its size and times say.
+    pub fn has_changed(&self, now: &Self) -> bool {
+        (now.size, now.mtime, now.ctime) != (self.size, self.mtime, self.ctime)
+    }
+}
+
 /// One entry as listed.
 #[derive(Clone, Debug)]
 pub struct Child {

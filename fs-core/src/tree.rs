@@ -1,6 +1,8 @@
 //! Trees: what a directory looked like. Types here, their bytes in `tree/codec.rs`, the splitting of large directories in `tree/page.rs`,
 //! the lists of large files in `tree/list.rs`, what an entry leaves unsaid in `tree/proof.rs`, what a run changed in `tree/change.rs`. Layout: docs/FORMAT.md, sections 9 and 10.
 
+use std::ops::Range;
+
 use crate::path::{Name, NameError};
 use crate::record::Reference;
 use crate::time::Timestamp;
@@ -287,6 +289,13 @@ impl Entry {
             reparse: None,
             unknown: Vec::new(),
         }
+    }
+
+    /// The record that a fragment shares, and which bytes of it are the file; `None` for all else.
+    pub fn fragment(&self) -> Option<(Reference, Range<usize>)> {
+        let Content::Fragment { start, reference } = self.content else { return None };
+        let start = start as usize;
+        Some((reference, start..start + usize::try_from(self.size).ok()?))
     }
 
     /// Takes over the content of another entry of the same file, with all that describes it.

@@ -16,7 +16,7 @@ use fs_core::tree::Content;
 
 use super::BackupError;
 use super::pulse::Pulse;
-use super::read::{FileJob, FileReader, Origin, PIECES_AHEAD, Piece, ReadStop};
+use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
 use crate::packer::{PackError, Part, Sealed, Shared, Stage};
 use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
 
@@ -150,8 +150,8 @@ impl Groups {
     /// Has a file read that is gathered now. Readers of large files may all wait for us with what comes later, those of small ones never do.
     pub(super) fn aside(&self, member: Member) -> Receiver<Piece> {
         let Member { directory, name, stamp } = member;
-        let (results, pieces) = bounded(PIECES_AHEAD);
-        let _ = self.jobs.send(SmallJob::Aside(FileJob { origin: Origin::Listed { directory, name, stamp }, block_size: None, results }));
+        let (job, pieces) = FileJob::new(Origin::Listed { directory, name, stamp }, None);
+        let _ = self.jobs.send(SmallJob::Aside(job));
         pieces
     }
 
@@ -253,8 +253,7 @@ fn read_whole(file: &SourceFile, stamp: &Stamp, plain: &mut Vec<u8>) -> Result<O
         }
     }
     let after = file.stamp()?;
-    let is_other = (after.size, after.mtime, after.ctime) != (stamp.size, stamp.mtime, stamp.ctime);
-    Ok(Some(is_other || after.size != (plain.len() - start) as u64))
+    Ok(Some(stamp.has_changed(&after) || after.size != (plain.len() - start) as u64))
 }
 
 fn hash(shared: &Shared, bytes: &[u8]) -> Result<Option<[u8; 32]>, ReadStop> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use fs_core::chunker::{Chunker, Cut};
 use fs_core::compress::{Compression, Compressor};
 use fs_core::crypto::StreamHash;
@@ -35,12 +35,18 @@ pub(super) enum Origin {
 
 /// A file to read.
 pub(super) struct FileJob {
-    pub origin: Origin,
-    pub block_size: Option<u32>,
-    pub results: Sender<Piece>,
+    origin: Origin,
+    pub(super) block_size: Option<u32>,
+    results: Sender<Piece>,
 }
 
 impl FileJob {
+    /// A file, and where its pieces come.
+    pub(super) fn new(origin: Origin, block_size: Option<u32>) -> (Self, Receiver<Piece>) {
+        let (results, pieces) = bounded(PIECES_AHEAD);
+        (Self { origin, block_size, results }, pieces)
+    }
+
     fn cut(&self) -> Cut {
         self.block_size.map_or(Cut::ByContent, Cut::Every)
     }
@@ -186,8 +192,7 @@ impl<'a> FileReader<'a> {
                 let (file, before) = source.open_file(directory, name, stamp)?;
                 let (size, sparse) = self.read_file((&file, &before), job, &mut hash)?;
                 let after = file.stamp()?;
-                let is_other = (after.size, after.mtime, after.ctime) != (stamp.size, stamp.mtime, stamp.ctime);
-                (size, sparse, is_other || size != after.size, String::new())
+                (size, sparse, stamp.has_changed(&after) || size != after.size, String::new())
             }
             Origin::Device(file, size) => {
                 let blocks = self.read_blocks(file, (job.block_size.unwrap_or(DEVICE_BLOCK), *size), None, job, &mut hash)?;

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::thread;
 
 use fs_core::id::PackId;
 use fs_core::observer::Observer;
@@ -45,7 +44,7 @@ impl Unchanged {
                 Some((TreePath::parse(shown).ok()?, named.path.clone()))
             })
             .collect();
-        let thread_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let thread_count = crate::worker_count();
         let scan = Scan { source, rules: walk.rules, never: walk.never, key, observer, thread_count };
         Some(Self { shared: Arc::clone(shared), summaries, fingerprints: scan.run(&sources) })
     }

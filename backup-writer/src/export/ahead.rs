@@ -199,10 +199,7 @@ impl<'a> Reading<'a> {
     fn content(&mut self, entry: &Entry) -> Result<(), ExportError> {
         match &entry.content {
             Content::Inline(references) => references.iter().try_for_each(|reference| self.record(*reference)),
-            Content::Fragment { start, reference } => {
-                let start = *start as usize;
-                self.part(*reference, start..start + usize::try_from(entry.size).unwrap_or(0))
-            }
+            Content::Fragment { .. } => entry.fragment().map_or(Ok(()), |(reference, part)| self.part(reference, part)),
             content @ Content::List { .. } => {
                 let length = data_length(entry);
                 let reader = ContentReader::new(Arc::clone(self.repository), length, content.clone(), None);

@@ -121,13 +121,13 @@ fn stat(directory: BorrowedFd<'_>, name: &Name) -> Result<Option<Stat>, String> 
     }
 }
 
-/// Whether what is there looks like what was saved: by size and time, of links also by where they lead.
 /// Whether an entry stands under a name, as far as one can see without reading it.
 pub(super) fn is_there(folder: &OpenFolder, name: &Name, entry: &Entry) -> bool {
     let Some(directory) = folder.fd() else { return false };
     stat(directory, name).ok().flatten().is_some_and(|there| is_same(directory, name, &there, entry))
 }
 
+/// Whether what is there looks like what was saved: by size and time, of links also by where they lead.
 fn is_same(directory: BorrowedFd<'_>, name: &Name, there: &Stat, entry: &Entry) -> bool {
     if entry.mtime.is_some_and(|mtime| (mtime.seconds(), i64::from(mtime.nanos())) != mtime_of(there)) {
         return false;

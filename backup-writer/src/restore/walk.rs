@@ -32,7 +32,7 @@ struct Below {
 impl Run<'_> {
     pub(super) fn all(&self, entry: Entry, top: Arc<Folder>) -> Result<(), RestoreError> {
         let (send, batches) = bounded::<Job>(BATCHES_AHEAD);
-        let worker_count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let worker_count = crate::worker_count();
         let walked = thread::scope(|scope| {
             for _ in 0..worker_count {
                 let batches = batches.clone();
@@ -189,9 +189,9 @@ impl Run<'_> {
         match &target.line.content {
             Content::Inline(references) => references.iter().copied().try_for_each(send),
             Content::Fragment { .. } if target.has_all(self) => Ok(()),
-            Content::Fragment { start, reference } => {
-                let part = *start as usize..*start as usize + usize::try_from(target.line.size).unwrap_or(0);
-                feed.push(*reference, Piece { target: Arc::clone(target), start: 0, part: Some(part) })
+            Content::Fragment { .. } => {
+                let piece = |part| Piece { target: Arc::clone(target), start: 0, part: Some(part) };
+                target.line.fragment().map_or(Ok(()), |(reference, part)| feed.push(reference, piece(part)))
             }
             content @ Content::List { .. } => {
                 let length = data_length(&target.line);

@@ -206,12 +206,13 @@ fn small(entry: &Entry) -> Option<(Reference, Option<Range<usize>>)> {
     if entry.kind != EntryKind::File || entry.size > SMALL {
         return None;
     }
-    let size = usize::try_from(entry.size).ok()?;
-    let (reference, part) = match &entry.content {
-        Content::Inline(references) => (*references.first()?, 0..size),
-        Content::Fragment { start, reference } => (*reference, *start as usize..*start as usize + size),
-        Content::List { .. } => return None,
+    let (reference, part) = match (entry.fragment(), &entry.content) {
+        (Some((reference, part)), _) => (reference, Some(part)),
+        (None, Content::Inline(references)) => {
+            let reference = *references.first()?;
+            (reference, (entry.size == u64::from(reference.plain_len)).then_some(0..reference.plain_len as usize))
+        }
+        (None, _) => return None,
     };
-    let is_whole = matches!(entry.content, Content::Fragment { .. }) || entry.size == u64::from(reference.plain_len);
-    Some((reference, Some(part).filter(|_| is_whole && entry.link_group.is_none() && entry.sparse.is_none())))
+    Some((reference, part.filter(|_| entry.link_group.is_none() && entry.sparse.is_none())))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 use fs_core::id::PackId;
 use fs_core::object::ObjectError;
 use fs_core::path::TreePath;
@@ -101,19 +101,14 @@ impl Collector<'_> {
             MemberResult::Read { size, file_hash, known, changed } => {
                 self.progress.byte_count += size;
                 self.stats.read_bytes += size;
-                let content = match file_hash {
-                    None => Content::EMPTY,
-                    Some(hash) => {
-                        // What is as it was stays where it was.
-                        let was = reading.was.as_ref().map(|was| was.entry()).filter(|was| was.file_hash == file_hash && was.size == size);
-                        let was = was.filter(|was| was.content.references().iter().all(|record| self.shared.is_listed(&record.pack)));
-                        let was = was.map(|was| was.content.clone()).filter(|content| matches!(content, Content::Fragment { .. }));
-                        match was.or(known) {
-                            Some(content) => content,
-                            None => {
-                                self.shared.fragment(&hash)?.ok_or(PackError::Key(ObjectError::Broken("a small file was not placed")))?
-                            }
-                        }
+                // What is as it was stays where it was.
+                let was = reading.was.as_ref().map(Found::entry).filter(|was| was.file_hash == file_hash && was.size == size);
+                let was = was.filter(|was| was.fragment().is_some_and(|(record, _)| self.shared.is_listed(&record.pack)));
+                let content = match (file_hash, was.map(|was| was.content.clone()).or(known)) {
+                    (None, _) => Content::EMPTY,
+                    (Some(_), Some(content)) => content,
+                    (Some(hash), None) => {
+                        self.shared.fragment(&hash)?.ok_or(PackError::Key(ObjectError::Broken("a small file was not placed")))?
                     }
                 };
                 self.packer.rely_on(content.references().iter().map(|record| record.pack));
@@ -194,9 +189,9 @@ impl Collector<'_> {
 
 /// Hands a file to the readers.
 pub(super) fn send(jobs: &Sender<FileJob>, origin: Origin, block_size: Option<u32>) -> Result<Receiver<Piece>, BackupError> {
-    let (results, receiver) = bounded(PIECES_AHEAD);
-    jobs.send(FileJob { origin, block_size, results }).map_err(|_| BackupError::Cancelled { kept_bytes: 0 })?;
-    Ok(receiver)
+    let (job, pieces) = FileJob::new(origin, block_size);
+    jobs.send(job).map_err(|_| BackupError::Cancelled { kept_bytes: 0 })?;
+    Ok(pieces)
 }
 
 fn sorted(packs: impl Iterator<Item = PackId>) -> Vec<PackId> {
