@@ -37,6 +37,7 @@ use crate::source::stream::{Stream, StreamError};
 use crate::source::{LiveTree, SourceError};
 use crate::state::FileStates;
 
+mod ahead;
 mod before;
 mod blocks;
 mod changes;
@@ -55,6 +56,7 @@ mod unchanged;
 mod walk;
 mod window;
 
+use ahead::Ahead;
 use changes::{Changes, Told};
 use collect::{Built, Collector, Jobs};
 pub use dry::{DryRun, dry_run};
@@ -63,15 +65,13 @@ use named::Named;
 use read::FileJob;
 use start::Start;
 use unchanged::Unchanged;
-use walk::{BATCH, Step, Walk};
+use walk::{Step, Walk};
 use window::Window;
 
 /// Longest set that is named by its paths, in bytes.
 const SET_LENGTH_MAX: usize = 120;
 /// How often a run begins because something that it relied on is gone at its end.
 const STARTS_MAX: usize = 3;
-/// Steps that the walk may be ahead.
-const STEPS_AHEAD: usize = 512;
 
 /// What to back up and how.
 #[derive(Clone, Debug)]
@@ -449,9 +449,11 @@ fn run_pipeline(
     let unchanged = Unchanged::look(shared, options, (walk, &source), collector.pulse.observer);
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
-    let (steps, to_collect) = bounded::<Vec<Step>>(STEPS_AHEAD / BATCH);
-    let (files, to_read) = bounded::<FileJob>(STEPS_AHEAD);
-    let (groups, groups_to_read) = bounded(STEPS_AHEAD);
+    let ahead = Ahead::allowed();
+    let (steps, to_collect) = bounded::<Vec<Step>>(ahead.steps / ahead.batch);
+    // As many as are begun: handing one over never waits for readers that wait for what they have read to be taken.
+    let (files, to_read) = bounded::<FileJob>(ahead.entries);
+    let (groups, groups_to_read) = bounded(ahead.entries);
     let reader_count = crate::worker_count();
     thread::scope(|scope| {
         for _ in 0..reader_count {
@@ -464,9 +466,9 @@ fn run_pipeline(
         drop((to_read, groups_to_read));
         let (source, steps) = (&source, steps);
         // Owned by the walk: it is closed when that is done, and what was noted can be kept.
-        scope.spawn(move || walk.run(shared, (source, unchanged.as_ref()), &steps));
+        scope.spawn(move || walk.run(shared, (source, unchanged.as_ref()), (&steps, ahead.batch)));
         // Dropped at the end whatever happens, so that walk and readers end too.
-        let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups) });
+        let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups), ahead });
         drop(to_collect);
         result
     })

@@ -18,6 +18,7 @@ use fs_core::time::Timestamp;
 use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Entry, EntryKind, Subtree};
 
+use super::BackupError;
 use super::before::{Before, BeforeDirectory, Seen};
 use super::changes::{Absent, Changes};
 use super::checkpoint::{Checkpoints, Files};
@@ -26,7 +27,6 @@ use super::pulse::Pulse;
 use super::read::Origin;
 use super::unchanged::Sum;
 use super::walk::Step;
-use super::{BackupError, STEPS_AHEAD};
 use crate::packer::{PackError, Packer, Shared};
 use crate::source::{self};
 use crate::state::{FileStates, Summary};
@@ -198,7 +198,7 @@ impl<'a> Collector<'a> {
                 }
             };
             waiting.push_back(pending);
-            let keep = if leads.is_empty() || is_alone { 0 } else { STEPS_AHEAD / 2 };
+            let keep = if leads.is_empty() || is_alone { 0 } else { jobs.ahead.entries };
             if let Some(root) = self.gather_all(&mut waiting, (frames, jobs), keep)? {
                 return Ok(root);
             }

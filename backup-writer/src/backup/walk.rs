@@ -26,9 +26,6 @@ use crate::source::rules::Rules;
 use crate::source::{Child, Directory, LiveTree, SourceError, Stamp};
 use crate::state::Summary;
 
-/// Steps that are handed over together: where nothing changed, handing each over by itself costs more than the walk.
-pub(super) const BATCH: usize = 32;
-
 /// One step of the walk.
 pub(super) enum Step {
     /// Into a directory.
@@ -138,13 +135,18 @@ impl<'a> Walk<'a> {
     }
 
     /// Walks until the end, or until nobody takes the steps any more.
-    pub(super) fn run(&self, shared: &Shared, (source, unchanged): (&LiveTree, Option<&Unchanged>), steps: &Sender<Vec<Step>>) {
+    pub(super) fn run(
+        &self,
+        shared: &Shared,
+        (source, unchanged): (&LiveTree, Option<&Unchanged>),
+        (steps, batch_len): (&Sender<Vec<Step>>, usize),
+    ) {
         let batch = RefCell::new(Vec::new());
         let send = |steps_now: Vec<Step>| shared.waiting(Stage::Walk, || steps.send(steps_now)).map_err(|_| Stopped);
         let emit = |step| {
             let mut batch = batch.borrow_mut();
             batch.push(step);
-            if batch.len() < BATCH { Ok(()) } else { send(std::mem::take(&mut batch)) }
+            if batch.len() < batch_len { Ok(()) } else { send(std::mem::take(&mut batch)) }
         };
         let _ = shared.busy(Stage::Walk, || self.walk(source, unchanged, &emit).and_then(|()| send(batch.take())));
     }

@@ -14,6 +14,7 @@ use fs_core::tree::page::Found;
 use fs_core::tree::{Content, Entry, List};
 
 use super::super::BackupError;
+use super::super::ahead::Ahead;
 use super::super::before::Seen;
 use super::super::group::{Group, Groups, MemberResult};
 use super::super::read::{FileJob, FileResult, Origin, PIECES_AHEAD, Piece, Read};
@@ -29,6 +30,7 @@ const CHUNK_MAX: u64 = 1 << 20;
 pub(in crate::backup) struct Jobs {
     pub files: Sender<FileJob>,
     pub groups: Groups,
+    pub ahead: Ahead,
 }
 
 /// A file that was handed to the readers.
