@@ -50,6 +50,7 @@ mod named;
 mod pulse;
 mod read;
 mod scan;
+mod seal;
 mod sieve;
 mod start;
 mod unchanged;
@@ -62,7 +63,8 @@ use collect::{Built, Collector, Jobs};
 pub use dry::{DryRun, dry_run};
 use group::Groups;
 use named::Named;
-use read::FileJob;
+use read::{FileJob, FileReader};
+use seal::Sealer;
 use start::Start;
 use unchanged::Unchanged;
 use walk::{Step, Walk};
@@ -455,15 +457,20 @@ fn run_pipeline(
     let (files, to_read) = bounded::<FileJob>(ahead.entries);
     let (groups, groups_to_read) = bounded(ahead.entries);
     let reader_count = crate::worker_count();
+    let (bench, idle) = seal::bench(reader_count);
     thread::scope(|scope| {
         for _ in 0..reader_count {
-            let (to_read, source, chunker) = (to_read.clone(), &source, &chunker);
-            scope.spawn(move || read::serve(&to_read, shared, source, chunker, compression));
+            let (source, bench) = (&source, bench.clone());
+            let sealer = || Sealer::new(shared, compression);
+            let reader = || FileReader::new(&chunker, sealer(), idle.clone());
+            let (to_read, groups_to_read) = (to_read.clone(), groups_to_read.clone());
+            let (of_files, of_groups, mut sealer) = (reader(), reader(), sealer());
+            scope.spawn(move || read::serve(&to_read, source, of_files));
             // A reader of large files may wait until they are wanted: small ones have readers of their own.
-            let groups_to_read = groups_to_read.clone();
-            scope.spawn(move || group::serve(&groups_to_read, shared, source, chunker, compression));
+            scope.spawn(move || group::serve(&groups_to_read, source, of_groups));
+            scope.spawn(move || sealer.serve(&bench));
         }
-        drop((to_read, groups_to_read));
+        drop((to_read, groups_to_read, bench, idle));
         let (source, steps) = (&source, steps);
         // Owned by the walk: it is closed when that is done, and what was noted can be kept.
         scope.spawn(move || walk.run(shared, (source, unchanged.as_ref()), (&steps, ahead.batch)));

@@ -15,19 +15,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_core::crypto;
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
-use fs_core::tree::{Entry, EntryKind, Extent, Value};
+use fs_core::tree::{Entry, EntryKind, Extent};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+mod attributes;
 mod facts;
 pub mod rules;
 pub mod stream;
 
+pub use attributes::Attributes;
 pub use facts::{Facts, Names};
 
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
-const XATTR_SIZE_MAX: usize = 1 << 16;
 /// Magic number of all FUSE file systems.
 const FUSE: u64 = 0x6573_5546;
 
@@ -103,32 +104,11 @@ pub struct Child {
 pub struct Directory(Arc<OwnedFd>);
 
 impl Directory {
-    /// Reads the extended attributes and ACLs of an entry. Those that cannot be read are left out: most often the file system has none.
-    pub fn read_attributes(&self, name: &[u8], entry: &mut Entry) {
+    /// The extended attributes and ACLs of an entry, as far as they can be read.
+    pub fn attributes(&self, name: &[u8]) -> Attributes {
         let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
         let path = path.as_slice();
-        let mut list = [0u8; 1024];
-        let names = match rustix::fs::llistxattr(path, &mut list) {
-            Ok(0) | Err(Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => return,
-            Ok(length) => list.get(..length).unwrap_or_default().to_vec(),
-            Err(_) => {
-                let mut long = vec![0u8; XATTR_SIZE_MAX];
-                let Ok(length) = rustix::fs::llistxattr(path, &mut long[..]) else { return };
-                long.truncate(length);
-                long
-            }
-        };
-        for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {
-            let mut value = vec![0u8; XATTR_SIZE_MAX];
-            let Ok(length) = rustix::fs::lgetxattr(path, name, &mut value[..]) else { continue };
-            value.truncate(length);
-            match name {
-                b"system.posix_acl_access" => entry.acl.access = Some(value),
-                b"system.posix_acl_default" => entry.acl.default = Some(value),
-                _ => entry.xattrs.push((name.to_vec(), Value::Inline(value))),
-            }
-        }
-        entry.xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+        Attributes::read(|list| rustix::fs::llistxattr(path, list), |name, value| rustix::fs::lgetxattr(path, name, value))
     }
 }
 
@@ -333,7 +313,7 @@ impl LiveTree {
             entry.link_count = Some(stat.stx_nlink.into());
         }
         if kind != EntryKind::File {
-            directory.read_attributes(raw_name, &mut entry);
+            directory.attributes(raw_name).give(&mut entry);
         }
         let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
         Ok(Child { entry, stamp, facts, lasting_inode, alias: None })
@@ -407,6 +387,11 @@ impl SourceFile {
                 },
             }
         }
+    }
+
+    /// Its extended attributes and ACLs, as far as they can be read.
+    pub fn attributes(&self) -> Attributes {
+        Attributes::read(|list| rustix::fs::flistxattr(&self.file, list), |name, value| rustix::fs::fgetxattr(&self.file, name, value))
     }
 
     /// Continues reading at this offset.

@@ -39,10 +39,10 @@ mod tests {
     #[test]
     fn what_is_under_way_fits_into_the_open_files() {
         assert_eq!((Ahead::of(None), Ahead::of(Some(65_536))), (Ahead::MOST, Ahead::MOST));
-        for files in [64, 100, 256, 1024, 4096] {
-            let Ahead { batch, steps, entries } = Ahead::of(Some(files));
+        for files in [64, 100, 256, 1024, 4096_usize] {
+            let Ahead { batch, steps, entries } = Ahead::of(Some(files as u64));
             assert!(batch >= 1 && steps >= batch, "{files}");
-            assert!(2 * batch + steps + entries <= files as usize / 2, "{files}");
+            assert!(2 * batch + steps + entries <= files / 2, "{files}");
         }
     }
 }

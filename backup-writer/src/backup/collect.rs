@@ -265,14 +265,14 @@ impl<'a> Collector<'a> {
             return ready(entry, None, was);
         }
         let seen = self.before.unchanged(&entry, inode, before, &lead.before)?;
-        match before.filter(|before| seen.is_some() && self.before.has_attributes(&entry, inode, before)) {
-            Some(before) => entry.take_attributes(before),
-            None => {
-                directory.read_attributes(alias.as_ref().unwrap_or(&name).as_bytes(), &mut entry);
-                self.packer.put_values(&mut entry, before)?;
-            }
-        }
         if let Some(seen) = seen {
+            match before.filter(|before| self.before.has_attributes(&entry, inode, before)) {
+                Some(before) => entry.take_attributes(before),
+                None => {
+                    directory.attributes(alias.as_ref().unwrap_or(&name).as_bytes()).give(&mut entry);
+                    self.packer.put_values(&mut entry, before)?;
+                }
+            }
             entry.take_content(&seen.state.entry);
             return ready(entry, Some(seen), was);
         }

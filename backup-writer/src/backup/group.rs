@@ -6,19 +6,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use fs_core::chunker::Chunker;
-use fs_core::compress::Compression;
 use fs_core::crypto;
 use fs_core::object::ObjectError;
 use fs_core::path::Name;
-use fs_core::record::RecordKind;
 use fs_core::tree::Content;
 
 use super::BackupError;
 use super::pulse::Pulse;
 use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
 use crate::packer::{PackError, Part, Sealed, Shared, Stage};
-use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
+use crate::source::{Attributes, Directory, LiveTree, SourceError, SourceFile, Stamp};
 
 /// Bytes of a group. With twice as many the record of a small file takes twice as long to open, and real files become 5 % smaller.
 const BYTES: u64 = 512 << 10;
@@ -72,6 +69,7 @@ pub(super) enum MemberResult {
         known: Option<Content>,
         /// It was written to while it was read.
         changed: bool,
+        attributes: Attributes,
     },
     /// It has holes, or has grown: it is to be read like a large one.
     Aside(Member),
@@ -164,15 +162,14 @@ impl Groups {
 }
 
 /// Reads groups until there are no more.
-pub(super) fn serve(jobs: &Receiver<SmallJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
-    let mut reader = FileReader::new(shared, chunker, compression);
+pub(super) fn serve(jobs: &Receiver<SmallJob>, source: &LiveTree, mut reader: FileReader<'_>) {
     let mut plain = Vec::new();
     for job in jobs {
         // If nobody takes it, the run was given up and the next job will not come.
         match job {
             SmallJob::Group(job) => {
                 plain.clear();
-                let _ = job.results.send(shared.busy(Stage::Read, || read_group(&mut reader, source, &job, &mut plain)));
+                let _ = job.results.send(reader.shared().busy(Stage::Read, || read_group(&mut reader, source, &job, &mut plain)));
             }
             SmallJob::Aside(job) => reader.serve(source, &job),
         }
@@ -192,7 +189,7 @@ fn read_group(reader: &mut FileReader<'_>, source: &LiveTree, job: &GroupJob, pl
             Err(ReadStop::Stream(_) | ReadStop::Abandoned) => MemberResult::Failed(SourceError::Vanished),
         });
     }
-    let record = if plain.is_empty() { None } else { Some(reader.seal(RecordKind::Data, plain)?) };
+    let record = if plain.is_empty() { None } else { Some(reader.seal(plain)?) };
     Ok(GroupResult { record, parts, members })
 }
 
@@ -208,6 +205,7 @@ fn read_member(
     if before.size > GROWN_MAX || start > GROUP_MAX || file.extents(&before)?.is_some() {
         return Ok(MemberResult::Aside(member.clone()));
     }
+    let attributes = file.attributes();
     let changed = match read_whole(&file, stamp, plain) {
         Ok(Some(changed)) => changed,
         Ok(None) => {
@@ -221,7 +219,7 @@ fn read_member(
     };
     let file_hash = hash(reader.shared(), plain.get(start..).unwrap_or_default())?;
     let size = plain.len() - start;
-    let Some(hash) = file_hash else { return Ok(MemberResult::Read { size: 0, file_hash: None, known: None, changed }) };
+    let Some(hash) = file_hash else { return Ok(MemberResult::Read { size: 0, file_hash: None, known: None, changed, attributes }) };
     let shared = reader.shared();
     let known = shared.fragment(&hash)?;
     if known.is_some() || !shared.claim(&hash, number) {
@@ -230,7 +228,7 @@ fn read_member(
         let number = |length: usize| u32::try_from(length).map_err(|_| PackError::from(ObjectError::Broken("a group is too long")));
         parts.push(Part { hash, start: number(start)?, length: number(size)? });
     }
-    Ok(MemberResult::Read { size: size as u64, file_hash, known, changed })
+    Ok(MemberResult::Read { size: size as u64, file_hash, known, changed, attributes })
 }
 
 /// Reads a file to its end. Says whether it was written to meanwhile; `None` if it is no small one any more.

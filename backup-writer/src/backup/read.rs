@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use fs_core::chunker::{Chunker, Cut};
-use fs_core::compress::{Compression, Compressor};
 use fs_core::crypto::StreamHash;
 use fs_core::object::ObjectError;
 use fs_core::path::Name;
-use fs_core::record::RecordKind;
 use fs_core::tree::Extent;
 use fs_core::tree::proof::hash_map;
 
+use super::seal::{Chunk, Idle, Sealer};
 use crate::packer::{PackError, Sealed, Shared, Stage};
 use crate::source::stream::{Stream, StreamError};
-use crate::source::{Directory, LiveTree, SourceError, SourceFile, Stamp};
+use crate::source::{Attributes, Directory, LiveTree, SourceError, SourceFile, Stamp};
 
 /// Chunks that a reader may be ahead of the packer.
 pub(super) const PIECES_AHEAD: usize = 8;
@@ -54,7 +53,7 @@ impl FileJob {
 
 /// What a reader sends: chunks in order, then one end.
 pub(super) enum Piece {
-    Chunk(Sealed),
+    Chunk(Chunk),
     /// Nothing yet: is this still wanted?
     Waiting,
     /// `Err` only if the repository failed: that ends the run.
@@ -72,6 +71,8 @@ pub(super) struct Read {
     pub changed: bool,
     /// What the command said that it comes from.
     pub said: String,
+    /// `None` if it stands in no file system as a file.
+    pub attributes: Option<Attributes>,
 }
 
 /// How reading a file ended.
@@ -113,10 +114,9 @@ impl From<PackError> for ReadStop {
 type Input<'a> = dyn FnMut(&mut [u8]) -> Result<usize, ReadStop> + 'a;
 
 /// Reads files until there are no more jobs.
-pub(super) fn serve(jobs: &Receiver<FileJob>, shared: &Shared, source: &LiveTree, chunker: &Chunker, compression: Compression) {
-    let mut reader = FileReader::new(shared, chunker, compression);
+pub(super) fn serve(jobs: &Receiver<FileJob>, source: &LiveTree, mut reader: FileReader<'_>) {
     for job in jobs {
-        if shared.pace().pass() {
+        if reader.shared().pace().pass() {
             reader.serve(source, &job);
         }
     }
@@ -148,29 +148,29 @@ impl WholeHash {
 }
 
 pub(super) struct FileReader<'a> {
-    shared: &'a Shared,
     chunker: &'a Chunker,
-    compressor: Compressor,
+    sealer: Sealer<'a>,
+    idle: Idle,
     buffer: Vec<u8>,
 }
 
 impl<'a> FileReader<'a> {
-    pub(super) fn new(shared: &'a Shared, chunker: &'a Chunker, compression: Compression) -> Self {
-        Self { shared, chunker, compressor: Compressor::new(compression), buffer: Vec::new() }
+    pub(super) fn new(chunker: &'a Chunker, sealer: Sealer<'a>, idle: Idle) -> Self {
+        Self { chunker, sealer, idle, buffer: Vec::new() }
     }
 
     pub(super) fn shared(&self) -> &'a Shared {
-        self.shared
+        self.sealer.shared()
     }
 
     /// Seals a record unless the repository has it.
-    pub(super) fn seal(&mut self, kind: RecordKind, plain: &[u8]) -> Result<Sealed, PackError> {
-        self.shared.seal(kind, plain, &mut self.compressor)
+    pub(super) fn seal(&mut self, plain: &[u8]) -> Result<Sealed, PackError> {
+        self.sealer.seal(plain)
     }
 
     /// Reads a file and sends how it ended.
     pub(super) fn serve(&mut self, source: &LiveTree, job: &FileJob) {
-        let shared = self.shared;
+        let shared = self.shared();
         let end = match shared.busy(Stage::Read, || self.read(source, job)) {
             Ok(result) => Ok(result),
             Err(ReadStop::Source(error)) => Ok(FileResult::Failed(error)),
@@ -184,29 +184,29 @@ impl<'a> FileReader<'a> {
 
     /// Reads a file, sends its chunks, and says how it ended.
     fn read(&mut self, source: &LiveTree, job: &FileJob) -> Result<FileResult, ReadStop> {
-        let key = self.shared.repository().ring().current().file.clone();
+        let key = self.shared().repository().ring().current().file.clone();
         let key = key.ok_or(PackError::Key(ObjectError::NotAllowed))?;
         let mut hash = WholeHash { hash: StreamHash::keyed(&key), chunk_count: 0, is_sparse: false };
-        let (size, sparse, changed, said) = match &job.origin {
+        let (size, sparse, changed, said, attributes) = match &job.origin {
             Origin::Listed { directory, name, stamp } => {
                 let (file, before) = source.open_file(directory, name, stamp)?;
                 let (size, sparse) = self.read_file((&file, &before), job, &mut hash)?;
                 let after = file.stamp()?;
-                (size, sparse, stamp.has_changed(&after) || size != after.size, String::new())
+                (size, sparse, stamp.has_changed(&after) || size != after.size, String::new(), Some(file.attributes()))
             }
             Origin::Device(file, size) => {
                 let blocks = self.read_blocks(file, (job.block_size.unwrap_or(DEVICE_BLOCK), *size), None, job, &mut hash)?;
-                (blocks.size, blocks.sparse, blocks.size != *size, String::new())
+                (blocks.size, blocks.sparse, blocks.size != *size, String::new(), None)
             }
             Origin::Stream(stream) => {
                 let goes_on = || !matches!(job.results.try_send(Piece::Waiting), Err(TrySendError::Disconnected(_)));
                 let mut running = stream.open()?;
                 let mut input = |buffer: &mut [u8]| Ok(running.read(buffer, &goes_on)?);
                 let size = self.read_range(&mut input, job.cut(), u64::MAX, job, &mut hash)?;
-                (size, None, false, running.finish(&goes_on)?)
+                (size, None, false, running.finish(&goes_on)?, None)
             }
         };
-        Ok(FileResult::Read(Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said }))
+        Ok(FileResult::Read(Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said, attributes }))
     }
 
     fn read_file(
@@ -244,7 +244,7 @@ impl<'a> FileReader<'a> {
             if !at_end && filled - start < window {
                 self.buffer.copy_within(start..filled, 0);
                 (filled, start) = (filled - start, 0);
-                let room = (2 * window).max(1 << 16);
+                let room = (4 * window).max(1 << 16);
                 if self.buffer.len() < room && filled > 0 || self.buffer.is_empty() {
                     self.buffer.resize(if filled == 0 && self.buffer.is_empty() { 1 << 17 } else { room }, 0);
                 }
@@ -273,13 +273,13 @@ impl<'a> FileReader<'a> {
         }
     }
 
-    /// Hashes, seals and sends a chunk; `is_last` if it is known that none follows.
+    /// Hashes, seals (or has somebody seal) and sends a chunk; `is_last` if it is known that none follows.
     pub(super) fn put(&mut self, chunk: &[u8], is_last: bool, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
         hash.add(chunk, is_last);
-        if !self.shared.pace().pass() {
+        if !self.shared().pace().pass() {
             return Err(ReadStop::Abandoned);
         }
-        let sealed = self.seal(RecordKind::Data, chunk)?;
-        self.shared.waiting(Stage::Read, || job.results.send(Piece::Chunk(sealed))).map_err(|_| ReadStop::Abandoned)
+        let sealed = self.sealer.seal_or_hand_over(chunk, &self.idle)?;
+        self.shared().waiting(Stage::Read, || job.results.send(Piece::Chunk(sealed))).map_err(|_| ReadStop::Abandoned)
     }
 }

@@ -12,12 +12,10 @@ use fs_core::storage::{WriteStore, wait_for_put};
 
 use super::{PackError, Shared, Stage};
 
-/// Packs that wait for upload beside those being uploaded.
-const UPLOAD_QUEUE: usize = 1;
-/// Packs verified and uploaded at a time.
+/// Packs verified and uploaded at a time. None waits beside them: while they are under way one more is being filled.
 const UPLOAD_THREADS: usize = 2;
 
-/// Threads that verify and put packs; their queue is bounded.
+/// Threads that verify and put packs.
 #[derive(Debug)]
 pub(super) struct Upload {
     queue: Sender<Pack>,
@@ -33,7 +31,7 @@ struct Outcome {
 
 impl Upload {
     pub(super) fn start(shared: &Arc<Shared>, store: &Arc<dyn WriteStore>) -> Self {
-        let (queue, packs) = bounded(UPLOAD_QUEUE);
+        let (queue, packs) = bounded(0);
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let threads = (0..UPLOAD_THREADS)
             .map(|_| {

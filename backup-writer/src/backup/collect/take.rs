@@ -11,7 +11,7 @@ use fs_core::record::RecordKind;
 use fs_core::report::{Finding, Severity};
 use fs_core::tree::list::ListBuilder;
 use fs_core::tree::page::Found;
-use fs_core::tree::{Content, Entry, List};
+use fs_core::tree::{Content, Entry, EntryKind, List};
 
 use super::super::BackupError;
 use super::super::ahead::Ahead;
@@ -100,7 +100,7 @@ impl Collector<'_> {
         match result.ok_or(BackupError::Cancelled { kept_bytes: 0 })? {
             MemberResult::Aside(member) => self.take_pieces(reading, &groups.aside(member), path),
             MemberResult::Failed(error) => self.failed(&reading, path, &error),
-            MemberResult::Read { size, file_hash, known, changed } => {
+            MemberResult::Read { size, file_hash, known, changed, attributes } => {
                 self.progress.byte_count += size;
                 self.stats.read_bytes += size;
                 // What is as it was stays where it was.
@@ -114,7 +114,8 @@ impl Collector<'_> {
                     }
                 };
                 self.packer.rely_on(content.references().iter().map(|record| record.pack));
-                let read = Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new() };
+                let read =
+                    Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new(), attributes: Some(attributes) };
                 self.took(reading, (content, Vec::new()), read, path)
             }
         }
@@ -130,8 +131,8 @@ impl Collector<'_> {
         };
         while let Some(piece) = self.pulse.next(results)? {
             let result = match piece {
-                Piece::Chunk(sealed) => {
-                    let reference = packer.place(sealed)?;
+                Piece::Chunk(chunk) => {
+                    let reference = packer.place(chunk.sealed(self.pulse)?)?;
                     self.progress.byte_count += u64::from(reference.plain_len);
                     self.stats.read_bytes += u64::from(reference.plain_len);
                     chunk_packs.insert(reference.pack);
@@ -176,6 +177,10 @@ impl Collector<'_> {
             self.changes.failed(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
             let message = "it changed while it was read: this version may mix two states";
             self.finding(Finding::at(Severity::Warning, place, message));
+        }
+        if let Some(attributes) = read.attributes {
+            attributes.give(&mut entry);
+            self.packer.put_values(&mut entry, was.as_ref().map(Found::entry).filter(|was| was.kind == EntryKind::File))?;
         }
         let is_kept = !read.changed && !is_made && is_settled(&entry, self.began);
         let seen = is_kept.then(|| Seen { state: FileState::of(&entry, inode, packs), kept_at: None });
