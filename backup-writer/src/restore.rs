@@ -32,6 +32,7 @@ mod folder;
 mod held;
 mod links;
 mod node;
+mod twin;
 mod walk;
 
 use folder::Folder;

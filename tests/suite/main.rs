@@ -32,6 +32,7 @@ mod reading;
 mod reports;
 mod reports_program;
 mod restore;
+mod restore_places;
 mod restore_several;
 mod view;
 mod writer;

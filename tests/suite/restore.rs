@@ -20,15 +20,15 @@ use super::cli::{Shell, in_namespace, source_in};
 use super::fidelity::every_kind;
 
 /// A folder that was saved into a repository in memory.
-struct Saved {
+pub(crate) struct Saved {
     place: tempfile::TempDir,
     memory: MemoryStore,
     counting: Arc<CountingStore>,
-    bench: Bench,
+    pub(crate) bench: Bench,
 }
 
 impl Saved {
-    fn new(make: impl FnOnce(&Path)) -> Self {
+    pub(crate) fn new(make: impl FnOnce(&Path)) -> Self {
         let place = tempfile::tempdir().unwrap();
         let source = place.path().join("source");
         std::fs::create_dir(&source).unwrap();
@@ -41,19 +41,19 @@ impl Saved {
         Self { place, memory, counting, bench }
     }
 
-    fn source(&self) -> PathBuf {
+    pub(crate) fn source(&self) -> PathBuf {
         self.place.path().join("source")
     }
 
-    fn target(&self) -> PathBuf {
+    pub(crate) fn target(&self) -> PathBuf {
         self.place.path().join("target")
     }
 
-    fn restore(&self, options: &RestoreOptions) -> RestoreReport {
+    pub(crate) fn restore(&self, options: &RestoreOptions) -> RestoreReport {
         self.watched(options, &Silent).unwrap()
     }
 
-    fn watched(&self, options: &RestoreOptions, observer: &dyn Observer) -> Result<RestoreReport, RestoreError> {
+    pub(crate) fn watched(&self, options: &RestoreOptions, observer: &dyn Observer) -> Result<RestoreReport, RestoreError> {
         let repository = self.bench.open().unwrap();
         let snapshots = repository.snapshots().unwrap();
         let path = TreePath::parse(self.source().as_os_str().as_bytes()).unwrap();
@@ -62,12 +62,12 @@ impl Saved {
     }
 
     /// Bytes of all packs.
-    fn stored(&self) -> u64 {
+    pub(crate) fn stored(&self) -> u64 {
         let is_pack = |name: &str| name.starts_with("pack/") || name.starts_with("meta/");
         self.memory.contents().iter().filter(|(name, _)| is_pack(name.as_str())).map(|(_, bytes)| bytes.len() as u64).sum()
     }
 
-    fn assert_equal(&self) {
+    pub(crate) fn assert_equal(&self) {
         let (before, after) = (look(&self.source()).unwrap(), look(&self.target()).unwrap());
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
         for (path, seen) in &before {
@@ -76,7 +76,7 @@ impl Saved {
     }
 }
 
-fn with(overwrite: Overwrite) -> RestoreOptions {
+pub(crate) fn with(overwrite: Overwrite) -> RestoreOptions {
     RestoreOptions { overwrite, ..RestoreOptions::default() }
 }
 
