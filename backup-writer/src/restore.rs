@@ -198,7 +198,7 @@ impl Run<'_> {
         let of_target = whole.clone().unwrap_or_else(|| Entry::new(None, EntryKind::Directory));
         let top = self.target(target, &of_target).map_err(|source| RestoreError::Target { path: target.into(), source })?;
         match whole {
-            Some(entry) => self.all(Wanted::Whole(entry), top),
+            Some(entry) => self.all(Wanted::Whole(Box::new(entry)), top),
             None => self.all(Wanted::Named(entries), top),
         }
     }

@@ -26,7 +26,7 @@ const LOOKED_UP: u64 = 256 << 20;
 /// What the target gets of a snapshot.
 pub(super) enum Wanted {
     /// The contents of a directory, or something else under its name.
-    Whole(Entry),
+    Whole(Box<Entry>),
     /// Each of these under its name.
     Named(Vec<Entry>),
 }
@@ -62,7 +62,7 @@ impl Run<'_> {
                     open.push(Below { folder: top, subtree });
                 }
                 None => {
-                    let placed = self.place(&top, Line::Alone(Arc::new(entry)), feed);
+                    let placed = self.place(&top, Line::Alone(Arc::new(*entry)), feed);
                     self.release(top);
                     return placed;
                 }
