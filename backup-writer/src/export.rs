@@ -14,11 +14,10 @@ use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{ReadError, Repository};
-use fs_core::snapshot::Snapshot;
 use fs_core::tree::Entry;
 
-use crate::restore::entry_at;
 use crate::selection::{PatternError, Selection};
+use crate::what::{self, What, WhatError};
 
 mod acl;
 mod ahead;
@@ -65,14 +64,9 @@ pub struct ExportReport {
 /// Why there is no whole archive.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The snapshot has no such path.
-    #[error("snapshot {snapshot} has no {path}")]
-    NotFound {
-        /// The snapshot.
-        snapshot: String,
-        /// The path.
-        path: TreePath,
-    },
+    /// What is wanted cannot be had.
+    #[error(transparent)]
+    What(#[from] WhatError),
     /// The tree cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -95,27 +89,27 @@ pub enum ExportError {
     Cancelled,
 }
 
-/// Writes `what` to `output`: the contents of a directory, or a single entry.
+/// Writes what is wanted to `output`: of a directory its contents, of several things each under its name, anything else under its name.
 ///
 /// # Errors
 /// [`ExportError`]; then the archive is not whole.
 pub fn export(
     repository: &Arc<Repository>,
-    snapshot: &Snapshot,
-    what: &TreePath,
+    whats: &[What],
     options: &ExportOptions,
     output: &mut dyn Write,
     observer: &dyn Observer,
 ) -> Result<ExportReport, ExportError> {
-    let entry = entry_at(repository, snapshot, what)?;
-    let entry = entry.ok_or_else(|| ExportError::NotFound { snapshot: snapshot.id.short(), path: what.clone() })?;
+    let mut tops = what::find(repository, whats)?;
     let selection = Selection::new(&options.include, &options.exclude)?;
-    let totals = entry.subtree.as_ref().map_or((1, entry.size), |below| (below.file_count, below.byte_count));
+    let totals = tops.totals();
+    let report = ExportReport { findings: std::mem::take(&mut tops.missing), ..ExportReport::default() };
+    report.findings.iter().for_each(|finding| observer.finding(finding));
     let has_links = options.format == Format::Tar;
     let (send, groups) = bounded::<Vec<Event>>(GROUPS_AHEAD);
     thread::scope(|scope| {
-        let reading = scope.spawn(move || Reading::new(repository, selection, has_links, send).all(entry));
-        let run = Run { groups, observer, totals, report: ExportReport::default() };
+        let reading = scope.spawn(move || Reading::new(repository, selection, has_links, send).all(tops));
+        let run = Run { groups, observer, totals, report };
         let written = match options.format {
             Format::Tar => run.all(tar::TarArchive::new(output, repository)),
             Format::Zip => run.all(zip::ZipArchive::new(output)),

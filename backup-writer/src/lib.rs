@@ -16,6 +16,7 @@ pub mod state;
 pub mod backup;
 pub mod metadata;
 pub mod selection;
+pub mod what;
 pub mod restore;
 pub mod export;
 pub mod check;

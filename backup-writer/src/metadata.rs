@@ -12,7 +12,7 @@ use fs_core::reader::ContentReader;
 use fs_core::repository::{ReadError, Repository};
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind, Value};
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
 mod owners;
@@ -129,11 +129,9 @@ impl Subject<'_> {
     }
 
     fn chmod(self, mode: u32) -> Result<(), Errno> {
-        let mode = Mode::from_raw_mode(mode);
         match self {
-            Self::Open(fd) => rustix::fs::fchmod(fd, mode),
-            // It is no link: links have no mode.
-            Self::Named(directory, name) => rustix::fs::chmodat(directory, name.as_bytes(), mode, AtFlags::empty()),
+            Self::Open(fd) => rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)),
+            Self::Named(directory, name) => change_mode(directory, name, mode),
         }
     }
 
@@ -172,6 +170,16 @@ impl Subject<'_> {
     }
 }
 
+/// Changes the mode of what stands under a name in a directory. Links have none, and a link that took its place meanwhile must not lead elsewhere: the call that takes
+/// names follows links, so the entry is held first, in a way that opens neither pipes nor devices.
+pub(crate) fn change_mode(directory: BorrowedFd<'_>, name: &Name, mode: u32) -> Result<(), Errno> {
+    let held = rustix::fs::openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
 /// A path that leads through an open directory and names the entry itself: calls that follow no links (`l…`) need one.
 fn path_of(directory: BorrowedFd<'_>, name: &Name) -> Vec<u8> {
     [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_bytes()].concat()
@@ -190,5 +198,29 @@ pub(crate) fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Ve
         Value::Stored { size, content } => {
             ContentReader::new(Arc::clone(repository), *size, content.clone(), None).read(0, *size).map(|bytes| bytes.to_vec())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::*;
+
+    #[test]
+    fn the_mode_of_a_pipe_does_not_go_where_a_link_leads_that_took_its_place() {
+        let place = tempfile::tempdir().unwrap();
+        let victim = place.path().join("victim");
+        std::fs::write(&victim, "").unwrap();
+        rustix::fs::chmod(&victim, Mode::from_raw_mode(0o600)).unwrap();
+        symlink("victim", place.path().join("pipe")).unwrap();
+        let (folder, name) = (std::fs::File::open(place.path()).unwrap(), Name::new(&b"pipe"[..]).unwrap());
+        assert!(Subject::Named(folder.as_fd(), &name).chmod(0o666).is_err());
+        assert_eq!(victim.metadata().unwrap().mode() & 0o7777, 0o600);
+        std::fs::remove_file(place.path().join("pipe")).unwrap();
+        rustix::fs::mknodat(&folder, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        Subject::Named(folder.as_fd(), &name).chmod(0o4666).unwrap();
+        assert_eq!(place.path().join("pipe").metadata().unwrap().mode() & 0o7777, 0o4666);
     }
 }

@@ -16,15 +16,14 @@ use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{ReadError, Repository};
-use fs_core::snapshot::Snapshot;
 use fs_core::storage::{StoreError, wait};
-use fs_core::tree::Entry;
-use fs_core::tree::page::Wanted;
+use fs_core::tree::{Entry, EntryKind};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::metadata::{self, Owners};
 use crate::selection::{PatternError, Selection};
+use crate::what::{self, What, WhatError};
 
 mod decide;
 mod feed;
@@ -33,11 +32,13 @@ mod folder;
 mod held;
 mod links;
 mod node;
+mod twin;
 mod walk;
 
 use folder::Folder;
 use held::Held;
 use links::Groups;
+use walk::Wanted;
 
 /// What to do where something stands already.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,14 +99,9 @@ pub struct RestoreReport {
 /// Why nothing could be restored at all.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The snapshot has no such path.
-    #[error("snapshot {snapshot} has no {path}")]
-    NotFound {
-        /// The snapshot.
-        snapshot: String,
-        /// The path.
-        path: TreePath,
-    },
+    /// What is wanted cannot be had.
+    #[error(transparent)]
+    What(#[from] WhatError),
     /// The tree cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -126,60 +122,20 @@ pub enum RestoreError {
     Cancelled,
 }
 
-/// Finds the entry at a path of a snapshot; `None` if there is none.
-///
-/// # Errors
-/// [`ReadError`].
-pub fn entry_at(repository: &Repository, snapshot: &Snapshot, path: &TreePath) -> Result<Option<Entry>, ReadError> {
-    let mut entry = snapshot.manifest()?.root;
-    for name in path.names() {
-        let Some(subtree) = &entry.subtree else { return Ok(None) };
-        match repository.find_entry(subtree, Wanted::Name(name.as_bytes()))? {
-            Some(found) => entry = found.entry().clone(),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(entry))
-}
-
-/// All entries of a directory, in order, one page after the other.
-///
-/// # Errors
-/// [`ReadError`], also half-way.
-pub fn for_each_entry<E: From<ReadError>>(
-    repository: &Repository,
-    directory: &Entry,
-    mut each: impl FnMut(&Entry) -> Result<(), E>,
-) -> Result<(), E> {
-    let Some(subtree) = &directory.subtree else { return Ok(()) };
-    let mut index = 0;
-    while let Some(found) = repository.find_entry(subtree, Wanted::Index(index))? {
-        let mut next = Some(found);
-        while let Some(found) = next {
-            each(found.entry())?;
-            index = found.entry_index + 1;
-            next = found.next_in_page();
-        }
-    }
-    Ok(())
-}
-
-/// Restores `what` into the directory `target`: the contents of a directory, or a single entry under its name. A target that is made here also gets the
-/// metadata of that directory.
+/// Restores into the directory `target` what is wanted: of a directory its contents, of several things each under its name, anything else under its name. A target
+/// that is made here also gets the metadata of the directory whose contents it gets.
 ///
 /// # Errors
 /// [`RestoreError`]. Everything that concerns single entries is a finding.
 pub fn restore(
     repository: &Arc<Repository>,
-    snapshot: &Snapshot,
-    what: &TreePath,
+    whats: &[What],
     target: &Path,
     options: &RestoreOptions,
     observer: &dyn Observer,
 ) -> Result<RestoreReport, RestoreError> {
-    let entry = entry_at(repository, snapshot, what)?;
-    let entry = entry.ok_or_else(|| RestoreError::NotFound { snapshot: snapshot.id.short(), path: what.clone() })?;
-    let run = Run {
+    let tops = what::find(repository, whats)?;
+    let mut run = Run {
         repository,
         options,
         observer,
@@ -190,21 +146,27 @@ pub fn restore(
             (false, false) => Owners::ByName(metadata::Names::default()),
         },
         me: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-        suffix: format!(".restored-{}", snapshot.id.short()),
+        suffix: String::new(),
         groups: Groups::default(),
         held: Held::new(),
         lost: OnceLock::new(),
         report: Mutex::default(),
         bytes: AtomicU64::new(0),
         files: AtomicU64::new(0),
-        totals: entry.subtree.as_ref().map_or((1, entry.size), |below| (below.file_count, below.byte_count)),
+        totals: tops.totals(),
     };
-    let top = run.target(target, &entry).map_err(|source| RestoreError::Target { path: target.into(), source })?;
-    let ended = run.all(entry, top);
-    if let Some(lost) = run.lost.into_inner() {
-        return Err(ReadError::Store(lost).into());
+    for finding in tops.missing {
+        run.note(finding);
     }
-    ended?;
+    for (snapshot, entries) in tops.of_snapshots {
+        // Both are those of one snapshot.
+        (run.suffix, run.groups) = (format!(".restored-{}", snapshot.id.short()), Groups::default());
+        let ended = run.one(entries, tops.is_named, target);
+        if let Some(lost) = run.lost.take() {
+            return Err(ReadError::Store(lost).into());
+        }
+        ended?;
+    }
     Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -229,6 +191,18 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Restores what is wanted of one snapshot.
+    fn one(&self, mut entries: Vec<Entry>, is_named: bool, target: &Path) -> Result<(), RestoreError> {
+        let whole = if is_named { None } else { entries.pop() };
+        // A folder for several things is none of those that were saved.
+        let of_target = whole.clone().unwrap_or_else(|| Entry::new(None, EntryKind::Directory));
+        let top = self.target(target, &of_target).map_err(|source| RestoreError::Target { path: target.into(), source })?;
+        match whole {
+            Some(entry) => self.all(Wanted::Whole(Box::new(entry)), top),
+            None => self.all(Wanted::Named(entries), top),
+        }
+    }
+
     /// Opens the target, or makes it. A folder that stood there keeps what it is: somebody's home must not change its owner because a tree is restored into it.
     fn target(&self, path: &Path, entry: &Entry) -> Result<Arc<Folder>, std::io::Error> {
         let is_new = !self.options.dry_run && !path.exists();
@@ -265,7 +239,10 @@ impl Run<'_> {
     }
 
     fn finding(&self, severity: Severity, path: &TreePath, message: impl Into<String>) {
-        let finding = Finding::at(severity, path.clone(), message);
+        self.note(Finding::at(severity, path.clone(), message));
+    }
+
+    fn note(&self, finding: Finding) {
         self.observer.finding(&finding);
         self.count(|report| report.findings.push(finding));
     }

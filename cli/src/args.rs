@@ -208,7 +208,7 @@ pub(crate) struct Init {
     pub(crate) i_accept_loss: bool,
 }
 
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Default, Clone, clap::Args)]
 pub(crate) struct Select {
     /// Only snapshots of this host
     #[arg(long)]

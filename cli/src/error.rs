@@ -9,6 +9,7 @@ use backup_writer::export::ExportError;
 use backup_writer::packer::PackError;
 use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
+use backup_writer::what::WhatError;
 use fs_core::cache::CacheError;
 use fs_core::repository::{PinError, ReadError, RepositoryError};
 use fs_core::snapshot::ManifestError;
@@ -229,11 +230,26 @@ impl From<BackupError> for Failure {
     }
 }
 
+impl From<WhatError> for Failure {
+    fn from(error: WhatError) -> Self {
+        match error {
+            WhatError::Read(error) => error.into(),
+            WhatError::SameName { .. } => Self::from_error(Exit::Usage, &error)
+                .hint("take each in a run of its own, or the folder above both, with --include for what is meant"),
+            WhatError::NoName { .. } => Self::from_error(Exit::Usage, &error).hint("take it in a run of its own"),
+            WhatError::NotFound { .. } | WhatError::NoneFound { .. } => {
+                Self::from_error(Exit::Failed, &error).hint("'yesterdrive ls SNAPSHOT:FOLDER' lists what is there")
+            }
+        }
+    }
+}
+
 impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         match error {
             RestoreError::Cancelled => Self::from_error(Exit::Interrupted, &error),
             RestoreError::Read(error) => error.into(),
+            RestoreError::What(error) => error.into(),
             RestoreError::Pattern(_) => Self::from_error(Exit::Usage, &error),
             error => Self::from_error(Exit::Failed, &error),
         }
@@ -245,6 +261,7 @@ impl From<ExportError> for Failure {
         match error {
             ExportError::Cancelled => Self::from_error(Exit::Interrupted, &error),
             ExportError::Read(error) => error.into(),
+            ExportError::What(error) => error.into(),
             ExportError::Pattern(_) => Self::from_error(Exit::Usage, &error),
             ExportError::Content { .. } => {
                 Self::from_error(Exit::Failed, &error).hint("leave it out with --exclude; restore brings what can be read of the others")

@@ -118,6 +118,11 @@ pub(crate) fn filter(narrow: &Select) -> Filter {
     Filter { host: narrow.host.clone(), set: narrow.set.clone(), tag: narrow.tag.clone() }
 }
 
+/// What this machine calls itself.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// `SNAPSHOT[:PATH]`: which snapshot, and what of it.
 pub(crate) fn parse_what(what: &OsStr) -> Result<(String, TreePath), Failure> {
     let wrong = |reason: String| Failure::new(Exit::Usage, format!("{}: {reason}", what.to_string_lossy()));

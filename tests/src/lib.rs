@@ -15,6 +15,7 @@ use backup_writer::create::{NewKey, create, put_hashed};
 use backup_writer::device;
 use backup_writer::pause::Pauses;
 use backup_writer::source::rules::Rules;
+use backup_writer::what::What;
 use fs_core::compress::Compression;
 use fs_core::config::{ChunkSizes, encode_config};
 use fs_core::crypto::{Key, SharedRandom};
@@ -22,9 +23,11 @@ use fs_core::id::{ObjectHash, SnapshotId};
 use fs_core::key::slot::{Credential, PasswordCost};
 use fs_core::object::{self, Header, ObjectKind};
 use fs_core::observer::Silent;
+use fs_core::path::TreePath;
 use fs_core::repository::{OpenOptions, Repository};
-use fs_core::snapshot::Manifest;
+
 use fs_core::snapshot::codec::Seal;
+use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::storage::WriteStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
@@ -35,6 +38,7 @@ pub mod line;
 pub mod picture;
 pub mod proxy;
 pub mod remote;
+pub mod trees;
 
 /// A repository with the key file that opens it.
 #[derive(Debug, Clone)]
@@ -256,6 +260,11 @@ pub fn attributes(path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
 pub fn access_list(entries: &[(u16, u16, u32)]) -> Vec<u8> {
     let entry = |(tag, bits, id): &(u16, u16, u32)| [&tag.to_le_bytes()[..], &bits.to_le_bytes(), &id.to_le_bytes()].concat();
     [2u32.to_le_bytes().to_vec()].into_iter().chain(entries.iter().map(entry)).flatten().collect()
+}
+
+/// One path of a snapshot, to be restored or exported.
+pub fn only(snapshot: &Snapshot, path: &TreePath) -> [What; 1] {
+    [What { snapshot: snapshot.clone(), path: path.clone() }]
 }
 
 /// The program, built beside the tests by `tests/run`.

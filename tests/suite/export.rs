@@ -8,7 +8,7 @@ use backup_writer::export::{ExportError, ExportOptions, Format, export};
 use fs_core::observer::Silent;
 use fs_core::path::TreePath;
 use fs_core::storage::memory::MemoryStore;
-use tests::{Bench, Seen, look, noise, program};
+use tests::{Bench, Seen, look, noise, only, program};
 
 use super::cli::{Shell, source_in};
 use super::fidelity::every_kind;
@@ -18,7 +18,7 @@ fn exported(bench: &Bench, source: &Path, options: &ExportOptions) -> (Vec<u8>, 
     let snapshots = repository.snapshots().unwrap();
     let path = TreePath::parse(std::os::unix::ffi::OsStrExt::as_bytes(source.as_os_str())).unwrap();
     let mut archive = Vec::new();
-    let report = export(&repository, snapshots.last().unwrap(), &path, options, &mut archive, &Silent);
+    let report = export(&repository, &only(snapshots.last().unwrap(), &path), options, &mut archive, &Silent);
     (archive, report)
 }
 

@@ -79,7 +79,7 @@ fn read_all(bench: &Bench, expected: &[(Vec<u8>, Vec<u8>)]) {
     for snapshot in &snapshots {
         let mut open = vec![snapshot.manifest().unwrap().root];
         while let Some(directory) = open.pop() {
-            let _ = backup_writer::restore::for_each_entry::<fs_core::repository::ReadError>(&repository, &directory, |entry| {
+            let _ = backup_writer::what::for_each_entry::<fs_core::repository::ReadError>(&repository, &directory, |entry| {
                 if entry.subtree.is_some() {
                     open.push(entry.clone());
                 } else if let Ok(bytes) = ContentReader::of_file(Arc::clone(&repository), entry).read(0, entry.size) {

@@ -14,7 +14,7 @@ use fs_core::repository::Repository;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::tree::{Content, Entry, EntryKind};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
-use tests::{Bench, access_list, look, noise};
+use tests::{Bench, access_list, look, noise, only};
 
 /// Every kind of entry that Linux has, with awkward names, times and sizes.
 pub(crate) fn every_kind(folder: &Path) {
@@ -66,7 +66,7 @@ pub(crate) fn restored(bench: &Bench, source: &Path, target: &Path, options: &Re
     let repository = bench.open().unwrap();
     let snapshots = repository.snapshots().unwrap();
     let path = TreePath::parse(source.as_os_str().as_bytes()).unwrap();
-    restore(&repository, snapshots.last().unwrap(), &path, target, options, &Silent).unwrap()
+    restore(&repository, &only(snapshots.last().unwrap(), &path), target, options, &Silent).unwrap()
 }
 
 #[test]

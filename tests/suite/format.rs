@@ -174,7 +174,7 @@ fn golden_repositories_open_and_restore() {
     let snapshots = repository.snapshots().unwrap();
     let path = TreePath::parse(b"tmp/yesterdrive-golden").unwrap();
     let options = RestoreOptions { as_me: true, ..RestoreOptions::default() };
-    let report = restore(&repository, &snapshots[0], &path, &target, &options, &Silent).unwrap();
+    let report = restore(&repository, &tests::only(&snapshots[0], &path), &target, &options, &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     let bytes = |folder: &Path| look(folder).unwrap().into_iter().map(|(path, seen)| (path, seen.bytes, seen.links)).collect::<Vec<_>>();
     assert_eq!(bytes(&source), bytes(&target));

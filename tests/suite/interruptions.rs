@@ -89,7 +89,7 @@ impl Place {
         assert!(snapshot.sealed);
         let target = self.folder.path().join(format!("restored-{}", snapshot.id.short()));
         let what = TreePath::parse(self.source().to_str().unwrap().as_bytes()).unwrap();
-        let report = restore(&repository, &snapshot, &what, &target, &RestoreOptions::default(), &Silent).unwrap();
+        let report = restore(&repository, &tests::only(&snapshot, &what), &target, &RestoreOptions::default(), &Silent).unwrap();
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert_eq!(look(&self.source()).unwrap(), look(&target).unwrap());
     }
@@ -311,7 +311,8 @@ fn a_pack_that_vanished_meanwhile_is_saved_again_in_the_same_run() {
         let target = place.folder.path().join("restored");
         let what = TreePath::parse(place.source().to_str().unwrap().as_bytes()).unwrap();
         let snapshot = snapshots.last().unwrap();
-        let restored = restore(&place.bench.open().unwrap(), snapshot, &what, &target, &RestoreOptions::default(), &Silent).unwrap();
+        let restored =
+            restore(&place.bench.open().unwrap(), &tests::only(snapshot, &what), &target, &RestoreOptions::default(), &Silent).unwrap();
         assert!(restored.findings.is_empty(), "{:?}", restored.findings);
         assert_eq!(look(&place.source()).unwrap(), look(&target).unwrap());
     }

@@ -151,7 +151,7 @@ fn a_pinned_file_is_restored_and_shown_over_a_store_that_fails_and_others_are_no
     let view = View::new(Arc::clone(&reader), None, options).unwrap();
     faulty.add(Rule::every(Fault::KillFromHere));
     let options = RestoreOptions::default();
-    let report = restore(&reader, &snapshot, &path_of(source.path(), "two/link"), target.path(), &options, &Silent).unwrap();
+    let report = restore(&reader, &tests::only(&snapshot, &path_of(source.path(), "two/link")), target.path(), &options, &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     let (mut inode, mut names) = (ROOT, vec![b"Ids".to_vec(), snapshot.id.short().into_bytes()]);
     let link = names.iter().fold(ROOT, |parent, name| view.wait(|view, held| view.lookup(held, parent, name)).unwrap().0.inode);
@@ -164,6 +164,6 @@ fn a_pinned_file_is_restored_and_shown_over_a_store_that_fails_and_others_are_no
     let bytes = view.wait(|view, held| view.read(held, inode, 0, 4_000_000)).unwrap();
     assert!(bytes == noise(1, 3_000_000), "it has the number of the first entry of its file, and is read from there");
     assert!(std::fs::read(target.path().join("link")).unwrap() == noise(1, 3_000_000));
-    let other = restore(&reader, &snapshot, &path_of(source.path(), "two/file"), target.path(), &options, &Silent);
+    let other = restore(&reader, &tests::only(&snapshot, &path_of(source.path(), "two/file")), target.path(), &options, &Silent);
     assert!(!other.is_ok_and(|report| report.findings.is_empty()), "it was not pinned");
 }

@@ -30,7 +30,7 @@ pub(crate) fn restored(bench: &Bench, path: &Path, target: &Path) -> RestoreRepo
     let repository = bench.open().unwrap();
     let path = TreePath::parse(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).unwrap();
     let how = RestoreOptions { verify: true, ..RestoreOptions::default() };
-    let report = restore(&repository, repository.snapshots().unwrap().last().unwrap(), &path, target, &how, &Silent).unwrap();
+    let report = restore(&repository, &tests::only(repository.snapshots().unwrap().last().unwrap(), &path), target, &how, &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     report
 }

@@ -247,7 +247,7 @@ fn restores_as(bench: &Bench, source: &std::path::Path, place: &std::path::Path)
     let snapshot = repository.snapshots().unwrap().pop().unwrap();
     let target = place.join(format!("restored-{}", snapshot.id.short()));
     let what = fs_core::path::TreePath::parse(std::os::unix::ffi::OsStrExt::as_bytes(source.as_os_str())).unwrap();
-    let report = restore(&repository, &snapshot, &what, &target, &RestoreOptions::default(), &Silent).unwrap();
+    let report = restore(&repository, &tests::only(&snapshot, &what), &target, &RestoreOptions::default(), &Silent).unwrap();
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!(tests::look(source).unwrap(), tests::look(&target).unwrap());
 }

@@ -17,6 +17,7 @@ use fs_core::tree::{Content, Entry, EntryKind};
 
 use super::ExportError;
 use crate::selection::{Selected, Selection};
+use crate::what::Tops;
 
 /// Plain bytes and records that are gathered before they are asked for.
 const GATHERED_BYTES_MAX: u64 = 8 << 20;
@@ -113,8 +114,8 @@ impl<'a> Reading<'a> {
     }
 
     /// Gives everything on. The findings are directories that could not be listed.
-    pub(super) fn all(mut self, top: Entry) -> Result<Vec<Finding>, ExportError> {
-        let walked = self.walk(top).and_then(|()| self.flush(0));
+    pub(super) fn all(mut self, tops: Tops) -> Result<Vec<Finding>, ExportError> {
+        let walked = self.walk(tops).and_then(|()| self.flush(0));
         if let Err(error) = walked {
             // Nobody listens any more if the archive cannot be written; that is said there.
             let _ = self.groups.send(vec![Event::Damaged]);
@@ -123,12 +124,28 @@ impl<'a> Reading<'a> {
         Ok(self.findings)
     }
 
-    fn walk(&mut self, top: Entry) -> Result<(), ExportError> {
-        let Some(name) = top.name.clone().filter(|_| top.subtree.is_none()) else {
-            let is_selected = self.selection.has_all();
-            return self.directory(TreePath::ROOT, Arc::new(top), is_selected);
+    fn walk(&mut self, tops: Tops) -> Result<(), ExportError> {
+        for (_, entries) in tops.of_snapshots {
+            self.first_of_group.clear();
+            for top in entries {
+                self.top(top, tops.is_named)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn top(&mut self, top: Entry, is_named: bool) -> Result<(), ExportError> {
+        let (has_all, is_directory) = (self.selection.has_all(), top.subtree.is_some());
+        let Some(name) = top.name.clone().filter(|_| is_named || !is_directory) else {
+            return self.directory(TreePath::ROOT, Arc::new(top), has_all);
         };
-        self.entry(TreePath::ROOT.join(name), Arc::new(top))
+        let selected = if is_named { self.selection.of(&TreePath::ROOT, &name, is_directory, has_all) } else { Selected::Yes };
+        let path = TreePath::ROOT.join(name);
+        match selected {
+            Selected::No => Ok(()),
+            selected if is_directory => self.directory(path, Arc::new(top), selected == Selected::Yes),
+            _ => self.entry(path, Arc::new(top)),
+        }
     }
 
     fn directory(&mut self, path: TreePath, top: Arc<Entry>, is_selected: bool) -> Result<(), ExportError> {

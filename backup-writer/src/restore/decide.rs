@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use fs_core::crypto;
 use fs_core::path::Name;
 use fs_core::tree::{Entry, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::folder::{OpenFolder, is_directory};
@@ -80,7 +80,8 @@ impl Run<'_> {
         is_file(there) && there.st_uid == self.me.0 && there.st_nlink == 1 && there.st_mode & 0o7777 == WRITING
     }
 
-    /// Opens a file to write the parts that differ, if it can be opened. From here on it is marked.
+    /// Opens a file to write the parts that differ, if it can be opened and is of nobody else than who restores or who is to have it. From here on it is marked, which
+    /// it is only as one's own: where modes or owners are not kept it is not opened.
     pub(super) fn open_to_patch(&self, directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Option<File> {
         if self.options.dry_run {
             return None;
@@ -91,7 +92,14 @@ impl Run<'_> {
         if !is_file(&there) || there.st_nlink != 1 {
             return None;
         }
+        if there.st_uid != self.me.0 {
+            self.owners.of(entry).filter(|owner| owner.uid == Some(there.st_uid))?;
+            rustix::fs::fchown(&fd, Some(Uid::from_raw(self.me.0)), None).ok()?;
+        }
         rustix::fs::fchmod(&fd, Mode::from_raw_mode(WRITING)).ok()?;
+        if !self.is_unfinished(&rustix::fs::fstat(&fd).ok()?) {
+            return None;
+        }
         let file = File::from(fd);
         super::file::punch_holes(&file, entry).ok()?;
         Some(file)

@@ -13,7 +13,7 @@ use fs_core::record::Reference;
 use fs_core::report::Severity;
 use fs_core::tree::page::Found;
 use fs_core::tree::proof::hash_map;
-use fs_core::tree::{Entry, Extent};
+use fs_core::tree::{Content, Entry, Extent};
 use rustix::fs::{Advice, AtFlags, FallocateFlags};
 
 use super::Run;
@@ -52,9 +52,11 @@ pub(super) struct Target {
     name: Name,
     /// Its name until then, if that is another one.
     temporary: Option<Name>,
+    /// The same where modes are not kept, so that a mode cannot say that it is not complete.
+    unmarked: OnceLock<Name>,
     /// It has old bytes.
     is_patched: bool,
-    /// An old file is open before anything comes for it.
+    /// An old file is open before anything comes for it, one of several records until the last of them comes.
     _counted: Option<Counted>,
     file: OnceLock<Result<File, String>>,
     /// Where in the content each extent begins, if it has holes.
@@ -92,13 +94,19 @@ impl Target {
         });
         let starts = starts.collect();
         let (is_patched, file) = (patched.is_some(), patched.map_or_else(OnceLock::new, |file| OnceLock::from(Ok(file))));
-        let (folder, counted) = (Arc::clone(folder), is_patched.then(|| run.held.count()));
+        let is_long = match &line.content {
+            Content::Inline(references) => references.len() > 1,
+            Content::Fragment { .. } => false,
+            Content::List { .. } => true,
+        };
+        let (folder, counted) = (Arc::clone(folder), (is_patched || is_long).then(|| run.held.count()));
         Arc::new(Self {
             _counted: counted,
             folder,
             line,
             name,
             temporary,
+            unmarked: OnceLock::new(),
             is_patched,
             file,
             starts,
@@ -110,6 +118,11 @@ impl Target {
     /// Where it belongs, for people.
     pub(super) fn path(&self) -> TreePath {
         self.line.name.clone().map_or(TreePath::ROOT, |name| self.folder.path.join(name))
+    }
+
+    /// Under which name it is until it is complete.
+    fn stands_as(&self) -> &Name {
+        self.temporary.as_ref().or_else(|| self.unmarked.get()).unwrap_or(&self.name)
     }
 
     /// Notes why it cannot be completed. The first reason counts.
@@ -230,7 +243,14 @@ impl Run<'_> {
             }
             (made, _) => Ok(made),
         });
-        made.map_err(|error| error.to_string())?.ok_or_else(|| "somebody else has made it meanwhile".into())
+        let file = made.map_err(|error| error.to_string())?.ok_or("somebody else has made it meanwhile")?;
+        if target.temporary.is_none() && !rustix::fs::fstat(&file).is_ok_and(|made| self.is_unfinished(&made)) {
+            // Without modes and owners nobody could see later that it is not complete.
+            let temporary = self.temporary_name(&target.name);
+            rename(directory, &target.name, &temporary).map_err(|error| error.to_string())?;
+            let _ = target.unmarked.set(temporary);
+        }
+        Ok(file)
     }
 
     /// Lets go of a file; the last one to do so completes it.
@@ -261,7 +281,7 @@ impl Run<'_> {
         let file = target.file.get_or_init(|| self.make(target)).as_ref().map_err(Clone::clone)?;
         let failed = target.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let completed = failed.map_or(Ok(()), Err).and_then(|()| self.complete(target, file));
-        let kept = target.temporary.as_ref().unwrap_or(&target.name);
+        let stands_as = target.stands_as();
         if let Err(reason) = completed {
             if target.is_patched && target.temporary.is_none() {
                 return Err(format!(
@@ -269,7 +289,7 @@ impl Run<'_> {
                     super::decide::WRITING
                 ));
             }
-            let _ = rustix::fs::unlinkat(directory, kept.as_bytes(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(directory, stands_as.as_bytes(), AtFlags::empty());
             return Err(reason);
         }
         let before = Before { owner: opened.owner.filter(|_| !target.is_patched), has_more: target.is_patched || opened.hands_down_a_list };
@@ -277,10 +297,10 @@ impl Run<'_> {
         for problem in metadata::apply(self.repository, Subject::Open(file.as_fd()), &target.line, self.owners.of(&target.line), before) {
             self.finding(Severity::Warning, &path(), problem.to_string());
         }
-        match &target.temporary {
-            Some(temporary) => rename(directory, temporary, &target.name).map_err(|error| error.to_string()),
-            None => Ok(()),
+        if *stands_as == target.name {
+            return Ok(());
         }
+        rename(directory, stands_as, &target.name).map_err(|error| error.to_string())
     }
 
     /// Everything about the content that is left to do when all records are written.
@@ -300,7 +320,7 @@ impl Run<'_> {
     }
 
     /// Reads a file back from the disk and compares its hash.
-    fn verify(&self, file: &File, entry: &Entry) -> Result<(), String> {
+    pub(super) fn verify(&self, file: &File, entry: &Entry) -> Result<(), String> {
         let Some(proof) = entry.proof(self.repository.ring()) else {
             let is_empty = entry.size == 0;
             return if is_empty { Ok(()) } else { Err("it was saved without a hash, so it cannot be verified".into()) };

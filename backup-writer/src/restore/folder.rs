@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use fs_core::path::{Name, TreePath};
 use fs_core::report::Severity;
 use fs_core::tree::Entry;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::held::Counted;
@@ -42,6 +42,8 @@ pub(super) struct OpenFolder {
     pub(super) owner: Option<Owner>,
     /// Whether what is made in it gets an access control list from it.
     pub(super) hands_down_a_list: bool,
+    /// Its mode, where its owner may not write into it and it was opened for the time being.
+    lent: Option<u32>,
     _counted: Counted,
 }
 
@@ -49,6 +51,15 @@ impl OpenFolder {
     /// The directory; `None` if this is a dry run and it does not exist.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(|fd| fd.as_fd())
+    }
+}
+
+impl Drop for OpenFolder {
+    /// However the run ends.
+    fn drop(&mut self) {
+        if let (Some(fd), Some(mode)) = (&self.fd, self.lent) {
+            let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));
+        }
     }
 }
 
@@ -99,14 +110,28 @@ impl Run<'_> {
             };
         match open_directory(parent, name) {
             Ok(fd) => self.opened(Some(fd), is_new),
+            Err(Errno::ACCESS) if !self.options.dry_run => self.unlock(parent, name),
             Err(Errno::NOENT) if self.options.dry_run => self.opened(None, false),
             Err(error) => Err(error),
         }
     }
 
+    /// Opens a directory that its owner, who restores, may not even list.
+    fn unlock(&self, parent: BorrowedFd<'_>, name: &Name) -> Result<OpenFolder, Errno> {
+        let there = rustix::fs::statat(parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if !is_directory(there.st_mode) || there.st_uid != self.me.0 {
+            return Err(Errno::ACCESS);
+        }
+        let mode = there.st_mode & 0o7777;
+        metadata::change_mode(parent, name, mode | 0o700)?;
+        let mut opened = self.opened(Some(open_directory(parent, name)?), false)?;
+        opened.lent = Some(mode);
+        Ok(opened)
+    }
+
     /// What is to be known of a directory before something is made in it.
     pub(super) fn opened(&self, fd: Option<OwnedFd>, is_new: bool) -> Result<OpenFolder, Errno> {
-        let (mut owner, mut hands_down_a_list, mut is_unfinished) = (None, false, false);
+        let (mut owner, mut hands_down_a_list, mut is_unfinished, mut lent) = (None, false, false, None);
         if let Some(fd) = &fd {
             let stat = rustix::fs::fstat(fd)?;
             is_unfinished = !is_new && stat.st_uid == self.me.0 && stat.st_mode & 0o7777 == UNFINISHED;
@@ -114,11 +139,12 @@ impl Run<'_> {
             owner = (stat.st_gid == self.me.1).then_some(Owner { uid: Some(self.me.0), gid: Some(self.me.1) });
             hands_down_a_list = metadata::hands_down_a_list(fd.as_fd());
             if !self.options.dry_run && stat.st_uid == self.me.0 && stat.st_mode & 0o300 != 0o300 {
-                // It was restored before and its owner may not write into it. It gets its mode again when it is done.
-                let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700));
+                // It gets its mode again, or the saved one, when it is done.
+                let mode = stat.st_mode & 0o7777;
+                lent = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode | 0o700)).is_ok().then_some(mode);
             }
         }
-        Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list, _counted: self.held.count() })
+        Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list, lent, _counted: self.held.count() })
     }
 
     /// Lets go of a directory. The last one to do so gives it its metadata: writing into it has changed its times.
@@ -127,13 +153,13 @@ impl Run<'_> {
         while let Some(mut last) = next.and_then(Arc::into_inner) {
             next = last.parent.take();
             if !self.is_over() {
-                self.finish_folder(&last);
+                self.finish_folder(&mut last);
             }
         }
     }
 
-    fn finish_folder(&self, folder: &Folder) {
-        let Some(Ok(opened)) = folder.opened.get() else { return };
+    fn finish_folder(&self, folder: &mut Folder) {
+        let Some(Ok(opened)) = folder.opened.get_mut() else { return };
         let Some(fd) = opened.fd().filter(|_| !self.options.dry_run) else { return };
         let is_ours = opened.is_new || opened.is_unfinished;
         let is_target = folder.name.is_none();
@@ -150,6 +176,7 @@ impl Run<'_> {
         for problem in metadata::apply(self.repository, Subject::Open(fd), &folder.entry, self.owners.of(&folder.entry), before) {
             self.finding(Severity::Warning, &folder.path, problem.to_string());
         }
+        opened.lent = None;
     }
 }
 

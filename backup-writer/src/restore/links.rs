@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use super::decide::rename;
 use super::file::Line;
 use super::folder::{Folder, is_directory, open_directory};
+use super::twin::has_no_links;
 use super::{Overwrite, Run};
 
 /// What has become of the first name of each file that has several.
@@ -91,6 +92,7 @@ impl Run<'_> {
         match self.make_link(folder, name, entry, first) {
             Ok(true) => self.count(|report| report.file_count += 1),
             Ok(false) => self.count(|report| report.kept_count += 1),
+            Err(refused) if has_no_links(refused) => self.copy_instead(folder, name, entry, first, refused),
             Err(error) => {
                 let first = first.0.join(first.1.clone());
                 self.finding(Severity::Error, &path, format!("it cannot be linked to {first}: {error}"));
@@ -157,7 +159,7 @@ impl Run<'_> {
     }
 
     /// A directory of the target that was let go of.
-    fn open_again(&self, folder: &Folder, path: &TreePath) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_again(&self, folder: &Folder, path: &TreePath) -> Result<OwnedFd, Errno> {
         let top = folder.top_fd().ok_or(Errno::NOENT)?;
         let mut directory = rustix::fs::openat(top, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         for name in path.names() {

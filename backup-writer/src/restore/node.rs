@@ -47,7 +47,7 @@ impl Run<'_> {
     }
 }
 
-fn make_node(directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Result<(), Errno> {
+pub(super) fn make_node(directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Result<(), Errno> {
     let (raw, mode) = (name.as_bytes(), Mode::from_raw_mode(0o600));
     let device = entry.device.map_or(0, |(major, minor)| rustix::fs::makedev(major, minor));
     match entry.kind {

@@ -8,7 +8,7 @@ use fs_core::path::Name;
 use fs_core::reader::ContentReader;
 use fs_core::record::Reference;
 use fs_core::report::{Severity, chain};
-use fs_core::tree::page::{Found, Wanted};
+use fs_core::tree::page;
 use fs_core::tree::{Content, Entry, EntryKind, Subtree};
 
 use super::decide::is_there;
@@ -23,6 +23,14 @@ const SMALL: u64 = 64 << 10;
 /// Of a large file the references to so many bytes are looked up at a time.
 const LOOKED_UP: u64 = 256 << 20;
 
+/// What the target gets of a snapshot.
+pub(super) enum Wanted {
+    /// The contents of a directory, or something else under its name.
+    Whole(Box<Entry>),
+    /// Each of these under its name.
+    Named(Vec<Entry>),
+}
+
 /// A directory that is to be walked.
 struct Below {
     folder: Arc<Folder>,
@@ -30,7 +38,7 @@ struct Below {
 }
 
 impl Run<'_> {
-    pub(super) fn all(&self, entry: Entry, top: Arc<Folder>) -> Result<(), RestoreError> {
+    pub(super) fn all(&self, wanted: Wanted, top: Arc<Folder>) -> Result<(), RestoreError> {
         let (send, batches) = bounded::<Job>(BATCHES_AHEAD);
         let worker_count = crate::worker_count();
         let walked = thread::scope(|scope| {
@@ -40,19 +48,35 @@ impl Run<'_> {
             }
             drop(batches);
             let mut feed = Feed::new(self, send);
-            self.walk(entry, top, &mut feed).and_then(|()| feed.flush())
+            self.walk(wanted, top, &mut feed).and_then(|()| feed.flush())
         });
         if self.is_over() { Err(RestoreError::Cancelled) } else { walked }
     }
 
-    fn walk(&self, top: Entry, folder: Arc<Folder>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
-        let Some(subtree) = top.subtree.clone() else {
-            let placed = self.place(&folder, Line::Alone(Arc::new(top)), feed);
-            self.release(folder);
-            return placed;
-        };
-        self.count(|report| report.directory_count += 1);
-        let mut open = vec![Below { folder, subtree }];
+    fn walk(&self, wanted: Wanted, top: Arc<Folder>, feed: &mut Feed<'_>) -> Result<(), RestoreError> {
+        let mut open = Vec::new();
+        match wanted {
+            Wanted::Whole(entry) => match entry.subtree.clone() {
+                Some(subtree) => {
+                    self.count(|report| report.directory_count += 1);
+                    open.push(Below { folder: top, subtree });
+                }
+                None => {
+                    let placed = self.place(&top, Line::Alone(Arc::new(*entry)), feed);
+                    self.release(top);
+                    return placed;
+                }
+            },
+            Wanted::Named(entries) => {
+                let mut large = Vec::new();
+                for entry in entries {
+                    self.line(&top, Line::Alone(Arc::new(entry)), feed, (&mut large, &mut open))?;
+                }
+                large.into_iter().try_for_each(|line| self.place(&top, line, feed))?;
+                open.reverse();
+                self.release(top);
+            }
+        }
         while let Some(Below { folder, subtree }) = open.pop() {
             if self.is_over() {
                 return Err(RestoreError::Cancelled);
@@ -88,32 +112,41 @@ impl Run<'_> {
     /// Places what is in a directory, page by page, and notes what is to be walked.
     fn list(&self, folder: &Arc<Folder>, subtree: &Subtree, feed: &mut Feed<'_>, open: &mut Vec<Below>) -> Result<(), RestoreError> {
         let (mut index, mut large) = (0, Vec::new());
-        while let Some(found) = self.repository.find_entry(subtree, Wanted::Index(index))? {
+        while let Some(found) = self.repository.find_entry(subtree, page::Wanted::Index(index))? {
             let mut next = Some(found);
             while let Some(found) = next {
                 index = found.entry_index + 1;
                 next = found.next_in_page();
-                let selected = self.selected(folder, &found);
-                match (&found.entry().subtree, selected) {
-                    (_, Selected::No) => {}
-                    (Some(subtree), _) => {
-                        let Some(name) = found.entry().name.clone() else { continue };
-                        let below = folder.below(name, found.entry().clone(), selected == Selected::Yes);
-                        open.push(Below { folder: below, subtree: subtree.clone() });
-                    }
-                    (None, _) if found.entry().size > SMALL => large.push(found),
-                    (None, _) => self.place(folder, Line::InPage(found), feed)?,
-                }
+                self.line(folder, Line::InPage(found), feed, (&mut large, open))?;
             }
-            for found in large.drain(..) {
-                self.place(folder, Line::InPage(found), feed)?;
-            }
+            large.drain(..).try_for_each(|line| self.place(folder, line, feed))?;
         }
         Ok(())
     }
 
-    fn selected(&self, folder: &Folder, found: &Found) -> Selected {
-        let entry = found.entry();
+    /// Places an entry of a directory, or notes it for later: a large file, something to walk.
+    fn line(
+        &self,
+        folder: &Arc<Folder>,
+        line: Line,
+        feed: &mut Feed<'_>,
+        (large, open): (&mut Vec<Line>, &mut Vec<Below>),
+    ) -> Result<(), RestoreError> {
+        let selected = self.selected(folder, &line);
+        match (&line.subtree, &line.name, selected) {
+            (_, _, Selected::No) => {}
+            (Some(subtree), Some(name), _) => {
+                let below = folder.below(name.clone(), (*line).clone(), selected == Selected::Yes);
+                open.push(Below { folder: below, subtree: subtree.clone() });
+            }
+            (Some(_), None, _) => {}
+            (None, ..) if line.size > SMALL => large.push(line),
+            (None, ..) => self.place(folder, line, feed)?,
+        }
+        Ok(())
+    }
+
+    fn selected(&self, folder: &Folder, entry: &Entry) -> Selected {
         let inherits = folder.is_selected || folder.is_top() && self.selection.has_all();
         let is_directory = entry.kind == EntryKind::Directory;
         entry.name.as_ref().map_or(Selected::No, |name| self.selection.of(&folder.path, name, is_directory, inherits))

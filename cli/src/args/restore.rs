@@ -23,9 +23,10 @@ pub(crate) enum OverwriteChoice {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
-    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it, for instance `latest:/home/anna/letter.odt`; or a path inside of a drive
-    #[arg(value_name = "SNAPSHOT[:PATH]|PATH")]
-    pub(crate) what: OsString,
+    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it, for instance `latest:/home/anna/letter.odt`; or a path inside of a drive; or a path
+    /// of this machine, as it was saved last. Of one folder the contents are restored, of several things each under its name
+    #[arg(required = true, value_name = "SNAPSHOT[:PATH]|PATH")]
+    pub(crate) whats: Vec<OsString>,
     /// The folder to restore into
     #[arg(long, value_name = "FOLDER")]
     pub(crate) to: PathBuf,
@@ -68,9 +69,10 @@ pub(crate) enum ArchiveFormat {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Export {
-    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it; or a path inside of a drive
-    #[arg(value_name = "SNAPSHOT[:PATH]|PATH")]
-    pub(crate) what: OsString,
+    /// `latest` or the beginning of a snapshot's id, and after a `:` a path in it; or a path inside of a drive; or a path of this machine, as it was saved last.
+    /// Of one folder the contents are exported, of several things each under its name
+    #[arg(required = true, value_name = "SNAPSHOT[:PATH]|PATH")]
+    pub(crate) whats: Vec<OsString>,
     /// The form of the archive
     #[arg(long, value_enum, default_value = "tar")]
     pub(crate) format: ArchiveFormat,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backup_writer::restore::entry_at;
+use backup_writer::what::entry_at;
 use fs_core::reader::ContentReader;
 use fs_core::tree::EntryKind;
 

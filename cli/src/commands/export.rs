@@ -7,7 +7,7 @@ use backup_writer::export::{ExportOptions, ExportReport, Format, export};
 use fs_core::report::is_incomplete;
 use serde_json::json;
 
-use super::within::Place;
+use super::within::{self, Place};
 use crate::args::{ArchiveFormat, Export, Global};
 use crate::error::{Exit, Failure};
 use crate::output::{Output, size};
@@ -18,7 +18,7 @@ use crate::session;
 const BUFFER: usize = 256 << 10;
 
 pub(crate) fn run(global: &Global, options: &Export, output: &Output) -> Result<Exit, Failure> {
-    let place = Place::of_any(&options.what)?;
+    let places = Place::of_each(&options.whats)?;
     if options.output.is_none() && std::io::stdout().is_terminal() {
         return Err(
             Failure::new(Exit::Usage, "an archive is nothing for a terminal").hint("name a file, -o FILE, or write to a pipe: | tar -t")
@@ -29,16 +29,16 @@ pub(crate) fn run(global: &Global, options: &Export, output: &Output) -> Result<
             Failure::new(Exit::Usage, "the archive and its JSON records cannot both go to standard output").hint("name a file: -o FILE")
         );
     }
-    let global = &place.complete(global);
+    let global = &Place::complete(&places, global);
     let (repository, _) = session::open_cached(global)?;
-    let (snapshot, path) = place.find(&repository, &options.select)?;
+    let whats = Place::find_each(&places, &repository, &options.select)?;
     let format = match options.format {
         ArchiveFormat::Tar => Format::Tar,
         ArchiveFormat::Zip => Format::Zip,
     };
     let how = ExportOptions { format, include: options.include.clone(), exclude: options.exclude.clone() };
     let watcher = Watcher::new(global);
-    let exported = |to: &mut dyn Write| -> Result<ExportReport, Failure> { Ok(export(&repository, &snapshot, &path, &how, to, &watcher)?) };
+    let exported = |to: &mut dyn Write| -> Result<ExportReport, Failure> { Ok(export(&repository, &whats, &how, to, &watcher)?) };
     let report = match &options.output {
         Some(file) => {
             let made = File::options().write(true).create_new(true).open(file);
@@ -59,8 +59,9 @@ pub(crate) fn run(global: &Global, options: &Export, output: &Output) -> Result<
         output.show(
             || format!("wrote {} entries ({}) to {}", report.entry_count, size(report.byte_count), file.display()),
             || {
+                let (snapshot, snapshots) = within::snapshots_of(&whats);
                 json!({
-                    "type": "export", "snapshot": snapshot.id.to_string(), "entries": report.entry_count, "bytes": report.byte_count,
+                    "type": "export", "snapshot": snapshot, "snapshots": snapshots, "entries": report.entry_count, "bytes": report.byte_count,
                     "findings": report.findings.len(),
                 })
             },

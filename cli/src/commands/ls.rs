@@ -1,6 +1,6 @@
 //! `ls`
 
-use backup_writer::restore::{entry_at, for_each_entry};
+use backup_writer::what::{entry_at, for_each_entry};
 use fs_core::path::TreePath;
 use fs_core::time::Zone;
 use fs_core::tree::{Entry, EntryKind};

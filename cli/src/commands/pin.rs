@@ -1,5 +1,6 @@
 //! `pin` and `unpin`: keep a part of a snapshot on this machine, and let go of it.
 
+use backup_writer::what::What;
 use fs_core::cache::{CacheUsage, DiskCache};
 use fs_core::id::SnapshotId;
 use fs_core::path::TreePath;
@@ -19,7 +20,7 @@ pub(crate) fn pin(global: &Global, options: &Pin, output: &Output) -> Result<Exi
     // What is wrong with the path is told before a password is asked for.
     let place = within::Place::of(what)?;
     let repository = session::open_to_keep(global)?;
-    let (snapshot, path) = place.find(&repository, &options.select)?;
+    let What { snapshot, path } = place.find(&repository, &options.select)?;
     let watcher = Watcher::new(global);
     let report = repository.pin(&snapshot, &path, &watcher);
     watcher.finish();
@@ -64,12 +65,12 @@ pub(crate) fn unpin(global: &Global, options: &Unpin, output: &Output) -> Result
         within::Place::Snapshot(wanted, path) => match pins.iter().find(|pin| is_named(&pin.snapshot, wanted) && pin.path == *path) {
             Some(pin) => (pin.snapshot, pin.path.clone()),
             None => {
-                let (snapshot, path) = place.find(&repository, &options.select)?;
+                let What { snapshot, path } = place.find(&repository, &options.select)?;
                 (snapshot.id, path)
             }
         },
-        within::Place::Drive { .. } => {
-            let (snapshot, path) = place.find(&repository, &options.select)?;
+        within::Place::Drive { .. } | within::Place::Here(_) => {
+            let What { snapshot, path } = place.find(&repository, &options.select)?;
             (snapshot.id, path)
         }
     };

@@ -4,7 +4,7 @@ use backup_writer::restore::{Overwrite, RestoreOptions, restore};
 use fs_core::report::is_incomplete;
 use serde_json::json;
 
-use super::within::Place;
+use super::within::{self, Place};
 use crate::args::{Global, OverwriteChoice, Restore};
 use crate::error::{Exit, Failure};
 use crate::output::{Output, size};
@@ -13,10 +13,10 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result<Exit, Failure> {
     // What is wrong with the path is told before a password is asked for.
-    let place = Place::of_any(&options.what)?;
-    let global = &place.complete(global);
+    let places = Place::of_each(&options.whats)?;
+    let global = &Place::complete(&places, global);
     let (repository, _) = session::open_cached(global)?;
-    let (snapshot, path) = place.find(&repository, &options.select)?;
+    let whats = Place::find_each(&places, &repository, &options.select)?;
     let overwrite = match options.overwrite {
         OverwriteChoice::Never => Overwrite::Never,
         OverwriteChoice::Changed => Overwrite::Changed,
@@ -35,7 +35,7 @@ pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result
         dry_run: options.dry_run,
     };
     let watcher = Watcher::new(global);
-    let report = restore(&repository, &snapshot, &path, &options.to, &how, &watcher);
+    let report = restore(&repository, &whats, &options.to, &how, &watcher);
     watcher.finish();
     let report = report?;
     output.findings(&report.findings);
@@ -46,8 +46,9 @@ pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result
             format!("{verb} {files} files ({}), {folders} folders, {others} others; {kept} were there already", size(report.byte_count))
         },
         || {
+            let (snapshot, snapshots) = within::snapshots_of(&whats);
             json!({
-                "type": "restore", "snapshot": snapshot.id.to_string(), "dry_run": options.dry_run, "files": report.file_count, "bytes": report.byte_count,
+                "type": "restore", "snapshot": snapshot, "snapshots": snapshots, "dry_run": options.dry_run, "files": report.file_count, "bytes": report.byte_count,
                 "directories": report.directory_count, "others": report.other_count, "kept": report.kept_count, "written_bytes": report.written_bytes, "findings": report.findings.len(),
             })
         },

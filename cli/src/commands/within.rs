@@ -1,12 +1,15 @@
-//! Which snapshot and path somebody means who names a place inside of a mounted drive.
+//! Which snapshot and path somebody means: by its id, inside of a mounted drive, or as it is named on this machine.
 
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+use backup_writer::what::What;
 use fs_core::path::TreePath;
 use fs_core::repository::Repository;
 use fs_core::snapshot::Snapshot;
-use mount_linux::mounts;
+use fs_core::snapshot::select::select;
+use mount_linux::mounts::{self, Mounted};
 
 use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
@@ -30,30 +33,42 @@ pub(crate) enum Place {
         /// The path in it.
         path: TreePath,
     },
+    /// Where something lies, or lay, on this machine.
+    Here(TreePath),
 }
 
 impl Place {
-    /// What a person means: a path, or a snapshot and a path in it.
+    /// What a person means: a path in a drive, or a snapshot and a path in it.
     pub(crate) fn of(what: &OsStr) -> Result<Self, Failure> {
         let bytes = what.as_encoded_bytes();
         let head = head(bytes);
         if head.len() == bytes.len() || head.contains(&b'/') {
-            return find(what.as_ref());
+            return Drives::now().find(what.as_ref());
         }
         Self::snapshot(what)
     }
 
-    /// The same where a snapshot may be named without a path: all of it is meant.
-    pub(crate) fn of_any(what: &OsStr) -> Result<Self, Failure> {
-        let bytes = what.as_encoded_bytes();
+    /// Several of them, where a snapshot may also be named without a path: all of it is meant. A path in no drive is one of this machine.
+    pub(crate) fn of_each(whats: &[OsString]) -> Result<Vec<Self>, Failure> {
+        let mut drives = Drives::now();
+        whats.iter().map(|what| Self::of_any(what, &mut drives)).collect()
+    }
+
+    fn of_any(what: &OsStr, drives: &mut Drives) -> Result<Self, Failure> {
+        let (bytes, path) = (what.as_encoded_bytes(), Path::new(what));
         let head = head(bytes);
+        let is_in_drive = drives.drive_of(path).is_ok();
         // Somebody in a drive may name what is there.
-        if head.contains(&b'/')
-            || head.len() == bytes.len() && Path::new(what).symlink_metadata().is_ok() && drive_of(what.as_ref()).is_ok()
-        {
-            return find(what.as_ref());
+        if is_in_drive && (head.contains(&b'/') || head.len() == bytes.len() && path.symlink_metadata().is_ok()) {
+            return drives.find(path);
         }
-        Self::snapshot(what)
+        if !head.contains(&b'/') {
+            return Self::snapshot(what);
+        }
+        let path = std::path::absolute(path)?;
+        let parsed = TreePath::parse(path.as_os_str().as_encoded_bytes());
+        let parsed = parsed.map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+        Ok(Self::Here(parsed))
     }
 
     fn snapshot(what: &OsStr) -> Result<Self, Failure> {
@@ -62,68 +77,142 @@ impl Place {
     }
 
     /// The flags with the repository that the drive shows, unless they name one.
-    pub(crate) fn complete(&self, global: &Global) -> Global {
+    pub(crate) fn complete(places: &[Self], global: &Global) -> Global {
         let mut global = global.clone();
-        if let (None, Self::Drive { location, .. }) = (&global.repository, self) {
-            global.repository = Some(location.clone());
+        let shown = places.iter().find_map(|place| match place {
+            Self::Drive { location, .. } => Some(location),
+            Self::Snapshot(..) | Self::Here(_) => None,
+        });
+        if global.repository.is_none() {
+            global.repository = shown.cloned();
         }
         global
     }
 
-    /// The snapshot and the path in it. A drive must show this repository.
-    pub(crate) fn find(&self, repository: &Repository, select: &Select) -> Result<(Snapshot, TreePath), Failure> {
-        match self {
-            Self::Snapshot(wanted, path) => Ok((session::snapshot(repository, wanted, select)?, path.clone())),
+    /// The snapshots and the paths in them. Drives must show this repository.
+    pub(crate) fn find_each(places: &[Self], repository: &Repository, narrow: &Select) -> Result<Vec<What>, Failure> {
+        let snapshots = repository.snapshots()?;
+        places.iter().map(|place| place.find_in(&snapshots, repository, narrow)).collect()
+    }
+
+    /// The same for one.
+    pub(crate) fn find(&self, repository: &Repository, narrow: &Select) -> Result<What, Failure> {
+        self.find_in(&repository.snapshots()?, repository, narrow)
+    }
+
+    fn find_in(&self, snapshots: &[Snapshot], repository: &Repository, narrow: &Select) -> Result<What, Failure> {
+        let (snapshot, path) = match self {
+            Self::Snapshot(wanted, path) => (select(snapshots, wanted, &session::filter(narrow))?, path),
+            Self::Here(path) => (newest_with(snapshots, path, narrow)?, path),
             Self::Drive { drive, repository: shown, location, snapshot, path } => {
                 if *shown != repository.id().to_string() {
                     let message = format!("the drive on {} shows another repository: {location}", drive.display());
-                    return Err(Failure::new(Exit::Usage, message).hint("name that one: --repository ADDRESS"));
+                    return Err(Failure::new(Exit::Usage, message).hint("name that one, by itself: --repository ADDRESS"));
                 }
-                Ok((session::snapshot(repository, snapshot, &Select::default())?, path.clone()))
+                (select(snapshots, snapshot, &session::filter(&Select::default()))?, path)
             }
+        };
+        Ok(What { snapshot: snapshot.clone(), path: path.clone() })
+    }
+}
+
+/// For a record: the snapshot that all of it is of, `None` if there are several; and all of them, each once.
+pub(crate) fn snapshots_of(whats: &[What]) -> (Option<String>, Vec<String>) {
+    let mut ids: Vec<String> = Vec::new();
+    for id in whats.iter().map(|what| what.snapshot.id.to_string()) {
+        if !ids.contains(&id) {
+            ids.push(id);
         }
     }
+    (if ids.len() == 1 { ids.first().cloned() } else { None }, ids)
+}
+
+/// The newest sealed snapshot in which a path of this machine was saved. Another machine may have the same path.
+fn newest_with<'a>(snapshots: &'a [Snapshot], path: &TreePath, narrow: &Select) -> Result<&'a Snapshot, Failure> {
+    let host = narrow.host.clone().unwrap_or_else(session::host_name);
+    let filter = session::filter(&Select { host: Some(host.clone()), ..narrow.clone() });
+    let mut fitting: Vec<_> = snapshots.iter().filter(|snapshot| snapshot.sealed && filter.matches(snapshot)).collect();
+    fitting.sort_by_key(|snapshot| std::cmp::Reverse((snapshot.started(), snapshot.id)));
+    for snapshot in fitting {
+        let saved = snapshot.manifest()?.sources;
+        let saved = saved.iter().filter_map(|source| TreePath::parse(&source.path).ok());
+        // What lies above the saved paths leads to them.
+        if saved.into_iter().any(|saved| path.starts_with(&saved) || saved.starts_with(path)) {
+            return Ok(snapshot);
+        }
+    }
+    Err(Failure::new(Exit::Failed, format!("{path} lies in no drive, and no snapshot of {host} that fits was taken of it"))
+        .hint("'yesterdrive mounts' lists the drives, 'yesterdrive snapshots' the snapshots: name SNAPSHOT:PATH, or the host with --host"))
 }
 
 fn head(what: &[u8]) -> &[u8] {
     what.split(|&byte| byte == b':').next().unwrap_or_default()
 }
 
-/// Finds the drive that a path leads into, and what it means there. Links of the drive's own are followed, those that were saved are not.
-fn find(path: &Path) -> Result<Place, Failure> {
-    let (drive, rest) = drive_of(path)?;
-    let (repository, location) = status_of(&drive)?;
-    let (shown, path) = split(&drive, &rest)?;
-    let ids = drive.join("Ids");
-    let is_it =
-        |name: &OsStr| std::fs::read_link(ids.join(name)).is_ok_and(|target| inside(&ids, &drive, &target).is_some_and(|at| at == shown));
-    let names = std::fs::read_dir(&ids)?.flatten().map(|item| item.file_name());
-    let snapshot = names.into_iter().find(|name| is_it(name)).and_then(|name| name.into_string().ok());
-    let Some(snapshot) = snapshot else {
-        return Err(Failure::new(Exit::Failed, format!("there is no snapshot {} in the drive", shown.display())));
-    };
-    Ok(Place::Drive { drive, repository, location, snapshot, path })
+/// The drives of this machine. Each is asked once, however many paths in it are named.
+struct Drives {
+    mounted: Vec<Mounted>,
+    asked: HashMap<PathBuf, Shown>,
 }
 
-/// The drive that a path leads into, and what remains of the path. What is saved in a drive may lead anywhere, so only what comes before it is resolved.
-fn drive_of(path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
-    let path = std::path::absolute(path)?;
-    let drives = mounts::list();
-    let mut above: Vec<_> = path.ancestors().collect();
-    above.reverse();
-    for part in above {
-        let Ok(real) = part.canonicalize() else { break };
-        if drives.iter().any(|drive| drive.path == real) {
-            return Ok((real, path.strip_prefix(part).unwrap_or(Path::new("")).to_path_buf()));
-        }
-        // A link in front of the drive may lead into the middle of it.
-        if let Some(drive) = drives.iter().find(|drive| real.starts_with(&drive.path)) {
-            let within = real.strip_prefix(&drive.path).unwrap_or(Path::new(""));
-            return Ok((drive.path.clone(), within.join(path.strip_prefix(part).unwrap_or(Path::new("")))));
-        }
+/// What a drive says of itself.
+struct Shown {
+    repository: String,
+    location: String,
+    /// The beginning of each snapshot's id by its folder, as in `Snapshots/HOST/TIME`.
+    ids: HashMap<PathBuf, String>,
+}
+
+impl Drives {
+    fn now() -> Self {
+        Self { mounted: mounts::list(), asked: HashMap::new() }
     }
-    Err(Failure::new(Exit::Usage, format!("{} lies in no drive", path.display()))
-        .hint("'yesterdrive mounts' lists the drives; without one name SNAPSHOT:PATH, for instance latest:/home/anna"))
+
+    /// Finds the drive that a path leads into, and what it means there. Links of the drive's own are followed, those that were saved are not.
+    fn find(&mut self, path: &Path) -> Result<Place, Failure> {
+        let (drive, rest) = self.drive_of(path)?;
+        let (folder, path) = split(&drive, &rest)?;
+        if !self.asked.contains_key(&drive) {
+            self.asked.insert(drive.clone(), Shown::ask(&drive)?);
+        }
+        let shown = self.asked.get(&drive).and_then(|shown| Some((shown, shown.ids.get(&folder)?)));
+        let Some((shown, snapshot)) = shown else {
+            return Err(Failure::new(Exit::Failed, format!("there is no snapshot {} in the drive", folder.display())));
+        };
+        let (repository, location, snapshot) = (shown.repository.clone(), shown.location.clone(), snapshot.clone());
+        Ok(Place::Drive { drive, repository, location, snapshot, path })
+    }
+
+    /// The drive that a path leads into, and what remains of the path. What is saved in a drive may lead anywhere, so only what comes before it is resolved.
+    fn drive_of(&self, path: &Path) -> Result<(PathBuf, PathBuf), Failure> {
+        let path = std::path::absolute(path)?;
+        let mut above: Vec<_> = path.ancestors().collect();
+        above.reverse();
+        for part in above {
+            let Ok(real) = part.canonicalize() else { break };
+            if self.mounted.iter().any(|drive| drive.path == real) {
+                return Ok((real, path.strip_prefix(part).unwrap_or(Path::new("")).to_path_buf()));
+            }
+            // A link in front of the drive may lead into the middle of it.
+            if let Some(drive) = self.mounted.iter().find(|drive| real.starts_with(&drive.path)) {
+                let within = real.strip_prefix(&drive.path).unwrap_or(Path::new(""));
+                return Ok((drive.path.clone(), within.join(path.strip_prefix(part).unwrap_or(Path::new("")))));
+            }
+        }
+        Err(Failure::new(Exit::Usage, format!("{} lies in no drive", path.display()))
+            .hint("'yesterdrive mounts' lists the drives; without one name SNAPSHOT:PATH, for instance latest:/home/anna"))
+    }
+}
+
+impl Shown {
+    fn ask(drive: &Path) -> Result<Self, Failure> {
+        let (repository, location) = status_of(drive)?;
+        let folder = drive.join("Ids");
+        let names = std::fs::read_dir(&folder)?.flatten().filter_map(|item| item.file_name().into_string().ok());
+        let place = |name: &str| inside(&folder, drive, &std::fs::read_link(folder.join(name)).ok()?);
+        let ids = names.filter_map(|name| Some((place(&name)?, name))).collect();
+        Ok(Self { repository, location, ids })
+    }
 }
 
 /// The id and the place of the repository that a drive shows.
