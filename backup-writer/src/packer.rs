@@ -1,4 +1,4 @@
-//! Gathers records into packs in order, verifies and uploads them, then writes the index.
+//! Gathers records into packs in order, verifies and uploads them, and writes index shards as they fill.
 //!
 //! A pack leaves the machine only after every record in it was opened again, decompressed and compared with its id: what a faulty memory,
 //! processor or library made of it is noticed here and not in a year. Upload runs beside packing; its queue is bounded.

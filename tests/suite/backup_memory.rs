@@ -43,12 +43,13 @@ fn most_memory(driven: &Driven, arguments: &[&str]) -> u64 {
     (mebibytes * 1024.0) as u64 * 1024
 }
 
-/// Of a file that is saved a few bytes stay in memory, so that another that is the same is not saved again.
+/// Of a file that is saved a dozen bytes stay in memory, so that another that is the same is not saved again; the rest of the difference is what else has a bound
+/// and is not there yet with the few. Where everything that was placed stays, it is 400 bytes for each.
 #[test]
 fn memory_of_a_first_backup_for_each_file() {
     const FEW: usize = 25_000;
     const MANY: usize = 4 * FEW;
-    const FOR_EACH: u64 = 60;
+    const FOR_EACH: u64 = 200;
     let of = |count, arguments: &[&str]| {
         let driven = repository(true);
         fill(&driven.source(), count);

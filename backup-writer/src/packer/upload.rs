@@ -12,8 +12,8 @@ use fs_core::storage::wait_for_put;
 
 use super::{PackError, Shared, Stage, Target};
 
-/// Packs that wait for upload beside those being uploaded.
-const UPLOAD_QUEUE: usize = 1;
+/// Packs that wait for upload beside those being uploaded and the one that is full and waits for its turn: each takes the memory of a pack.
+const UPLOAD_QUEUE: usize = 0;
 /// Packs verified and uploaded at a time.
 const UPLOAD_THREADS: usize = 2;
 
