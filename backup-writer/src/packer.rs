@@ -1,10 +1,11 @@
-//! Gathers records into packs in order, verifies and uploads them, then writes the index.
+//! Gathers records into packs in order, verifies and uploads them, and writes index shards as they fill.
 //!
 //! A pack leaves the machine only after every record in it was opened again, decompressed and compared with its id: what a faulty memory,
 //! processor or library made of it is noticed here and not in a year. Upload runs beside packing; its queue is bounded.
 
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError};
+use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use fs_core::compress::{Compression, Compressor};
@@ -12,7 +13,7 @@ use fs_core::config::Session;
 use fs_core::id::PackId;
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, Header, ObjectError, ObjectKind, Signer};
-use fs_core::pack::{self, PackBuilder, PackSession, Trailer};
+use fs_core::pack::{self, PackBuilder, PackSession};
 use fs_core::record::{RecordKind, Reference, record_id};
 use fs_core::report::Stats;
 use fs_core::repository::RepositoryError;
@@ -23,6 +24,7 @@ use crate::create::put_hashed;
 
 mod buffers;
 mod left_over;
+mod placed;
 mod shared;
 mod stages;
 mod upload;
@@ -30,10 +32,10 @@ mod upload;
 pub use left_over::read_trailer;
 pub use shared::{Part, Sealed, Shared, list_packs};
 pub use stages::{Stage, StageTimes, Stages};
-use upload::Upload;
+use upload::{Put, Upload};
 
-/// Entries of a shard before the next is begun.
-const SHARD_ENTRIES: usize = 1 << 17;
+/// Bytes of a pack of metadata for each entry of a shard: shards become about as large as those.
+const SHARD_ENTRY: usize = 64;
 
 /// Why the repository could not be written. Ends the run: never counted as an unreadable file.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,9 @@ pub enum PackError {
         /// The pack.
         pack: PackId,
     },
+    /// What the run keeps on the local disk cannot be read back.
+    #[error("what this run keeps on the local disk cannot be read back: look after that disk, then run it again")]
+    Local(#[from] io::Error),
     /// The run was stopped; nobody waits for the result.
     #[error("the run was stopped")]
     Stopped,
@@ -69,7 +74,7 @@ pub enum PackError {
 pub struct Packer {
     shared: Arc<Shared>,
     /// `None` in a dry run: what is packed goes nowhere.
-    target: Option<Target>,
+    target: Option<Arc<Target>>,
     compressor: Compressor,
     data: Option<PackBuilder>,
     meta: Option<PackBuilder>,
@@ -112,7 +117,7 @@ impl Packer {
     /// A packer that has written nothing.
     pub fn new(shared: Arc<Shared>, store: Arc<dyn WriteStore>, signer: Signer) -> Self {
         let mut packer = Self::dry(shared);
-        packer.target = Some(Target { store, signer });
+        packer.target = Some(Arc::new(Target { store, signer }));
         packer
     }
 
@@ -153,7 +158,7 @@ impl Packer {
         let reference = self.place_or_find(sealed, parts)?;
         self.relied_on.insert(reference.pack);
         if !parts.is_empty() {
-            self.shared.note_fragments(reference, parts);
+            self.shared.note_fragments(&reference, parts)?;
         }
         Ok(reference)
     }
@@ -196,8 +201,8 @@ impl Packer {
             Sealed::Known(reference) => return Ok(reference),
             Sealed::New { facts, bytes } => (facts, bytes),
         };
-        if let Some(placed) = self.shared.placed.read().unwrap_or_else(PoisonError::into_inner).get(&facts.id) {
-            return Ok(*placed);
+        if let Some(placed) = self.shared.placed(&facts.id)? {
+            return Ok(placed);
         }
         let kind = pack::pack_kind(facts.kind);
         let repository = Arc::clone(&self.shared.repository);
@@ -219,7 +224,7 @@ impl Packer {
         let session = PackSession { id: self.shared.session, key: self.shared.keys(facts.kind).0 };
         let reference = builder.push(&facts, &session, &bytes);
         builder.note_fragments(parts.iter().map(|part| (part.hash, part.start, part.length)));
-        self.shared.placed.write().unwrap_or_else(PoisonError::into_inner).insert(facts.id, reference);
+        self.shared.note_placed(&reference);
         self.new_bytes += u64::from(facts.plain_len);
         self.stored_bytes += bytes.len() as u64;
         self.shared.records.give(bytes);
@@ -234,10 +239,9 @@ impl Packer {
         for builder in [self.data.take(), self.meta.take()].into_iter().flatten() {
             self.send(builder)?;
         }
-        let done = self.upload.take().map_or_else(|| Ok(Vec::new()), Upload::finish)?;
-        let put = done.iter().map(|(pack, _)| *pack).collect();
+        let Put { packs: put, index } = self.upload.take().map_or_else(|| Ok(Put::default()), Upload::finish)?;
         if let Some(target) = &self.target {
-            self.write_index(target, done)?;
+            self.write_index(target, index)?;
         }
         Ok(Written { relied_on: std::mem::take(&mut self.relied_on), new_bytes: self.new_bytes, stored_bytes: self.stored_bytes, put })
     }
@@ -254,7 +258,7 @@ impl Packer {
         if self.upload.is_none() {
             self.write_session(target)?;
         }
-        let upload = self.upload.get_or_insert_with(|| Upload::start(&self.shared, &target.store));
+        let upload = self.upload.get_or_insert_with(|| Upload::start(&self.shared, target));
         upload.send(pack)
     }
 
@@ -275,32 +279,28 @@ impl Packer {
         Ok(wait(name.as_str(), target.store.put_new(&name, Bytes::from(object), &hash))?)
     }
 
-    fn write_index(&self, target: &Target, mut done: Vec<(ShardPack, Trailer)>) -> Result<(), PackError> {
-        done.sort_by_key(|(pack, _)| pack.id);
-        let mut shard = Shard::default();
+    /// Writes what no shard holds yet.
+    fn write_index(&self, target: &Target, mut shard: Shard) -> Result<(), PackError> {
         // What was found by trailers and is relied on is found by the index from now on.
         for left_over in self.shared.index.get().map_or(&[][..], |index| &index.left_over) {
             shard.add_part(&left_over.shard, |pack| self.relied_on.contains(pack));
-            if shard.len() >= SHARD_ENTRIES {
-                self.write_shard(target, std::mem::take(&mut shard))?;
+            if self.shared.is_full(&shard) {
+                target.write_shard(&self.shared, std::mem::take(&mut shard))?;
             }
         }
-        for (pack, trailer) in &done {
-            shard.add_pack(*pack, trailer);
-            if shard.len() >= SHARD_ENTRIES {
-                self.write_shard(target, std::mem::take(&mut shard))?;
-            }
-        }
-        if shard.is_empty() { Ok(()) } else { self.write_shard(target, shard) }
+        if shard.is_empty() { Ok(()) } else { target.write_shard(&self.shared, shard) }
     }
+}
 
-    fn write_shard(&self, target: &Target, mut shard: Shard) -> Result<(), PackError> {
+impl Target {
+    /// Writes a shard; the store has taken all packs that it speaks of.
+    fn write_shard(&self, shared: &Shared, mut shard: Shard) -> Result<(), PackError> {
         shard.sort();
-        let repository = &self.shared.repository;
+        let repository = &shared.repository;
         let ring = repository.ring();
         let header = Header::new(ObjectKind::Shard, ring.epoch(), ring.repository, &**repository.random());
-        let object = shard.encode(&header, &ring.current().index, &target.signer);
-        put_hashed(&*target.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
+        let object = shard.encode(&header, &ring.current().index, &self.signer);
+        put_hashed(&*self.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! names are compared with hashes, signatures with certificates, records with their ids.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -266,6 +266,11 @@ impl Repository {
     /// The clock that it was opened with.
     pub fn clock(&self) -> &SharedClock {
         &self.clock
+    }
+
+    /// The folder of this machine that it was opened with: all repositories have theirs in it.
+    pub fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
     }
 
     /// The randomness that it was opened with.

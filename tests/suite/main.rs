@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a panic is how a test fails")]
 
+mod backup_memory;
 mod catalogue;
 mod cli;
 mod export;

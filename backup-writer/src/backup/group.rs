@@ -222,7 +222,7 @@ fn read_member(
     let Some(hash) = file_hash else { return Ok(MemberResult::Read { size: 0, file_hash: None, known: None, changed, attributes }) };
     let shared = reader.shared();
     let known = shared.fragment(&hash)?;
-    if known.is_some() || !shared.claim(&hash, number) {
+    if known.is_some() || !shared.claim(&hash, number)? {
         plain.truncate(start);
     } else {
         let number = |length: usize| u32::try_from(length).map_err(|_| PackError::from(ObjectError::Broken("a group is too long")));

@@ -9,8 +9,8 @@ use fs_core::pack::{TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
 use fs_core::repository::{Repository, RepositoryError};
 use fs_core::storage::{self, CALLS_AT_ONCE, wait};
 
+use super::PackError;
 use super::shared::Shared;
-use super::{PackError, SHARD_ENTRIES};
 
 /// Bytes that are read from the end of a pack: the trailer of a full pack of ordinary chunks is a tenth of it, that of a thousand small files fits.
 const END_LENGTH: u64 = 64 << 10;
@@ -38,7 +38,7 @@ pub(super) fn read(shared: &Shared, packs: &[ShardPack]) -> Result<Vec<Shard>, P
                 Ok(trailer) => open.add_pack(*pack, &trailer),
                 Err(error) => tracing::warn!(pack = %pack.id, %error, "a pack without an index does not open and is not used"),
             }
-            if open.len() >= SHARD_ENTRIES {
+            if shared.is_full(&open) {
                 shards.push(std::mem::take(&mut open));
             }
         }

@@ -1,6 +1,7 @@
 //! What all threads of a run share: keys, and knowledge of what the repository has.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use fs_core::compress::Compressor;
@@ -14,8 +15,9 @@ use fs_core::storage::{StoreError, wait};
 use fs_core::tree::Content;
 
 use super::buffers::Buffers;
+use super::placed::Placed;
 use super::stages::{Stage, Stages};
-use super::{PackError, left_over};
+use super::{PackError, SHARD_ENTRY, left_over};
 use crate::pace::Pace;
 
 /// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
@@ -47,32 +49,12 @@ pub struct Part {
     pub length: u32,
 }
 
-/// The small files that a run stores, by whole-file hash. There may be millions: each takes as little as possible.
-#[derive(Debug, Default)]
-pub(super) struct Fragments {
-    claims: HashMap<[u8; 32], Claim>,
-    records: Vec<Reference>,
-}
-
-/// Who stores a small file.
-#[derive(Clone, Copy, Debug)]
-enum Claim {
-    /// The group of this number, which has read it.
-    By(u32),
-    /// It is placed.
-    At {
-        /// Which of the records.
-        record: u32,
-        /// Where in its plaintext.
-        start: u32,
-    },
-}
-
-impl Fragments {
-    fn get(&self, hash: &[u8; 32]) -> Option<Content> {
-        let Some(Claim::At { record, start }) = self.claims.get(hash) else { return None };
-        Some(Content::Fragment { start: *start, reference: *self.records.get(*record as usize)? })
-    }
+/// What a run has placed, and who is about to place a small file.
+#[derive(Debug)]
+struct Own {
+    placed: Placed,
+    /// The groups that have read a small file that is not placed yet, by its whole-file hash.
+    claims: HashMap<[u8; 32], u32>,
 }
 
 /// A shard, and what finds the records of fragments in it, made when it is first needed.
@@ -97,10 +79,7 @@ pub struct Shared {
     pub(super) records: Buffers,
     /// For packs.
     pub(super) packs: Buffers,
-    /// Records placed by this run.
-    pub(super) placed: RwLock<HashMap<RecordId, Reference>>,
-    /// Small files that this run stores.
-    fragments: RwLock<Fragments>,
+    own: RwLock<Own>,
     pub(super) index: OnceLock<Index>,
     stages: Stages,
     /// Held by the thread that reads the index.
@@ -149,8 +128,7 @@ impl Shared {
             present,
             records: Buffers::new(RECORDS_SPARE),
             packs: Buffers::new(PACKS_SPARE),
-            placed: RwLock::default(),
-            fragments: RwLock::default(),
+            own: RwLock::new(Own { placed: Placed::new(repository.state().map(Path::to_path_buf)), claims: HashMap::new() }),
             index: OnceLock::new(),
             stages: Stages::default(),
             reading: Mutex::default(),
@@ -234,8 +212,8 @@ impl Shared {
     }
 
     fn known(&self, id: &RecordId) -> Result<Option<Reference>, PackError> {
-        if let Some(placed) = self.placed.read().unwrap_or_else(PoisonError::into_inner).get(id) {
-            return Ok(Some(*placed));
+        if let Some(placed) = self.placed(id)? {
+            return Ok(Some(placed));
         }
         let mut found = self.index()?.all().flat_map(|indexed| indexed.shard.find(id));
         let relied_on = |location: &fs_core::index::Location| self.is_there(&location.reference.pack, location.pack_size);
@@ -247,7 +225,7 @@ impl Shared {
     /// # Errors
     /// [`PackError`] if the index cannot be read.
     pub fn fragment(&self, hash: &[u8; 32]) -> Result<Option<Content>, PackError> {
-        let placed = self.fragments.read().unwrap_or_else(PoisonError::into_inner).get(hash);
+        let placed = self.own.read().unwrap_or_else(PoisonError::into_inner).placed.fragment(hash)?;
         if placed.is_some() {
             return Ok(placed);
         }
@@ -257,30 +235,41 @@ impl Shared {
     }
 
     /// Whether the group of this number is to store a small file that it has read. A group before it may be about to do so: that is placed first.
-    pub(crate) fn claim(&self, hash: &[u8; 32], number: u32) -> bool {
-        let claims = &mut self.fragments.write().unwrap_or_else(PoisonError::into_inner).claims;
+    ///
+    /// # Errors
+    /// [`PackError::Local`].
+    pub(crate) fn claim(&self, hash: &[u8; 32], number: u32) -> Result<bool, PackError> {
+        let Own { placed, claims } = &mut *self.own.write().unwrap_or_else(PoisonError::into_inner);
         let is_ours = match claims.get(hash) {
-            None => true,
-            Some(Claim::By(other)) => *other > number,
-            Some(Claim::At { .. }) => false,
+            None => !placed.has_fragment(hash)?,
+            Some(other) => *other > number,
         };
         if is_ours {
-            claims.insert(*hash, Claim::By(number));
+            claims.insert(*hash, number);
         }
-        is_ours
+        Ok(is_ours)
+    }
+
+    /// Where this run has placed a record.
+    pub(super) fn placed(&self, id: &RecordId) -> Result<Option<Reference>, PackError> {
+        Ok(self.own.read().unwrap_or_else(PoisonError::into_inner).placed.record(id)?)
+    }
+
+    /// Notes where a record is.
+    pub(super) fn note_placed(&self, reference: &Reference) {
+        self.own.write().unwrap_or_else(PoisonError::into_inner).placed.push_record(reference);
     }
 
     /// Notes where small files are. What is placed already stays there.
-    pub(super) fn note_fragments(&self, reference: Reference, parts: &[Part]) {
-        let Fragments { claims, records } = &mut *self.fragments.write().unwrap_or_else(PoisonError::into_inner);
-        let record = u32::try_from(records.len()).expect("a run writes fewer than 2^32 records");
-        records.push(reference);
+    pub(super) fn note_fragments(&self, reference: &Reference, parts: &[Part]) -> Result<(), PackError> {
+        let Own { placed, claims } = &mut *self.own.write().unwrap_or_else(PoisonError::into_inner);
+        // The repository may have had the record before this run.
+        let record = placed.record_row(&reference.id)?.unwrap_or_else(|| placed.push_record(reference));
         for part in parts {
-            let claim = claims.entry(part.hash).or_insert(Claim::By(0));
-            if matches!(claim, Claim::By(_)) {
-                *claim = Claim::At { record, start: part.start };
-            }
+            placed.push_fragment(record, part)?;
+            claims.remove(&part.hash);
         }
+        Ok(())
     }
 
     /// The index, read when it is first needed: an unchanged run never does. Packs that an interrupted run left without an index are found by their trailers.
@@ -300,6 +289,11 @@ impl Shared {
         packs.sort_by_key(|pack| pack.id);
         let left_over = left_over::read(self, &packs)?;
         Ok(self.index.get_or_init(|| Index { shards: indexed_all(shards), left_over: indexed_all(left_over.into_iter().map(Arc::new)) }))
+    }
+
+    /// Whether the next shard is to be begun.
+    pub(super) fn is_full(&self, shard: &Shard) -> bool {
+        shard.len() >= self.repository.config().meta_pack_size as usize / SHARD_ENTRY
     }
 
     pub(super) fn keys(&self, kind: RecordKind) -> &(SessionKeyRef, RecordKey) {

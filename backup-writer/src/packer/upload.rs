@@ -5,12 +5,12 @@ use std::thread::{self, JoinHandle};
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use fs_core::index::ShardPack;
+use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, ObjectError};
 use fs_core::pack::{self, Pack, PackFragment, PackRecord, Trailer};
-use fs_core::storage::{WriteStore, wait_for_put};
+use fs_core::storage::wait_for_put;
 
-use super::{PackError, Shared, Stage};
+use super::{PackError, Shared, Stage, Target};
 
 /// Packs verified and uploaded at a time. None waits beside them: while they are under way one more is being filled.
 const UPLOAD_THREADS: usize = 2;
@@ -23,20 +23,29 @@ pub(super) struct Upload {
     outcome: Arc<Mutex<Outcome>>,
 }
 
+/// What the store has taken.
+#[derive(Debug, Default)]
+pub(super) struct Put {
+    /// All packs.
+    pub(super) packs: Vec<ShardPack>,
+    /// What those hold that no shard speaks of yet.
+    pub(super) index: Shard,
+}
+
 #[derive(Debug, Default)]
 struct Outcome {
-    done: Vec<(ShardPack, Trailer)>,
+    put: Put,
     failure: Option<PackError>,
 }
 
 impl Upload {
-    pub(super) fn start(shared: &Arc<Shared>, store: &Arc<dyn WriteStore>) -> Self {
+    pub(super) fn start(shared: &Arc<Shared>, target: &Arc<Target>) -> Self {
         let (queue, packs) = bounded(0);
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let threads = (0..UPLOAD_THREADS)
             .map(|_| {
-                let (shared, store, packs, outcome) = (Arc::clone(shared), Arc::clone(store), packs.clone(), Arc::clone(&outcome));
-                thread::spawn(move || upload_all(&shared, &*store, &packs, &outcome))
+                let (shared, target, packs, outcome) = (Arc::clone(shared), Arc::clone(target), packs.clone(), Arc::clone(&outcome));
+                thread::spawn(move || upload_all(&shared, &target, &packs, &outcome))
             })
             .collect();
         Self { queue, threads, outcome }
@@ -55,10 +64,10 @@ impl Upload {
     /// Packs that the store has taken, beginning with the one of this number.
     pub(super) fn done_since(&self, number: usize) -> Vec<ShardPack> {
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        outcome.done.iter().skip(number).map(|(pack, _)| *pack).collect()
+        outcome.put.packs.iter().skip(number).copied().collect()
     }
 
-    pub(super) fn finish(self) -> Result<Vec<(ShardPack, Trailer)>, PackError> {
+    pub(super) fn finish(self) -> Result<Put, PackError> {
         drop(self.queue);
         for thread in self.threads {
             thread.join().map_err(|_| ObjectError::Broken("the upload ended early"))?;
@@ -66,35 +75,49 @@ impl Upload {
         let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome.failure.take() {
             Some(failure) => Err(failure),
-            None => Ok(std::mem::take(&mut outcome.done)),
+            None => Ok(std::mem::take(&mut outcome.put)),
         }
     }
 }
 
-fn upload_all(shared: &Shared, store: &dyn WriteStore, packs: &Receiver<Pack>, outcome: &Mutex<Outcome>) {
+fn upload_all(shared: &Shared, target: &Target, packs: &Receiver<Pack>, outcome: &Mutex<Outcome>) {
+    let lock = || outcome.lock().unwrap_or_else(PoisonError::into_inner);
     for pack in packs {
-        let result = shared.busy(Stage::Verify, || verify(shared, &pack)).and_then(|()| {
-            let size = pack.bytes.len() as u64;
-            let name = object::pack_name(pack.kind, &pack.id);
-            let bytes = Bytes::from(pack.bytes);
-            if !shared.pace.pass() {
-                return Err(PackError::Stopped);
-            }
-            shared.busy(Stage::Upload, || wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash)))?;
-            if let Ok(buffer) = bytes.try_into_mut() {
-                shared.packs.give(buffer.into());
-            }
-            Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
+        let result = upload(shared, target, pack).and_then(|(pack, trailer)| {
+            let full = lock().put.note(shared, pack, &trailer);
+            // Trailers of small files are long: what is in a shard takes no memory any more, and is found if the run ends early.
+            full.map_or(Ok(()), |shard| target.write_shard(shared, shard))
         });
-        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Ok(done) => outcome.done.push(done),
-            Err(error) => {
-                outcome.failure.get_or_insert(error);
-                return;
-            }
+        if let Err(error) = result {
+            lock().failure.get_or_insert(error);
+            return;
         }
     }
+}
+
+impl Put {
+    /// Adds a pack. A shard that is full by now is to be written.
+    fn note(&mut self, shared: &Shared, pack: ShardPack, trailer: &Trailer) -> Option<Shard> {
+        self.packs.push(pack);
+        self.index.add_pack(pack, trailer);
+        shared.is_full(&self.index).then(|| std::mem::take(&mut self.index))
+    }
+}
+
+fn upload(shared: &Shared, target: &Target, pack: Pack) -> Result<(ShardPack, Trailer), PackError> {
+    shared.busy(Stage::Verify, || verify(shared, &pack))?;
+    let size = pack.bytes.len() as u64;
+    let name = object::pack_name(pack.kind, &pack.id);
+    let bytes = Bytes::from(pack.bytes);
+    if !shared.pace.pass() {
+        return Err(PackError::Stopped);
+    }
+    let put = || wait_for_put(&name, bytes.len(), target.store.put_new(&name, bytes.clone(), &pack.hash));
+    shared.busy(Stage::Upload, put)?;
+    if let Ok(buffer) = bytes.try_into_mut() {
+        shared.packs.give(buffer.into());
+    }
+    Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
 }
 
 /// Opens every record of a pack that is about to leave, from the very bytes that leave.

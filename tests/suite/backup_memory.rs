@@ -1,0 +1,81 @@
+//! What a backup takes of the machine's memory, by the real program.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use fs_core::storage::local::LocalStore;
+use tests::driven::{Driven, is_long};
+use tests::{Bench, program};
+
+/// Makes small files of which no two are alike, a hundred in each folder.
+fn fill(source: &Path, count: usize) {
+    for folder in 0..count.div_ceil(100) {
+        let path = source.join(format!("{}/{folder}", folder / 100));
+        std::fs::create_dir_all(&path).unwrap();
+        for file in 0..100 {
+            std::fs::write(path.join(format!("a file, number {file}")), format!("the content of file {file} in folder {folder}")).unwrap();
+        }
+    }
+}
+
+/// A repository for the program. With small packs whatever has a bound beside the number of files reaches it with a few thousand files.
+fn repository(small_packs: bool) -> Driven {
+    let driven = Driven::new("repository").unwrap();
+    let bench = Bench::new(Arc::new(LocalStore::create(driven.path("repository")).unwrap())).unwrap();
+    if small_packs {
+        bench.with_small_packs().unwrap();
+    }
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/data/format1.key"), driven.path("key")).unwrap();
+    driven
+}
+
+/// Most memory that a run of the program takes, in bytes: the system tells it of a child that has ended.
+fn most_memory(driven: &Driven, arguments: &[&str]) -> u64 {
+    let measure = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/measure.py");
+    let mut command = Command::new("python3");
+    command.env_clear().env("HOME", driven.path("")).current_dir(driven.path(""));
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").args([measure, "run"]).arg(program());
+    let output = command.args(["--repository", "repository", "--key-file", "key"]).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let mebibytes: f64 = told.lines().find_map(|line| line.strip_prefix("run-mib ")).unwrap().parse().unwrap();
+    (mebibytes * 1024.0) as u64 * 1024
+}
+
+/// Of a file that is saved a dozen bytes stay in memory, so that another that is the same is not saved again; the rest of the difference is what else has a bound
+/// and is not there yet with the few. Where everything that was placed stays, it is 400 bytes for each.
+#[test]
+fn memory_of_a_first_backup_for_each_file() {
+    const FEW: usize = 25_000;
+    const MANY: usize = 4 * FEW;
+    const FOR_EACH: u64 = 200;
+    let of = |count, arguments: &[&str]| {
+        let driven = repository(true);
+        fill(&driven.source(), count);
+        most_memory(&driven, arguments)
+    };
+    for arguments in [&["backup", "source"][..], &["backup", "--dry-run", "source"]] {
+        let (few, many) = (of(FEW, arguments), of(MANY, arguments));
+        let for_each = many.saturating_sub(few) / (MANY - FEW) as u64;
+        assert!(for_each <= FOR_EACH, "{for_each} bytes for each file: {few} bytes for {FEW}, {many} for {MANY}; {arguments:?}");
+    }
+}
+
+/// As people have it: a hundred thousand files, a million.
+#[test]
+fn memory_of_a_backup_of_a_million_files() {
+    const MOST: u64 = 400 << 20;
+    if !is_long() {
+        return;
+    }
+    let driven = repository(false);
+    let mut taken = Vec::new();
+    for count in [100_000, 1_000_000] {
+        fill(&driven.source(), count);
+        let set = count.to_string();
+        taken.push(["first", "second"].map(|_| most_memory(&driven, &["backup", "--set", &set, "source"])));
+    }
+    assert!(taken.iter().flatten().all(|most| *most <= MOST), "{taken:?}");
+    println!("first and second backup of a hundred thousand and of a million files: {taken:?} bytes");
+}
