@@ -19,6 +19,8 @@ pub mod selection;
 pub mod restore;
 pub mod export;
 pub mod check;
+pub mod retention;
+pub mod forget;
 
 /// Threads that work side by side on one run.
 fn worker_count() -> usize {

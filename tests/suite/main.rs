@@ -33,3 +33,6 @@ mod reports_program;
 mod restore;
 mod view;
 mod writer;
+mod retention;
+mod forget;
+mod forget_program;

@@ -79,7 +79,7 @@ fn how(
         shown_as: options.other.shown_as.clone(),
         devices: options.other.devices.clone(),
         streams,
-        host: options.host.clone().unwrap_or_else(host_name),
+        host: options.host.clone().unwrap_or_else(session::host_name),
         set: options.set.clone(),
         tags: options.tags.clone(),
         rules: options.rules.clone(),
@@ -174,8 +174,4 @@ fn yield_to_others() {
     if !is_lower && let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "the priority stays as it is");
     }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
