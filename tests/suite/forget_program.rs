@@ -50,8 +50,8 @@ fn rules_forget_and_undo_brings_back() {
     }
     shell.fails(&["forget", &all[0], "--yes"], 1, "was forgotten on");
     shell.fails(&["forget", "--undo", &all[1]], 1, "no forgotten snapshot fits");
-    assert!(shell.ok(&["forget", "--undo", &all[0][..12], "--dry-run"]).contains("1 snapshots would be back"));
-    assert!(shell.ok(&["forget", "--undo", &all[0][..12]]).contains("1 snapshots are back"));
+    assert!(shell.ok(&["forget", "--undo", &all[0][..12], "--dry-run"]).contains("would bring back 1 of 1 forgotten snapshots"));
+    assert!(shell.ok(&["forget", "--undo", &all[0][..12]]).contains("brought back 1 of 1 forgotten snapshots"));
     assert_eq!((ids(&shell, &[]), ids(&shell, &["--forgotten"])), (all.clone(), vec![]));
     shell.ok(&["restore", &all[0], "--to", "r"]);
     assert!(shell.ok(&["check", "--read-data"]).contains("no damage found"));
@@ -74,7 +74,7 @@ fn much_at_once_and_what_is_named_wants_a_word() {
     assert_eq!(ids(&shell, &[]), all[2..]);
     shell.ok(&["forget", "--undo"]);
     assert_eq!(ids(&shell, &[]), all);
-    assert!(shell.ok(&["forget", "--undo"]).contains("0 snapshots are back"));
+    assert!(shell.ok(&["forget", "--undo"]).contains("brought back 0 of 0 forgotten snapshots"));
     // Everything may go by name, and the next backup goes on.
     shell.ok(&[&["forget", "--yes"], &all.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
     assert!(ids(&shell, &[]).is_empty());

@@ -93,6 +93,7 @@ impl Run<'_> {
 
     fn undo(&self, looked: &Looked) -> Result<(), Failure> {
         let is_about = |snapshot: &Snapshot| self.options.is_about(snapshot.host(), snapshot.set(), snapshot.device());
+        let all_count = looked.snapshots.forgotten.len();
         let mut back: Vec<_> = looked.snapshots.forgotten.iter().filter(|forgotten| is_about(&forgotten.snapshot)).collect();
         if self.options.snapshots.is_empty() {
             let last =
@@ -109,9 +110,9 @@ impl Run<'_> {
         }
         let run = if self.options.dry_run || back.is_empty() { None } else { Some(self.bring_back(&back)?) };
         back.iter().for_each(|forgotten| show::named(&forgotten.snapshot, self.output));
-        let (count, verb) = (back.len(), if self.options.dry_run { "would be back" } else { "are back" });
+        let (count, verb) = (back.len(), if self.options.dry_run { "would bring" } else { "brought" });
         self.output.show(
-            || format!("{count} snapshots {verb}"),
+            || format!("{verb} back {count} of {all_count} forgotten snapshots"),
             || json!({"type": "forget_undone", "snapshots": count, "dry_run": self.options.dry_run, "run": run.map(|run| run.to_string())}),
         );
         Ok(())
