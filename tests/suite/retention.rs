@@ -24,15 +24,20 @@ impl Dice {
     }
 
     fn below(&mut self, bound: i64) -> i64 {
-        (self.roll() % bound.max(1) as u64) as i64
+        (self.roll() % bound.max(1).cast_unsigned()).cast_signed()
     }
 
     fn one_in(&mut self, bound: i64) -> bool {
         self.below(bound) == 0
     }
 
+    /// A place among so many.
+    fn place(&mut self, count: usize) -> usize {
+        (self.roll() % count.max(1) as u64) as usize
+    }
+
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as i64) as usize]
+        from[self.place(from.len())]
     }
 }
 
@@ -258,7 +263,7 @@ impl Life {
         let forgets_every = 1 + self.dice.below(20);
         let (mut runs, mut taken) = (0, 0);
         while taken < self.room {
-            let which = self.dice.below(self.series.len() as i64) as usize;
+            let which = self.dice.place(self.series.len());
             if self.dice.one_in(150) {
                 self.flood(months, which);
             } else {
@@ -323,7 +328,7 @@ fn jumble(dice: &mut Dice, months: &Months) -> (Vec<History>, i64) {
     let mut series: Vec<History> = (0..1 + dice.below(3)).map(|_| History::default()).collect();
     let reach = dice.pick(&[3 * DAY, 40 * DAY, 1500 * DAY]);
     for _ in 0..dice.below(60) {
-        let which = dice.below(series.len() as i64) as usize;
+        let which = dice.place(series.len());
         let started = now - dice.below(reach) + dice.below(reach / 10 + 2);
         let taken =
             Taken { number: 0, started, committed: started + dice.below(HOUR), offset: dice.below(1600) - 800, sealed: !dice.one_in(9) };
@@ -333,10 +338,10 @@ fn jumble(dice: &mut Dice, months: &Months) -> (Vec<History>, i64) {
 }
 
 fn any_rule(dice: &mut Dice) -> Rule {
-    let count = 1 + dice.below(9) as u32;
+    let count = 1 + dice.place(9) as u32;
     match dice.below(4) {
         0 => Rule::Last(count),
-        1 => Rule::Within(Duration::from_secs(count as u64 * dice.pick(&[HOUR, DAY, 30 * DAY]) as u64)),
+        1 => Rule::Within(Duration::from_secs(u64::from(count) * dice.pick(&[HOUR, DAY, 30 * DAY]).cast_unsigned())),
         _ => Rule::Of {
             which: dice.pick(&[Which::First, Which::Last]),
             period: dice.pick(&Period::ALL).0,

@@ -44,9 +44,10 @@ fn show_forgotten(all: &[Forgotten], last: Option<usize>, output: &Output) -> Re
         let said = || format!("{}  forgotten on {since} ({why})", line(&forgotten.snapshot, &manifest, &zone));
         output.show(said, || {
             let mut record = record(&forgotten.snapshot, &manifest);
-            record["forgotten"] = since.clone().into();
-            record["why"] = why.into();
-            record["run"] = forgotten.newest().map(|said| said.run.to_string()).into();
+            let run = forgotten.newest().map(|said| said.run.to_string());
+            for (field, value) in [("forgotten", json!(since)), ("why", json!(why)), ("run", json!(run))] {
+                record.as_object_mut().into_iter().for_each(|record| drop(record.insert(field.to_owned(), value.clone())));
+            }
             record
         });
     }
