@@ -18,7 +18,7 @@ use fs_core::observer::Observer;
 use fs_core::path::{Name, display};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity, Stats};
-use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::repository::{ReadError, Repository, RepositoryError, Snapshots};
 use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::snapshot::codec::Seal;
 use fs_core::snapshot::{Head, Manifest, Snapshot, SourcePath};
@@ -268,7 +268,8 @@ fn take(
         gather(&shared, &start.walk(), options, start.collector(packer, observer), start.states.as_ref())?;
     let Tables { told, link_table, finding_list } = tables;
     let snapshots = &start.snapshots;
-    let previous = snapshots.iter().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
+    // Numbers go on where they were, also if the newest snapshot is forgotten.
+    let previous = snapshots.all().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
         device: signer.device,
         sequence: previous.map_or(1, |previous| previous.sequence() + 1),
@@ -431,9 +432,9 @@ fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), device:
     newest(true).or_else(|| newest(false))
 }
 
-fn heads(snapshots: &[Snapshot], signer: &Signer) -> Vec<Head> {
+fn heads(snapshots: &Snapshots, signer: &Signer) -> Vec<Head> {
     let mut heads = BTreeMap::new();
-    for snapshot in snapshots.iter().filter(|s| s.device() != signer.device) {
+    for snapshot in snapshots.all().filter(|s| s.device() != signer.device) {
         let head = heads.entry(snapshot.device()).or_insert((0, snapshot.id));
         *head = (*head).max((snapshot.sequence(), snapshot.id));
     }

@@ -88,7 +88,7 @@ impl Run<'_> {
     fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
         let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
         if read_data != ReadData::None {
-            kinds.extend([ObjectKind::Session, ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue]);
+            kinds.extend([ObjectKind::Session, ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue, ObjectKind::Tombstones]);
         }
         let findings = objects::check_objects(self.repository, &kinds)?;
         self.note(findings);

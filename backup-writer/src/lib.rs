@@ -20,6 +20,8 @@ pub mod what;
 pub mod restore;
 pub mod export;
 pub mod check;
+pub mod retention;
+pub mod forget;
 
 /// Threads that work side by side on one run.
 fn worker_count() -> usize {

@@ -17,9 +17,11 @@ use crate::report::Format;
 use crate::secret::Credentials;
 
 pub(crate) mod backup;
+mod forget;
 mod restore;
 
 pub(crate) use backup::Backup;
+pub(crate) use forget::Forget;
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
 
 /// Encrypted, deduplicated backups shown as a drive.
@@ -80,6 +82,9 @@ pub(crate) struct Global {
     /// Disk space for what was fetched, in bytes.
     #[arg(skip)]
     pub(crate) cache_size: Option<u64>,
+    /// What the profile says to keep.
+    #[arg(skip)]
+    pub(crate) keep: Option<String>,
     /// The user's home folder.
     #[arg(skip)]
     pub(crate) home: Option<PathBuf>,
@@ -162,6 +167,8 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Write a snapshot, or a part of one, as a tar or zip archive
     Export(Export),
+    /// Let go of snapshots: by rules that say what is kept, or by name; and bring them back
+    Forget(Box<Forget>),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
     /// Show all snapshots as a drive
@@ -228,6 +235,9 @@ pub(crate) struct Snapshots {
     /// Only the newest so many
     #[arg(long, value_name = "COUNT")]
     pub(crate) last: Option<usize>,
+    /// Those that are forgotten and can be brought back
+    #[arg(long)]
+    pub(crate) forgotten: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -465,6 +475,7 @@ impl Args {
             ssh_agent: path("SSH_AUTH_SOCK"),
             limits,
         };
+        global.keep.clone_from(&profile.keep);
         global.home = folders.home;
         if let Command::Backup(backup) = &mut self.command {
             backup.complete(profile, global.profile.as_deref())?;

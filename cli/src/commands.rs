@@ -6,6 +6,7 @@ mod cat;
 mod check;
 mod demonstration;
 mod export;
+mod forget;
 mod init;
 mod key;
 mod ls;
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Cat(options) => cat::run(global, options, output),
         Command::Restore(options) => restore::run(global, options, output),
         Command::Export(options) => export::run(global, options, output),
+        Command::Forget(options) => forget::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),

@@ -34,6 +34,7 @@ pub(crate) struct Profile {
     pub(crate) memory: Option<String>,
     pub(crate) cache_size: Option<String>,
     pub(crate) compression: Option<CompressionChoice>,
+    pub(crate) keep: Option<String>,
     #[serde(default)]
     pub(crate) pause: Vec<String>,
     #[serde(default)]

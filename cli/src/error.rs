@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use backup_writer::backup::BackupError;
 use backup_writer::create::CreateError;
 use backup_writer::export::ExportError;
+use backup_writer::forget::ForgetError;
 use backup_writer::packer::PackError;
 use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
@@ -240,6 +241,17 @@ impl From<WhatError> for Failure {
             WhatError::NotFound { .. } | WhatError::NoneFound { .. } => {
                 Self::from_error(Exit::Failed, &error).hint("'yesterdrive ls SNAPSHOT:FOLDER' lists what is there")
             }
+        }
+    }
+}
+
+impl From<ForgetError> for Failure {
+    fn from(error: ForgetError) -> Self {
+        match error {
+            ForgetError::Repository(error) => error.into(),
+            ForgetError::Read(error) => error.into(),
+            ForgetError::Store(error) => error.into(),
+            ForgetError::NotAllowed | ForgetError::Device(_) => Self::from_error(Exit::Failed, &error),
         }
     }
 }

@@ -23,6 +23,11 @@ impl Output {
         Self { json, broken: OnceLock::new() }
     }
 
+    /// Whether results are for programs.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// A result in both forms; only the wanted one is made.
     pub(crate) fn show(&self, line: impl FnOnce() -> String, record: impl FnOnce() -> Value) {
         let text = if self.json { record().to_string() } else { line() };

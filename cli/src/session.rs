@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use fs_core::id::RepositoryId;
 use fs_core::path::TreePath;
-use fs_core::repository::{MEMORY_DEFAULT, OpenOptions, Repository};
+use fs_core::repository::{Forgotten, MEMORY_DEFAULT, OpenOptions, Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
-use fs_core::snapshot::select::{Filter, select};
+use fs_core::snapshot::select::{Filter, SelectError, select};
 use fs_core::storage::address::Address;
 use fs_core::storage::{self, StoreError, WriteStore};
 
@@ -108,19 +108,55 @@ pub(crate) fn state(global: &Global, repository: &Repository) -> Option<PathBuf>
     Some(global.cache_dir.as_ref()?.join(repository.id().to_string()))
 }
 
+/// The name of this machine.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The snapshot that `wanted` names.
 pub(crate) fn snapshot(repository: &Repository, wanted: &str, narrow: &Select) -> Result<Snapshot, Failure> {
-    Ok(select(&repository.snapshots()?, wanted, &filter(narrow))?.clone())
+    select_of(&repository.all_snapshots()?, wanted, narrow).cloned()
+}
+
+/// The same among those that were listed.
+pub(crate) fn select_of<'a>(snapshots: &'a Snapshots, wanted: &str, narrow: &Select) -> Result<&'a Snapshot, Failure> {
+    select_or(&snapshots.live, wanted, &filter(narrow), || not_there(wanted, snapshots))
+}
+
+/// The snapshot that `wanted` names; `none` says what is wrong if there is none.
+pub(crate) fn select_or<'a>(
+    among: &'a [Snapshot],
+    wanted: &str,
+    filter: &Filter,
+    none: impl FnOnce() -> Failure,
+) -> Result<&'a Snapshot, Failure> {
+    select(among, wanted, filter).map_err(|error| match error {
+        SelectError::None { .. } => none(),
+        error @ SelectError::Several { .. } => error.into(),
+    })
+}
+
+/// Why there is no snapshot that `wanted` names: perhaps it is forgotten.
+pub(crate) fn not_there(wanted: &str, snapshots: &Snapshots) -> Failure {
+    let is_it = |forgotten: &&Forgotten| !wanted.is_empty() && forgotten.snapshot.id.to_string().starts_with(wanted);
+    match snapshots.forgotten.iter().find(is_it) {
+        Some(forgotten) => {
+            let id = forgotten.snapshot.id.short();
+            Failure::new(Exit::Failed, format!("snapshot {id} was forgotten on {}", forgotten_on(forgotten)))
+                .hint(format!("'yesterdrive forget --undo {id}' brings it back until it is swept"))
+        }
+        None => SelectError::None { wanted: wanted.to_owned() }.into(),
+    }
+}
+
+/// Since when a snapshot is forgotten.
+pub(crate) fn forgotten_on(forgotten: &Forgotten) -> String {
+    forgotten.since().map(|since| since.to_string()).unwrap_or_default()
 }
 
 /// The flags as a filter.
 pub(crate) fn filter(narrow: &Select) -> Filter {
     Filter { host: narrow.host.clone(), set: narrow.set.clone(), tag: narrow.tag.clone() }
-}
-
-/// What this machine calls itself.
-pub(crate) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// `SNAPSHOT[:PATH]`: which snapshot, and what of it.

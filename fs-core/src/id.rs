@@ -97,6 +97,10 @@ identifier!(
     /// Names one writing session of a device; random.
     SessionId, 16
 );
+identifier!(
+    /// Names what was forgotten, or undone, at once; random.
+    RunId, 16
+);
 
 impl DeviceId {
     /// The signer that is no device: the repository's root key.

@@ -56,6 +56,11 @@ impl Role {
         matches!(self, Self::Owner | Self::Writer)
     }
 
+    /// Whether such a device may say that a snapshot is forgotten, or is not any more. Who can only write backups cannot let go of any.
+    pub fn may_forget(self) -> bool {
+        matches!(self, Self::Owner | Self::Maintainer)
+    }
+
     fn row(self) -> (u8, Self, &'static str) {
         Self::ALL.into_iter().find(|row| row.1 == self).expect("the table has a row for every role")
     }

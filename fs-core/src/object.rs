@@ -5,7 +5,7 @@
 use zeroize::Zeroizing;
 
 use crate::crypto::{self, Key, NONCE_LENGTH, OpenError, RandomSource};
-use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, SessionId};
+use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, RunId, SessionId};
 use crate::storage::ObjectName;
 use crate::wire::{self, CborReader, CborWriter, WireError};
 
@@ -87,11 +87,13 @@ pub enum ObjectKind {
     Manifest,
     /// Seal.
     Seal,
+    /// Tombstones.
+    Tombstones,
 }
 
 impl ObjectKind {
     /// All kinds with their numbers and name prefixes in the format.
-    pub const ALL: [(u8, Self, &'static str); 10] = [
+    pub const ALL: [(u8, Self, &'static str); 11] = [
         (1, Self::Config, "repo/"),
         (2, Self::Slot, "keys/"),
         (3, Self::Device, "dev/"),
@@ -102,6 +104,7 @@ impl ObjectKind {
         (8, Self::Catalogue, "cat/"),
         (9, Self::Manifest, "snap/"),
         (10, Self::Seal, "seal/"),
+        (11, Self::Tombstones, "drop/"),
     ];
 
     /// The number in the format.
@@ -269,7 +272,7 @@ impl Signed {
     }
 }
 
-/// A whole object that is one sealed, signed body: configuration, certificate, session, seal, catalogue.
+/// A whole object that is one sealed, signed body: configuration, certificate, session, seal, catalogue, tombstones.
 pub fn encode_signed(header: &Header, key: &Key, payload: Vec<u8>, signer: &Signer) -> Vec<u8> {
     let head = header.encode();
     let sealed = seal_section(key, &head, 0, true, Signed::new(payload, &head, signer).encode());
@@ -331,6 +334,17 @@ pub fn hashed_name(kind: ObjectKind, hash: &ObjectHash) -> ObjectName {
 /// `snap/DEVICE/SEQUENCE-HASH` or `seal/DEVICE/SEQUENCE-HASH`.
 pub fn sequence_name(kind: ObjectKind, device: &DeviceId, sequence: u64, hash: &ObjectHash) -> ObjectName {
     ObjectName::new(format!("{}{device}/{sequence:010}-{hash}", kind.prefix()))
+}
+
+/// `drop/RUN-HASH`.
+pub fn tombstones_name(run: &RunId, hash: &ObjectHash) -> ObjectName {
+    ObjectName::new(format!("drop/{run}-{hash}"))
+}
+
+/// The run and hash in the name of tombstones; `None` for foreign names.
+pub fn parse_tombstones_name(name: &ObjectName) -> Option<(RunId, ObjectHash)> {
+    let (run, hash) = name.as_str().strip_prefix(ObjectKind::Tombstones.prefix())?.split_once('-')?;
+    Some((run.parse().ok()?, hash.parse().ok()?))
 }
 
 /// The parts of `PREFIX/NUMBER-HASH`; `None` for foreign names.
@@ -410,5 +424,8 @@ mod tests {
         let name = pack_name(ObjectKind::DataPack, &pack);
         assert_eq!(parse_pack_name(ObjectKind::DataPack, &name), Some(pack));
         assert_eq!(parse_numbered("000000001-ab"), None);
+        let run = RunId::from_bytes([4; 16]);
+        assert_eq!(parse_tombstones_name(&tombstones_name(&run, &hash)), Some((run, hash)));
+        assert_eq!(parse_tombstones_name(&ObjectName::new(format!("drop/{run}"))), None);
     }
 }

@@ -32,6 +32,7 @@ mod bulk;
 mod catalogue;
 mod fetch;
 mod flights;
+mod forgotten;
 mod keep;
 mod known;
 mod listing;
@@ -50,6 +51,7 @@ pub use bulk::{BATCH_MAX, Batch, Sealed};
 use fetch::Fetcher;
 pub use fetch::{FetchStatus, PART_MAX};
 pub use flights::{Urgency, Waiter};
+pub use forgotten::{Forgotten, Snapshots};
 use known::Known;
 pub use opened::{Held, Opened, Pause, Want};
 pub use pin::{PinError, PinReport};
@@ -303,19 +305,28 @@ impl Repository {
         verified.map_err(|source| RepositoryError::Object { name: name.clone(), source })
     }
 
-    /// All snapshots, sealed or not, oldest first. Lists the store; manifests seen before are not read again, and none is decoded.
+    /// All snapshots that are not forgotten, sealed or not, oldest first. Lists the store; manifests seen before are not read again, and none is decoded.
     ///
     /// # Errors
     /// If the store cannot be listed or read. A manifest that does not open is left out here; [`Self::snapshots_and_findings`] names it.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
-        Ok(self.snapshots_and_findings()?.0)
+        Ok(self.all_snapshots()?.live)
     }
 
-    /// All snapshots, and what is wrong with those that do not open.
+    /// All snapshots that are not forgotten, and what is wrong with those that do not open.
     ///
     /// # Errors
     /// If the store cannot be listed or read.
     pub fn snapshots_and_findings(&self) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
+        let Snapshots { live, findings, .. } = self.all_snapshots()?;
+        Ok((live, findings))
+    }
+
+    /// All snapshots, also those that are forgotten and not swept yet.
+    ///
+    /// # Errors
+    /// If the store cannot be listed or read.
+    pub fn all_snapshots(&self) -> Result<Snapshots, RepositoryError> {
         catalogue::refresh(self, &mut lock(&self.catalogue))
     }
 

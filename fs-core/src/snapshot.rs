@@ -8,6 +8,7 @@ pub mod attributes;
 pub mod codec;
 pub(crate) mod kept;
 pub mod select;
+pub mod tombstone;
 
 use attributes::AttributeNames;
 use kept::{Kept, Recent};

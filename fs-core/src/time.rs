@@ -194,6 +194,12 @@ impl Zone {
     }
 }
 
+/// What a clock shows that is so many minutes ahead of UTC, which is UTC itself where no clock is so far ahead; `None` outside the years ±9999.
+pub fn reading_at(time: Timestamp, offset_minutes: i32) -> Option<jiff::civil::DateTime> {
+    let offset = offset_minutes.checked_mul(60).and_then(|seconds| jiff::tz::Offset::from_seconds(seconds).ok());
+    Some(offset.unwrap_or(jiff::tz::Offset::UTC).to_datetime(jiff::Timestamp::from_second(time.seconds).ok()?))
+}
+
 /// Seconds since 1970 of a clock reading in UTC: year, then month, day, hour, minute and second; `None` if there is no such reading.
 pub fn reading_seconds(year: i16, [month, day, hour, minute, second]: [i8; 5]) -> Option<i64> {
     let civil = jiff::civil::DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
@@ -237,6 +243,17 @@ mod tests {
         for bad in ["", "30", "soon", "2027-01-01", "-3d", "30 parsecs"] {
             assert_eq!(past(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn readings_at_an_offset() {
+        let time = Timestamp::new(1_795_271_405, 9).unwrap(); // 2026-11-21T14:30:05Z
+        let shown = |time, offset| reading_at(time, offset).map(|reading| reading.to_string());
+        assert_eq!(shown(time, 0).as_deref(), Some("2026-11-21T14:30:05"));
+        assert_eq!(shown(time, 13 * 60).as_deref(), Some("2026-11-22T03:30:05"));
+        assert_eq!(shown(time, -210).as_deref(), Some("2026-11-21T11:00:05"));
+        assert_eq!(shown(time, i32::MAX), shown(time, 0), "no clock is so far ahead");
+        assert_eq!(shown(Timestamp::new(i64::MAX, 0).unwrap(), 0), None);
     }
 
     #[test]

@@ -18,7 +18,8 @@ from mnemonic import Mnemonic
 
 CONTEXT = "yesterdrive 2026-11 format1 "
 MAGIC, MAGIC2 = bytes.fromhex("895944520D0A1A0A"), bytes.fromhex("594452540D0A1A0A")
-CONFIG, SLOT, DEVICE, SESSION, DATA_PACK, META_PACK, SHARD, CATALOGUE, MANIFEST, SEAL = range(1, 11)
+(CONFIG, SLOT, DEVICE, SESSION, DATA_PACK, META_PACK, SHARD, CATALOGUE, MANIFEST, SEAL,
+ TOMBSTONES) = range(1, 12)  # fmt: skip
 OWNER, READER, WRITER, MAINTAINER = range(1, 5)
 MIB = 1024 * 1024
 # Keys by their number in a bundle; all but the pairs are derived from MS by these names.

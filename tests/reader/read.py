@@ -12,7 +12,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWNER, SEAL, SESSION, SHARD, FormatError,
+from keys import (CATALOGUE, CONFIG, DATA_PACK, MAGIC2, MANIFEST, META_PACK, OWNER, SEAL, SESSION, SHARD, TOMBSTONES, FormatError,
                   Keys, about, check, epoch_keys, mac, open_section, padme, padme_steps, read_credential)  # fmt: skip
 from repository import (BLOCK, CHARACTER, DATA, DIRECTORY, FIFO, FILE, FRAGMENT, SOCKET, SYMLINK, TABLE, Reference,
                         Repository, TreeReader)  # fmt: skip
@@ -63,7 +63,7 @@ def verify(repository: Repository) -> list[str]:
     """Reads every object; one damaged object is one problem, not the end."""
     packs: dict[bytes, tuple[int, set[Any]]] = {}
     problems: list[str] = []
-    for kind in (DATA_PACK, META_PACK, SHARD, CONFIG, SESSION, SEAL, CATALOGUE, MANIFEST):
+    for kind in (DATA_PACK, META_PACK, SHARD, CONFIG, SESSION, SEAL, CATALOGUE, TOMBSTONES, MANIFEST):
         for name in repository.names(kind):
             try:
                 with about(name):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from keys import (CATALOGUE, CONFIG, CONTEXT, DATA_PACK, DEVICE, MAGIC2, MAINTAINER, MANIFEST, META_PACK, MIB, OWNER,
-                  SEAL, SESSION, SHARD, SLOT, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
+                  SEAL, SESSION, SHARD, SLOT, TOMBSTONES, WRITER, FormatError, about, check, decode_cbor, mac, open_section,
                   open_slot, padme_steps, parse_header, unpad)  # fmt: skip
 
 DATA, TREE, LIST, TABLE, FRAGMENT = range(1, 6)
@@ -27,11 +27,12 @@ NAMES = {
     CONFIG: rf"repo/\d{{10}}-{HEX64}", SLOT: f"keys/{HEX32}", DEVICE: f"dev/{HEX32}-{HEX64}",
     SESSION: f"sess/{HEX32}/{HEX32}", DATA_PACK: f"pack/{AA}", META_PACK: f"meta/{AA}", SHARD: f"idx/{HEX64}",
     CATALOGUE: f"cat/{HEX64}", MANIFEST: rf"snap/{HEX32}/\d{{10}}-{HEX64}", SEAL: rf"seal/{HEX32}/\d{{10}}-{HEX64}",
+    TOMBSTONES: rf"drop/{HEX32}-{HEX64}",
 }  # fmt: skip
 SIZE_MAX = {DATA_PACK: 128 * MIB, META_PACK: 128 * MIB, SHARD: 256 * MIB, CATALOGUE: 64 * MIB}  # else 1 MiB
 # How many fields the signed body of each kind has, and how many of the first of them stand in the name.
 FIELDS = {CONFIG: (8, 1), DEVICE: (5, 1), SESSION: (5, 2), SHARD: (7, 0), CATALOGUE: (2, 0), MANIFEST: (19, 2),
-          SEAL: (4, 2)}  # fmt: skip
+          SEAL: (4, 2), TOMBSTONES: (7, 1)}  # fmt: skip
 # Names one record; pack, offset and stored length are a hint where it is.
 Reference = namedtuple("Reference", "id length codec pack epoch enc offset stored")
 # One entry of a tree with everything that it leaves out, its path and position.
@@ -151,20 +152,36 @@ class Repository:
             allowed = {self.keys.root} if signer == bytes(16) else set()
         else:
             roles = (OWNER, WRITER, MAINTAINER) if kind in (SHARD, CATALOGUE) else (OWNER, WRITER)
+            roles = (OWNER, MAINTAINER) if kind == TOMBSTONES else roles
             allowed = {device[1] for device in self.devices if device[0] == signer and device[2] in roles}
-            check(kind in (SHARD, CATALOGUE) or fields[0] == signer, "not signed by its device")
+            check(kind in (SHARD, CATALOGUE) or fields[kind == TOMBSTONES] == signer, "not signed by its device")
         check(len(allowed) == 1, "not signed by one who may write it")
         Ed25519PublicKey.from_public_bytes(*allowed).verify(signature, CONTEXT.encode() + b"signed" + header + payload)
         return fields
 
     def latest(self) -> dict[int, Any]:
-        """The manifest of the newest snapshot that is sealed."""
+        """The manifest of the newest snapshot that is sealed and not forgotten."""
+        forgotten = self.forgotten()
         seals = [self.signed(SEAL, name) for name in self.names(SEAL)]
         sealed = {(seal[0], seal[1], seal[2].hex()) for seal in seals}
-        found = [(self.signed(MANIFEST, name), name[-64:]) for name in self.names(MANIFEST)]
+        found = [(self.signed(MANIFEST, name), name[-64:]) for name in self.names(MANIFEST)
+                 if name[-64:] not in forgotten]
         found = [(fields[5], id, fields) for fields, id in found if (fields[0], fields[1], id) in sealed]
         check(found, "there is no sealed snapshot")
         return max(found)[2]
+
+    def forgotten(self) -> set[str]:
+        """Hashes of the manifests that are forgotten: what one object of tombstones says and none undoes (section 12)."""
+        said, undone = set(), set()
+        for name in self.names(TOMBSTONES):
+            with suppress(FormatError):  # one that does not count changes nothing
+                fields = self.signed(TOMBSTONES, name)
+                undoings = [(of.hex(), manifest) for of, manifest in fields[6]]
+                check(fields[5] == sorted(set(fields[5])) and undoings == sorted(set(undoings)), "rows do not ascend")
+                check(len(fields[5]) + len(undoings) <= 8192, "too many rows")
+                said |= {(name[-64:], manifest) for manifest in fields[5]}
+                undone |= set(undoings)
+        return {manifest.hex() for _, manifest in said - undone}
 
     def record(self, kind: int, reference: Reference) -> bytes:
         """The content of a record: by its hint, else by the index."""

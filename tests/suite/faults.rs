@@ -7,6 +7,7 @@ use backup_writer::backup::{BackupOptions, backup};
 use backup_writer::check::{ReadData, check};
 use backup_writer::create::{NewKey, add_key, put_hashed};
 use backup_writer::device;
+use backup_writer::forget::{forget, undo};
 use bytes::Bytes;
 use fs_core::config::{ChunkSizes, encode_config};
 use fs_core::crypto::Key;
@@ -128,6 +129,9 @@ fn one_of_each(source: &Path, state: &Path) -> (MemoryStore, Bench) {
     let signer = device::open(&repository, &*bench.store, Some(state), "host").unwrap();
     let object = catalogue.encode_object(repository.ring(), &signer, random).unwrap();
     put_hashed(&*bench.store, object, |hash| object::hashed_name(ObjectKind::Catalogue, hash)).unwrap();
+    // The snapshot is forgotten and brought back.
+    forget(&repository, &*bench.store, &signer, &[manifest].into(), "test").unwrap();
+    undo(&repository, &*bench.store, &signer, &repository.all_snapshots().unwrap().forgotten).unwrap();
     (memory, bench)
 }
 

@@ -6,20 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backup_writer::check::{ReadData, check};
+use backup_writer::forget::{authorise, forget, undo};
 use backup_writer::restore::{RestoreOptions, restore};
 use fs_core::chunker::{Chunker, Cut};
 use fs_core::compress::Codec;
 use fs_core::config::Config;
 use fs_core::crypto::{self, HpkeContext, Key, Pair, RandomSource};
-use fs_core::id::{KeyId, RecordId, RepositoryId, SessionId, to_hex};
+use fs_core::id::{DeviceId, KeyId, ObjectHash, RecordId, RepositoryId, RunId, SessionId, SnapshotId, to_hex};
 use fs_core::key::slot::{Credential, PasswordCost, SlotLabel, encode, recovery_words};
 use fs_core::key::{EpochKeys, KeyRing, Role};
-use fs_core::object::{Header, ObjectKind, seal_section};
+use fs_core::object::{Header, ObjectKind, Signer, seal_section};
 use fs_core::observer::Silent;
 use fs_core::pack::{PackBuilder, PackSession};
 use fs_core::path::TreePath;
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, SessionKeyRef, record_id};
 use fs_core::repository::{OpenOptions, Repository};
+use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::WriteStore;
 use fs_core::storage::local::LocalStore;
 use fs_core::testing::SeededRandom;
@@ -124,12 +126,31 @@ fn chunks() -> Value {
     json!({"key": hex(key(1).expose()), "input_hash": hex(crypto::hash(&bytes)), "lengths": lengths})
 }
 
+/// One list that forgets and undoes; its object with a salt of its own.
+fn tombstones(random: &dyn RandomSource) -> Value {
+    let ring = KeyRing::generate(RepositoryId::from_bytes([2; 16]), random);
+    let signer = Signer { device: DeviceId::from_bytes([16; 16]), seed: key(10) };
+    let said = Tombstones {
+        run: RunId::from_bytes([15; 16]),
+        device: signer.device,
+        time: Timestamp::new(1_795_000_000, 5).unwrap(),
+        server_time: Timestamp::new(1_795_000_001, 0),
+        why: "last:28".into(),
+        forgotten: vec![SnapshotId::from_bytes([17; 32])],
+        undone: vec![(ObjectHash::from_bytes([18; 32]), SnapshotId::from_bytes([19; 32]))],
+    };
+    json!({
+        "owner_bundle": hex(ring.encode()), "payload": hex(said.encode()), "signing_public": hex(crypto::signing_public(&signer.seed)),
+        "object": hex(said.encode_object(&ring, &signer, random)),
+    })
+}
+
 #[test]
 fn every_construction_gives_its_vector() {
     let random = SeededRandom::shared(1);
     let padme_steps: Vec<_> = [0, 1, 9, 1000, 33_000_000, 33_554_433].map(|length: u64| [length, padme(length)]).to_vec();
     let computed = json!({
-        "keys": keys(), "hpke": agreement(&*random), "record": records(&*random), "objects": objects(&*random), "slots": slots(&*random), "chunks": chunks(), "padme": padme_steps,
+        "keys": keys(), "hpke": agreement(&*random), "record": records(&*random), "objects": objects(&*random), "slots": slots(&*random), "chunks": chunks(), "padme": padme_steps, "tombstones": tombstones(&*SeededRandom::shared(2)),
     });
     let path = data().join("vectors.json");
     let Ok(stored) = std::fs::read_to_string(&path) else {
@@ -160,6 +181,38 @@ fn make_the_golden_repository() {
     let store: Arc<dyn WriteStore> = Arc::new(LocalStore::create(data().join("format1")).unwrap());
     Bench::new(store).unwrap().backup(source, None).unwrap();
     std::fs::remove_dir_all(source).unwrap();
+}
+
+/// Makes `tests/data/format1-forgotten`: three snapshots, of which one is forgotten and one was: `cargo test -p tests -- --ignored make_the_forgotten`.
+#[test]
+#[ignore = "writes tests/data; golden repositories are added and never edited"]
+fn make_the_forgotten_golden_repository() {
+    let source = tempfile::tempdir().unwrap();
+    let store: Arc<dyn WriteStore> = Arc::new(LocalStore::create(data().join("format1-forgotten")).unwrap());
+    let bench = Bench::new(store).unwrap();
+    let state = tempfile::tempdir().unwrap();
+    for n in 0..3 {
+        std::fs::write(source.path().join("number"), n.to_string()).unwrap();
+        bench.backup(source.path(), Some(state.path())).unwrap();
+    }
+    let repository = bench.open().unwrap();
+    let ids: Vec<_> = repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect();
+    let signer = authorise(&repository, &*bench.store, Some(state.path()), "host").unwrap();
+    forget(&repository, &*bench.store, &signer, &ids[..2].iter().copied().collect(), "by name").unwrap();
+    let listed = repository.all_snapshots().unwrap();
+    undo(&repository, &*bench.store, &signer, &listed.forgotten[1..]).unwrap();
+}
+
+#[test]
+fn golden_repositories_say_what_is_forgotten() {
+    let store = LocalStore::open(data().join("format1-forgotten")).unwrap();
+    let repository = Repository::open(Arc::new(store), &Credential::KeyFile(key(42)), &OpenOptions::default()).unwrap();
+    let listed = repository.all_snapshots().unwrap();
+    let numbers: Vec<_> = listed.live.iter().map(|snapshot| snapshot.sequence()).collect();
+    assert_eq!((numbers, listed.forgotten.len(), listed.findings), (vec![2, 3], 1, vec![]));
+    let forgotten = &listed.forgotten[0];
+    assert_eq!((forgotten.snapshot.sequence(), forgotten.newest().unwrap().why.as_str()), (1, "by name"));
+    assert!(check(&repository, ReadData::All, &Silent).unwrap().findings.is_empty());
 }
 
 #[test]

@@ -37,3 +37,6 @@ mod restore_places;
 mod restore_several;
 mod view;
 mod writer;
+mod retention;
+mod forget;
+mod forget_program;

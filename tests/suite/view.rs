@@ -22,12 +22,12 @@ pub(crate) fn find(view: &View, path: &Path) -> u64 {
     names.fold(step(view, snapshots, &newest), |parent, name| step(view, parent, name))
 }
 
-fn step(view: &View, parent: u64, name: &[u8]) -> u64 {
+pub(crate) fn step(view: &View, parent: u64, name: &[u8]) -> u64 {
     view.wait(|view, held| view.lookup(held, parent, name)).unwrap().0.inode
 }
 
 /// Names of a directory from an offset on, at most so many, and where to go on.
-fn list(view: &View, directory: u64, offset: u64, count_max: usize) -> (Vec<Vec<u8>>, u64) {
+pub(crate) fn list(view: &View, directory: u64, offset: u64, count_max: usize) -> (Vec<Vec<u8>>, u64) {
     let (mut names, mut next) = (Vec::new(), offset);
     let more = &mut |line: Listed| {
         next = line.next;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fs_core::id::{DeviceId, SnapshotId};
 use fs_core::observer::Observer;
-use fs_core::repository::{ReadError, Repository};
+use fs_core::repository::{ReadError, Repository, Snapshots};
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::time::Timestamp;
 
@@ -27,7 +27,7 @@ pub(super) struct Start<'a> {
     options: &'a BackupOptions,
     pub started: Timestamp,
     pub named: Named,
-    pub snapshots: Vec<Snapshot>,
+    pub snapshots: Snapshots,
     pub set: String,
     pub parent: Option<(SnapshotId, Manifest)>,
     device: Option<DeviceId>,
@@ -44,9 +44,9 @@ impl<'a> Start<'a> {
         (started, named): (Timestamp, Named),
         (device, pace, open_states): (Option<DeviceId>, Arc<Pace>, OpenStates),
     ) -> Result<Self, BackupError> {
-        let snapshots = repository.snapshots()?;
-        let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &named.sources()), Ok)?;
-        let parent = find_parent(&snapshots, (&options.host, &set), device);
+        let snapshots = repository.all_snapshots()?;
+        let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots.live, &options.host, &named.sources()), Ok)?;
+        let parent = find_parent(&snapshots.live, (&options.host, &set), device);
         let with_manifest = |parent: &Snapshot| Ok::<_, ReadError>((parent.id, parent.manifest()?));
         let parent = parent.map(with_manifest).transpose()?;
         let shared = Arc::new(Shared::new(Arc::clone(repository), pace)?);

@@ -8,6 +8,7 @@ use fs_core::report::{Finding, Severity};
 use fs_core::repository::{Repository, RepositoryError};
 use fs_core::snapshot::Manifest;
 use fs_core::snapshot::codec::{CATALOGUE_SIZE_MAX, Catalogue, Seal};
+use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::{ObjectName, StoreError, wait};
 
 /// Opens every object of these kinds, and says what is wrong with which.
@@ -70,6 +71,11 @@ fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<
             let (_, header, signed) = Catalogue::decode_object(&object, ring).map_err(wrong)?;
             repository.check_signature(name, &header, &signed)?;
             object::hashed_name(kind, &hash)
+        }
+        ObjectKind::Tombstones => {
+            // Who signed it was checked when the snapshots were listed.
+            let (tombstones, _, _) = Tombstones::decode_object(&object, id, structure).map_err(wrong)?;
+            object::tombstones_name(&tombstones.run, &hash)
         }
         // These are opened by the check of packs and of the index.
         ObjectKind::DataPack | ObjectKind::MetaPack | ObjectKind::Shard => return Ok(()),

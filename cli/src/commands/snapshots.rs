@@ -1,6 +1,8 @@
 //! `snapshots`
 
 use fs_core::path::display;
+use fs_core::report::Finding;
+use fs_core::repository::{Forgotten, Snapshots as Listed};
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::time::Zone;
 use serde_json::json;
@@ -12,8 +14,12 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Result<Exit, Failure> {
     let (repository, _) = session::open(global)?;
-    let (mut snapshots, findings) = repository.snapshots_and_findings()?;
+    let Listed { live: mut snapshots, mut forgotten, findings } = repository.all_snapshots()?;
     let filter = session::filter(&options.select);
+    if options.forgotten {
+        forgotten.retain(|forgotten| filter.matches(&forgotten.snapshot));
+        return show_forgotten(&forgotten, options.last, output).map(|()| exit(&findings, output));
+    }
     snapshots.retain(|snapshot| filter.matches(snapshot));
     let skipped = snapshots.len().saturating_sub(options.last.unwrap_or(usize::MAX));
     let zone = Zone::system();
@@ -21,8 +27,31 @@ pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Resu
         let manifest = snapshot.manifest()?;
         output.show(|| line(snapshot, &manifest, &zone), || record(snapshot, &manifest));
     }
-    output.findings(&findings);
-    Ok(if findings.is_empty() { Exit::Done } else { Exit::Findings })
+    Ok(exit(&findings, output))
+}
+
+fn exit(findings: &[Finding], output: &Output) -> Exit {
+    output.findings(findings);
+    if findings.is_empty() { Exit::Done } else { Exit::Findings }
+}
+
+/// What can be brought back, with when it was forgotten and why.
+fn show_forgotten(all: &[Forgotten], last: Option<usize>, output: &Output) -> Result<(), Failure> {
+    let zone = Zone::system();
+    for forgotten in all.iter().skip(all.len().saturating_sub(last.unwrap_or(usize::MAX))) {
+        let manifest = forgotten.snapshot.manifest()?;
+        let (since, why) = (session::forgotten_on(forgotten), forgotten.newest().map_or("", |said| &said.why));
+        let said = || format!("{}  forgotten on {since} ({why})", line(&forgotten.snapshot, &manifest, &zone));
+        output.show(said, || {
+            let mut record = record(&forgotten.snapshot, &manifest);
+            let run = forgotten.newest().map(|said| said.run.to_string());
+            for (field, value) in [("forgotten", json!(since)), ("why", json!(why)), ("run", json!(run))] {
+                record.as_object_mut().into_iter().for_each(|record| drop(record.insert(field.to_owned(), value.clone())));
+            }
+            record
+        });
+    }
+    Ok(())
 }
 
 fn line(snapshot: &Snapshot, manifest: &Manifest, zone: &Zone) -> String {

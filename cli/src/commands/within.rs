@@ -6,9 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use backup_writer::what::What;
 use fs_core::path::TreePath;
-use fs_core::repository::Repository;
+use fs_core::repository::{Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
-use fs_core::snapshot::select::select;
 use mount_linux::mounts::{self, Mounted};
 
 use crate::args::{Global, Select};
@@ -91,25 +90,26 @@ impl Place {
 
     /// The snapshots and the paths in them. Drives must show this repository.
     pub(crate) fn find_each(places: &[Self], repository: &Repository, narrow: &Select) -> Result<Vec<What>, Failure> {
-        let snapshots = repository.snapshots()?;
+        let snapshots = repository.all_snapshots()?;
         places.iter().map(|place| place.find_in(&snapshots, repository, narrow)).collect()
     }
 
     /// The same for one.
     pub(crate) fn find(&self, repository: &Repository, narrow: &Select) -> Result<What, Failure> {
-        self.find_in(&repository.snapshots()?, repository, narrow)
+        self.find_in(&repository.all_snapshots()?, repository, narrow)
     }
 
-    fn find_in(&self, snapshots: &[Snapshot], repository: &Repository, narrow: &Select) -> Result<What, Failure> {
+    fn find_in(&self, snapshots: &Snapshots, repository: &Repository, narrow: &Select) -> Result<What, Failure> {
+        let named = |wanted: &str, narrow| session::select_of(snapshots, wanted, narrow);
         let (snapshot, path) = match self {
-            Self::Snapshot(wanted, path) => (select(snapshots, wanted, &session::filter(narrow))?, path),
-            Self::Here(path) => (newest_with(snapshots, path, narrow)?, path),
+            Self::Snapshot(wanted, path) => (named(wanted, narrow)?, path),
+            Self::Here(path) => (newest_with(&snapshots.live, path, narrow)?, path),
             Self::Drive { drive, repository: shown, location, snapshot, path } => {
                 if *shown != repository.id().to_string() {
                     let message = format!("the drive on {} shows another repository: {location}", drive.display());
                     return Err(Failure::new(Exit::Usage, message).hint("name that one, by itself: --repository ADDRESS"));
                 }
-                (select(snapshots, snapshot, &session::filter(&Select::default()))?, path)
+                (named(snapshot, &Select::default())?, path)
             }
         };
         Ok(What { snapshot: snapshot.clone(), path: path.clone() })

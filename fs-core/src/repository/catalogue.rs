@@ -5,6 +5,7 @@ use std::thread;
 
 use bytes::Bytes;
 
+use super::forgotten::{Snapshots, part, read_tombstones};
 use super::known::{Checked, Known};
 use super::listing::{Listing, Named, NamedCatalogue};
 use super::open::{Ahead, small};
@@ -27,7 +28,7 @@ const CHECKS_PER_THREAD_MIN: usize = 32;
 /// Who may have signed what: the certificates as they were when a look began.
 pub(super) type Certificates = HashMap<DeviceId, Certificate>;
 
-pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
+pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<Snapshots, RepositoryError> {
     let (listing, mut findings) = look(repository, known, Thoroughness::WhatIsWorthIt)?;
     let sealed = sealed(repository, known, &listing, &mut findings)?;
     let snapshot = |(named, sealed): (&Named, bool)| {
@@ -36,7 +37,8 @@ pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<(Vec
     };
     let mut snapshots: Vec<_> = listing.manifests.iter().zip(sealed).filter_map(snapshot).collect();
     snapshots.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
-    Ok((snapshots, findings))
+    let (live, forgotten) = part(known, snapshots);
+    Ok(Snapshots { live, forgotten, findings })
 }
 
 /// Which catalogues are read.
@@ -59,11 +61,13 @@ pub(super) fn look(
         None => (Listing::read(&*repository.store)?, Ahead::default()),
     };
     let mut findings = Vec::new();
-    let before = (known.manifests.len(), known.seals.len(), known.done.len());
+    let counts = |known: &Known| (known.manifests.len(), known.seals.len(), known.done.len(), known.tombstones.len());
+    let before = counts(known);
     read_catalogues(repository, known, &listing, thoroughness, &mut ahead, &mut findings);
     read_manifests(repository, known, &listing, &mut ahead, &mut findings)?;
     read_seals(repository, known, &listing, &mut ahead, &mut findings)?;
-    if before != (known.manifests.len(), known.seals.len(), known.done.len()) {
+    read_tombstones(repository, known, &listing, &mut ahead, &mut findings)?;
+    if before != counts(known) {
         known.forget_lost_manifests(&listing);
         if let Err(error) = known.pack() {
             tracing::warn!(%error, "manifests that were kept cannot be put together");
@@ -73,7 +77,7 @@ pub(super) fn look(
     Ok((listing, findings))
 }
 
-fn damaged(name: &ObjectName, error: impl ToString) -> Finding {
+pub(super) fn damaged(name: &ObjectName, error: impl ToString) -> Finding {
     Finding::object(Severity::Error, name.as_str(), error.to_string())
 }
 

@@ -10,6 +10,7 @@ use super::open::Ahead;
 use crate::id::{ObjectHash, SnapshotId};
 use crate::object::ObjectError;
 use crate::snapshot::kept::{Block, Filling, Kept, Recent};
+use crate::snapshot::tombstone::Tombstones;
 use crate::snapshot::{Manifest, Outline, Series};
 use crate::time::Timestamp;
 
@@ -31,6 +32,8 @@ pub(super) struct Known {
     pub(super) recent: Recent,
     /// Seals that were checked, by the hash of the seal object: what they seal.
     pub(super) seals: BTreeMap<ObjectHash, SnapshotId>,
+    /// Tombstones that were checked, by the hash of their object.
+    pub(super) tombstones: BTreeMap<ObjectHash, Arc<Tombstones>>,
     /// Catalogues that need not be read again: they were, or are useless.
     pub(super) done: HashSet<ObjectHash>,
     /// Those of them that are useless: damaged, or others replace them.
@@ -93,6 +96,14 @@ impl Known {
             self.manifests.retain(|id, _| listed.contains(id));
             self.seals.retain(|_, id| listed.contains(id));
             self.series.retain(|series| Arc::strong_count(series) > 1);
+        }
+    }
+
+    /// Tombstones that the store has no more do not count.
+    pub(super) fn forget_lost_tombstones(&mut self, listing: &Listing) {
+        if self.tombstones.len() > listing.tombstones.len() {
+            let listed: HashSet<_> = listing.tombstones.iter().map(|named| named.hash).collect();
+            self.tombstones.retain(|hash, _| listed.contains(hash));
         }
     }
 

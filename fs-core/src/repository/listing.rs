@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::RepositoryError;
-use crate::id::{DeviceId, ObjectHash};
-use crate::object::{ObjectKind, parse_sequence_name, sequence_name};
+use crate::id::{DeviceId, ObjectHash, RunId};
+use crate::object::{ObjectKind, parse_sequence_name, parse_tombstones_name, sequence_name};
 use crate::storage::{Listed, ListedNames, ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
 use crate::time::Timestamp;
 
@@ -40,17 +40,26 @@ pub(super) struct NamedCatalogue {
     modified: Option<Timestamp>,
 }
 
+/// Tombstones by their name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct NamedTombstones {
+    pub(super) run: RunId,
+    pub(super) hash: ObjectHash,
+    pub(super) name: ObjectName,
+}
+
 /// All names.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
     pub(super) manifests: Vec<Named>,
     pub(super) seals: Vec<Named>,
     pub(super) catalogues: Vec<NamedCatalogue>,
+    pub(super) tombstones: Vec<NamedTombstones>,
 }
 
 impl Listing {
     /// What is listed by name.
-    pub(super) const NAMES: [&str; 2] = ["snap/", "seal/"];
+    pub(super) const NAMES: [&str; 3] = ["snap/", "seal/", "drop/"];
     /// What is listed with sizes and times.
     pub(super) const WHOLE: &str = "cat/";
 
@@ -73,12 +82,18 @@ impl Listing {
             Ok::<_, StoreError>(all)
         };
         let (manifests, seals) = (next(ObjectKind::Manifest)?, next(ObjectKind::Seal)?);
+        let tombstones = |(name, _): (ObjectName, _)| {
+            let (run, hash) = parse_tombstones_name(&name)?;
+            Some(NamedTombstones { run, hash, name })
+        };
+        let mut tombstones: Vec<_> = names.next().transpose()?.unwrap_or_default().into_iter().filter_map(tombstones).collect();
+        tombstones.sort_unstable();
         let catalogue = |meta: ObjectMeta| {
             let hash = meta.name.as_str().strip_prefix(Self::WHOLE)?.parse().ok()?;
             Some(NamedCatalogue { hash, name: meta.name, size: meta.size, modified: meta.modified })
         };
         let catalogues = catalogues.transpose()?.unwrap_or_default();
-        Ok(Self { manifests, seals, catalogues: catalogues.into_iter().filter_map(catalogue).collect() })
+        Ok(Self { manifests, seals, catalogues: catalogues.into_iter().filter_map(catalogue).collect(), tombstones })
     }
 
     /// The place of a manifest among those that are listed.
@@ -116,6 +131,7 @@ impl Listing {
         if loose.len() <= LOOSE_AT_ONCE {
             wanted.extend(loose.into_iter().map(|named| (named.name(), 0)));
         }
+        wanted.extend(self.tombstones.iter().take(LOOSE_AT_ONCE).map(|named| (named.name.clone(), 0)));
         wanted
     }
 }
@@ -133,7 +149,7 @@ mod tests {
     #[test]
     fn catalogues_larger_than_everything_newer_are_read_first() {
         let catalogues = vec![catalogue(1, 10, 1), catalogue(2, 100, 2), catalogue(3, 10, 3), catalogue(4, 20, 4), catalogue(5, 10, 5)];
-        let listing = Listing { manifests: Vec::new(), seals: Vec::new(), catalogues };
+        let listing = Listing { manifests: Vec::new(), seals: Vec::new(), catalogues, tombstones: Vec::new() };
         let best = |count, useless: &[u8]| {
             let useless = useless.iter().map(|n| ObjectHash::from_bytes([*n; 32])).collect();
             listing.best_catalogues(count, &useless).iter().map(|catalogue| catalogue.hash.as_bytes()[0]).collect::<Vec<_>>()

@@ -15,16 +15,18 @@ use super::known::{Known, Row};
 use super::{Repository, lock};
 use crate::crypto::{Key, random_array};
 use crate::id::{DeviceId, ObjectHash, SnapshotId, to_hex};
+use crate::key::Role;
 use crate::object::{self, HEADER_LENGTH, Header, ObjectError, ObjectKind};
 use crate::snapshot::attributes::AttributeNames;
 use crate::snapshot::kept::{Block, Kept, Recent};
+use crate::snapshot::tombstone::Tombstones;
 use crate::snapshot::{Outline, Series};
 use crate::state::private_folder;
 use crate::wire::{CborReader, CborWriter};
 
 const FILE: &str = "snapshots";
 /// Another program may know more of a manifest than this one has kept.
-const VERSION: &str = concat!("2 ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("3 ", env!("CARGO_PKG_VERSION"));
 /// A section is closed when it has so many bytes. Each is read, opened and taken over before the next, so they should be small.
 const SECTION_SIZE: usize = 128 << 10;
 /// Largest section that is read; a single manifest may be long.
@@ -71,12 +73,13 @@ fn local_key(repository: &Repository, epoch: u16) -> Option<Key> {
     Some(repository.ring.catalogue(epoch)?.derive("yesterdrive 1 local snapshots"))
 }
 
-/// `[version, [[device, public key]], [catalogue that was read], [useless catalogue], [series]]`
+/// `[version, [[device, public key]], [catalogue that was read], [useless catalogue], [series], [[hash, payload of tombstones]]]`
 struct Front {
     devices: HashMap<DeviceId, [u8; 32]>,
     done: Vec<ObjectHash>,
     useless: Vec<ObjectHash>,
     series: Vec<Series>,
+    tombstones: Vec<(ObjectHash, Arc<Tombstones>)>,
 }
 
 fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
@@ -105,7 +108,9 @@ fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
     let mut known = Known { done: front.done.into_iter().collect(), useless: front.useless.into_iter().collect(), ..Known::default() };
     let series: Vec<_> = {
         let (certificates, devices) = (lock(&repository.certificates), &front.devices);
-        let certified = |series: Series| is_certified(&certificates, devices, &series.device).then_some(series);
+        let stands = |tombstones: &Tombstones| is_certified(&certificates, devices, &tombstones.device, Role::may_forget);
+        known.tombstones = front.tombstones.into_iter().filter(|(_, tombstones)| stands(tombstones)).collect();
+        let certified = |series: Series| is_certified(&certificates, devices, &series.device, Role::may_write).then_some(series);
         front.series.into_iter().map(|series| certified(series).map(|series| known.share(series))).collect()
     };
     let mut found = Found { series, recent: known.recent.clone(), rows: Vec::new(), seals: Vec::new() };
@@ -120,15 +125,15 @@ fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
     Ok(known)
 }
 
-fn is_certified(certificates: &Certificates, devices: &HashMap<DeviceId, [u8; 32]>, device: &DeviceId) -> bool {
-    let now = certificates.get(device).filter(|certificate| certificate.role.may_write());
+fn is_certified(certificates: &Certificates, devices: &HashMap<DeviceId, [u8; 32]>, device: &DeviceId, may: fn(Role) -> bool) -> bool {
+    let now = certificates.get(device).filter(|certificate| may(certificate.role));
     now.is_some_and(|certificate| devices.get(device) == Some(&certificate.public))
 }
 
 impl Front {
     fn encode(&self) -> Vec<u8> {
         let mut writer = CborWriter::new();
-        writer.array(5).text(VERSION);
+        writer.array(6).text(VERSION);
         writer.array_of(&self.devices, |writer, (device, public)| {
             writer.array(2).bytes(device.as_bytes()).bytes(public);
         });
@@ -138,12 +143,15 @@ impl Front {
             });
         }
         writer.array_of(&self.series, encode_series);
+        writer.array_of(&self.tombstones, |writer, (hash, tombstones)| {
+            writer.array(2).bytes(hash.as_bytes()).bytes(&tombstones.encode());
+        });
         writer.finish()
     }
 
     fn decode(plain: &[u8]) -> Result<Self, ObjectError> {
         let mut reader = CborReader::new(plain);
-        let front = reader.tuple(5, |reader| {
+        let front = reader.tuple(6, |reader| {
             if reader.text(64)? != VERSION {
                 return Err(ObjectError::Broken("another version of the program wrote it"));
             }
@@ -152,7 +160,13 @@ impl Front {
             };
             let devices = reader.array(ITEMS_MAX, device)?.into_iter().collect();
             let (done, useless) = (reader.array(ITEMS_MAX, object_hash)?, reader.array(ITEMS_MAX, object_hash)?);
-            Ok(Self { devices, done, useless, series: reader.array(ITEMS_MAX, decode_series)? })
+            let series = reader.array(ITEMS_MAX, decode_series)?;
+            let tombstones = |reader: &mut CborReader<'_>| {
+                reader.tuple(2, |reader| {
+                    Ok::<_, ObjectError>((object_hash(reader)?, Arc::new(Tombstones::decode(reader.bytes(plain.len())?)?)))
+                })
+            };
+            Ok(Self { devices, done, useless, series, tombstones: reader.array(ITEMS_MAX, tombstones)? })
         })?;
         reader.finish()?;
         Ok(front)
@@ -276,7 +290,8 @@ fn write_sections(repository: &Repository, key: &Key, known: &Known, file: &mut 
             series.len() as u64 - 1
         });
     }
-    put(Front { devices, done, useless, series }.encode(), false)?;
+    let tombstones = known.tombstones.iter().map(|(hash, tombstones)| (*hash, Arc::clone(tombstones))).collect();
+    put(Front { devices, done, useless, series, tombstones }.encode(), false)?;
     let mut seals: Vec<_> = known.seals.iter().map(|(seal, manifest)| (manifest, seal)).collect();
     seals.sort_unstable();
     let mut rows: Vec<_> = known.manifests.iter().collect();
