@@ -173,6 +173,14 @@ pub enum BackupError {
         /// What it is inside of.
         outer: PathBuf,
     },
+    /// Names of snapshots have ten digits.
+    #[error(
+        "snapshot {snapshot} of this device has the last number there is: remove the file 'device' in this repository's local folder, and the next run enrols a new device"
+    )]
+    NoNumberLeft {
+        /// The beginning of its id.
+        snapshot: String,
+    },
     /// Two streams have one name.
     #[error("two things to save are named {name}")]
     Twice {
@@ -262,18 +270,17 @@ fn take(
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
     let mut window = Window::open(repository, &**store)?;
     let start = Start::look(repository, options, (started, named), (Some(signer.device), Arc::clone(pace), open_states))?;
+    let (sequence, previous) = start.number(signer.device)?;
     let shared = Arc::clone(&start.shared);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
     let Gathered { root, tables, attribute_names, stats, mut findings, written } =
         gather(&shared, &start.walk(), options, start.collector(packer, observer), start.states.as_ref())?;
     let Tables { told, link_table, finding_list } = tables;
     let snapshots = &start.snapshots;
-    // Numbers go on where they were, also if the newest snapshot is forgotten.
-    let previous = snapshots.all().filter(|s| s.device() == signer.device).max_by_key(|s| s.sequence());
     let manifest = Manifest {
         device: signer.device,
-        sequence: previous.map_or(1, |previous| previous.sequence() + 1),
-        previous: previous.map(|previous| previous.id),
+        sequence,
+        previous,
         heads: heads(snapshots, &signer),
         started,
         ended: repository.clock().now(),
@@ -409,8 +416,10 @@ fn commit(
 
 /// The set of a list of paths: the host's default set for the list that it has held so far, one named by its paths for every other. So an hourly run
 /// for `/home` and a nightly one for `/etc` never look like each other's deletions.
-fn set_of_paths(snapshots: &[Snapshot], host: &str, paths: &[Vec<u8>]) -> Result<String, ReadError> {
-    let in_default_set = snapshots.iter().rfind(|s| s.host() == host && s.set().is_empty()).map(Snapshot::manifest).transpose()?;
+fn set_of_paths(snapshots: &Snapshots, host: &str, paths: &[Vec<u8>]) -> Result<String, ReadError> {
+    // Forgotten ones count: they may come back, and with them what the default set held.
+    let of_default_set = snapshots.all().filter(|s| s.host() == host && s.set().is_empty());
+    let in_default_set = of_default_set.max_by_key(|s| (s.started(), s.id)).map(Snapshot::manifest).transpose()?;
     let is_same = |manifest: Manifest| manifest.sources.iter().map(|source| &source.path).eq(paths);
     if in_default_set.is_none_or(is_same) {
         return Ok(String::new());

@@ -60,9 +60,10 @@ pub fn check(repository: &Repository, read_data: ReadData, observer: &dyn Observ
     run.small_objects(read_data)?;
     run.packs(read_data)?;
     run.index()?;
-    let (snapshots, findings) = repository.snapshots_and_findings()?;
-    run.note(findings);
-    for snapshot in &snapshots {
+    let mut snapshots = repository.all_snapshots()?;
+    run.note(std::mem::take(&mut snapshots.findings));
+    // Those that are forgotten can still be brought back.
+    for snapshot in snapshots.all() {
         if observer.is_cancelled() {
             break;
         }

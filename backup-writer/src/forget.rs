@@ -19,6 +19,8 @@ use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
 use crate::retention::Candidate;
 
+/// Where tombstones lie in the store.
+const TOMBSTONES: &str = "drop/";
 /// Clocks that differ by more are worth a note.
 const SKEW_NOTED: Duration = Duration::from_secs(3600);
 
@@ -53,6 +55,14 @@ pub struct Looked {
     pub now: Timestamp,
     /// What is wrong with objects or clocks.
     pub findings: Vec<Finding>,
+}
+
+impl Looked {
+    /// Whether all tombstones could be read. If not, forgotten snapshots may look alive, and rules would let go of others in their place.
+    pub fn is_whole(&self) -> bool {
+        let is_tombstone = |place: &Place| matches!(place, Place::Object(name) if name.starts_with(TOMBSTONES));
+        !self.findings.iter().any(|finding| is_tombstone(&finding.place))
+    }
 }
 
 /// Lists the snapshots and asks what time it is.

@@ -7,6 +7,7 @@
 //! a mode that no saved file has (`decide.rs`): so a cut leaves nothing that a later run takes for complete, and that run writes only what is missing.
 
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -207,7 +208,7 @@ impl Run<'_> {
     fn target(&self, path: &Path, entry: &Entry) -> Result<Arc<Folder>, std::io::Error> {
         let is_new = !self.options.dry_run && !path.exists();
         if is_new {
-            std::fs::create_dir_all(path)?;
+            self.make_target(path, entry)?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match rustix::fs::open(path.as_os_str().as_bytes(), flags, Mode::empty()) {
@@ -216,6 +217,13 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         };
         Ok(Folder::top(self.opened(fd, is_new)?, entry))
+    }
+
+    /// What was for its owner alone is never open to others, not even before it has its mode.
+    fn make_target(&self, path: &Path, entry: &Entry) -> Result<(), std::io::Error> {
+        let Some(parent) = path.parent().filter(|_| folder::has_metadata(entry)) else { return std::fs::create_dir_all(path) };
+        std::fs::create_dir_all(parent)?;
+        std::fs::DirBuilder::new().mode(folder::UNFINISHED).create(path)
     }
 
     /// Whether nothing more is to be restored.

@@ -18,7 +18,7 @@ mod policy;
 
 pub use policy::{PRESETS, Period, Policy, PolicyError, Rule, Which, show_duration};
 
-/// Of the snapshots of a device and set, one of so many, and at least one, may go in one run that nobody has confirmed.
+/// Of the snapshots of a device and set that count, one of so many, and at least one, may go in one run that nobody has confirmed.
 pub const UNCONFIRMED_SHARE: usize = 10;
 
 /// What rules look at of a snapshot.
@@ -189,9 +189,12 @@ impl Series<'_> {
         self.verdicts.iter().filter(|verdict| !verdict.is_kept()).map(|verdict| verdict.snapshot)
     }
 
-    /// Whether so few go that nobody need be asked.
+    /// Whether so few of those that count go that nobody need be asked.
     pub fn is_unremarkable(&self) -> bool {
-        self.forgotten().count() <= self.verdicts.len().div_ceil(UNCONFIRMED_SHARE)
+        let does_not_count =
+            |verdict: &Verdict<'_>| verdict.reasons.iter().any(|reason| matches!(reason, Reason::Future | Reason::Incomplete));
+        let count = self.verdicts.iter().filter(|verdict| !does_not_count(verdict)).count();
+        self.forgotten().count() <= count.div_ceil(UNCONFIRMED_SHARE)
     }
 }
 
@@ -241,9 +244,18 @@ fn kept_by(rule: &Rule, counted: &[(usize, &Candidate)], now: Timestamp) -> Vec<
         }
         Rule::Within(time) => {
             let is_young = |snapshot: &Candidate| now.since(snapshot.dated()) <= *time;
-            let before = counted.iter().rfind(|(_, snapshot)| !is_young(snapshot)).map(|(at, _)| (*at, Reason::Before(*time)));
-            let young = counted.iter().filter(|(_, snapshot)| is_young(snapshot)).map(|(at, _)| (*at, Reason::Within(*time)));
-            before.into_iter().chain(young).collect()
+            let mut newest_old = None;
+            let mut kept = Vec::new();
+            for (at, snapshot) in counted.iter().rev() {
+                // What was there when that time began. A later number alone does not make an old one that: its date may have been set back.
+                if is_young(snapshot) {
+                    kept.push((*at, Reason::Within(*time)));
+                } else if newest_old < Some(snapshot.dated()) {
+                    newest_old = Some(snapshot.dated());
+                    kept.push((*at, Reason::Before(*time)));
+                }
+            }
+            kept
         }
         Rule::Of { which, period, count } => {
             let mut chosen: BTreeMap<Slot, usize> = BTreeMap::new();

@@ -97,6 +97,8 @@ pub struct Child {
     pub lasting_inode: Option<u64>,
     /// Its name in the file system, where the snapshot shows it under another.
     pub alias: Option<Name>,
+    /// What could not be read of its attributes.
+    pub problem: Option<String>,
 }
 
 /// An open directory. Shared with the threads that read its files.
@@ -312,11 +314,12 @@ impl LiveTree {
             entry.link_group = Some(link_group(stamp.device, stamp.inode));
             entry.link_count = Some(stat.stx_nlink.into());
         }
+        let mut problem = None;
         if kind != EntryKind::File {
-            directory.attributes(raw_name).give(&mut entry);
+            problem = directory.attributes(raw_name).give(&mut entry);
         }
         let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
-        Ok(Child { entry, stamp, facts, lasting_inode, alias: None })
+        Ok(Child { entry, stamp, facts, lasting_inode, alias: None, problem })
     }
 
     /// File systems that have no inodes make them up, anew after every mount.

@@ -3,6 +3,8 @@
 //! A directory named alone is meant as what is in it. Several things stand beside one another under their last names, as `cp` puts them; so no two of them may have the
 //! same one, and a whole snapshot, which has none, goes alone. All that is checked here, before anything is written.
 
+use std::collections::{HashMap, HashSet};
+
 use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Severity, chain};
 use fs_core::repository::{ReadError, Repository};
@@ -85,8 +87,8 @@ impl Tops {
 /// [`WhatError`]. Of several paths one that is not there, or that cannot be read because of damage, is a finding.
 pub(crate) fn find(repository: &Repository, whats: &[What]) -> Result<Tops, WhatError> {
     let named = named(whats)?;
-    let mut tops = Tops { of_snapshots: Vec::new(), is_named: whats.len() > 1, missing: Vec::new() };
-    for What { snapshot, path } in named {
+    let (mut tops, mut damage) = (Tops { of_snapshots: Vec::new(), is_named: named.len() > 1, missing: Vec::new() }, None);
+    for What { snapshot, path } in &named {
         let reason = match entry_at(repository, snapshot, path) {
             Ok(Some(entry)) => {
                 match tops.of_snapshots.iter_mut().find(|(known, _)| known.id == snapshot.id) {
@@ -98,32 +100,31 @@ pub(crate) fn find(repository: &Repository, whats: &[What]) -> Result<Tops, What
             Ok(None) if !tops.is_named => return Err(WhatError::NotFound { snapshot: snapshot.id.short(), path: path.clone() }),
             Ok(None) => format!("snapshot {} has no such path", snapshot.id.short()),
             Err(error) if !tops.is_named || !error.is_damage() => return Err(error.into()),
-            Err(error) => format!("it cannot be reached in snapshot {}: {}", snapshot.id.short(), chain(&error)),
+            Err(error) => {
+                let reason = format!("it cannot be reached in snapshot {}: {}", snapshot.id.short(), chain(&error));
+                damage.get_or_insert(error);
+                reason
+            }
         };
         tops.missing.push(Finding::at(Severity::Error, path.clone(), reason));
     }
-    match whats {
-        [first, ..] if tops.of_snapshots.is_empty() => Err(WhatError::NoneFound { count: whats.len(), first: first.path.clone() }),
+    match (named.first(), damage) {
+        (Some(_), Some(damage)) if tops.of_snapshots.is_empty() => Err(damage.into()),
+        (Some(first), None) if tops.of_snapshots.is_empty() => Err(WhatError::NoneFound { count: named.len(), first: first.path.clone() }),
         _ => Ok(tops),
     }
 }
 
 /// What is named, each once; several must have names of their own.
 fn named(whats: &[What]) -> Result<Vec<&What>, WhatError> {
-    let mut named: Vec<&What> = Vec::new();
-    let mut names = std::collections::HashMap::<&Name, &What>::new();
+    let mut seen = HashSet::new();
+    let named: Vec<_> = whats.iter().filter(|what| seen.insert((what.snapshot.id, &what.path))).collect();
+    let mut names = HashMap::<&Name, &What>::new();
     let in_words = |what: &What| format!("{}:{}", what.snapshot.id.short(), what.path);
-    for what in whats {
-        match what.path.last() {
-            None if whats.len() > 1 => return Err(WhatError::NoName { snapshot: what.snapshot.id.short() }),
-            None => named.push(what),
-            Some(name) => match names.insert(name, what) {
-                None => named.push(what),
-                Some(other) if (other.snapshot.id, &other.path) == (what.snapshot.id, &what.path) => {}
-                Some(other) => {
-                    return Err(WhatError::SameName { name: name.clone(), first: in_words(other), second: in_words(what) });
-                }
-            },
+    for what in named.iter().filter(|_| named.len() > 1) {
+        let Some(name) = what.path.last() else { return Err(WhatError::NoName { snapshot: what.snapshot.id.short() }) };
+        if let Some(other) = names.insert(name, what) {
+            return Err(WhatError::SameName { name: name.clone(), first: in_words(other), second: in_words(what) });
         }
     }
     Ok(named)

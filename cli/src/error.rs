@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backup_writer::backup::BackupError;
 use backup_writer::create::CreateError;
+use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
 use backup_writer::forget::ForgetError;
 use backup_writer::packer::PackError;
@@ -251,6 +252,8 @@ impl From<ForgetError> for Failure {
             ForgetError::Repository(error) => error.into(),
             ForgetError::Read(error) => error.into(),
             ForgetError::Store(error) => error.into(),
+            ForgetError::Device(DeviceError::Repository(error)) => error.into(),
+            ForgetError::Device(DeviceError::Store(error)) => error.into(),
             ForgetError::NotAllowed | ForgetError::Device(_) => Self::from_error(Exit::Failed, &error),
         }
     }

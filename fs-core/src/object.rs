@@ -336,6 +336,9 @@ pub fn sequence_name(kind: ObjectKind, device: &DeviceId, sequence: u64, hash: &
     ObjectName::new(format!("{}{device}/{sequence:010}-{hash}", kind.prefix()))
 }
 
+/// The last number that a name has room for.
+pub const SEQUENCE_MAX: u64 = 9_999_999_999;
+
 /// `drop/RUN-HASH`.
 pub fn tombstones_name(run: &RunId, hash: &ObjectHash) -> ObjectName {
     ObjectName::new(format!("drop/{run}-{hash}"))

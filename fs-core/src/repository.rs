@@ -308,21 +308,12 @@ impl Repository {
     /// All snapshots that are not forgotten, sealed or not, oldest first. Lists the store; manifests seen before are not read again, and none is decoded.
     ///
     /// # Errors
-    /// If the store cannot be listed or read. A manifest that does not open is left out here; [`Self::snapshots_and_findings`] names it.
+    /// If the store cannot be listed or read. A manifest that does not open is left out here; [`Self::all_snapshots`] names it.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>, RepositoryError> {
         Ok(self.all_snapshots()?.live)
     }
 
-    /// All snapshots that are not forgotten, and what is wrong with those that do not open.
-    ///
-    /// # Errors
-    /// If the store cannot be listed or read.
-    pub fn snapshots_and_findings(&self) -> Result<(Vec<Snapshot>, Vec<Finding>), RepositoryError> {
-        let Snapshots { live, findings, .. } = self.all_snapshots()?;
-        Ok((live, findings))
-    }
-
-    /// All snapshots, also those that are forgotten and not swept yet.
+    /// All snapshots, also those that are forgotten and not swept yet, and what is wrong with those that do not open.
     ///
     /// # Errors
     /// If the store cannot be listed or read.

@@ -8,8 +8,10 @@ use fs_core::storage::local::LocalStore;
 use tests::driven::{Driven, is_long};
 use tests::{Bench, program};
 
+const MEBIBYTE: f64 = 1_048_576.0;
+
 /// Makes small files of which no two are alike, a hundred in each folder.
-fn fill(source: &Path, count: usize) {
+fn fill(source: &Path, count: u32) {
     for folder in 0..count.div_ceil(100) {
         let path = source.join(format!("{}/{folder}", folder / 100));
         std::fs::create_dir_all(&path).unwrap();
@@ -31,7 +33,7 @@ fn repository(small_packs: bool) -> Driven {
 }
 
 /// Most memory that a run of the program takes, in bytes: the system tells it of a child that has ended.
-fn most_memory(driven: &Driven, arguments: &[&str]) -> u64 {
+fn most_memory(driven: &Driven, arguments: &[&str]) -> f64 {
     let measure = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/measure.py");
     let mut command = Command::new("python3");
     command.env_clear().env("HOME", driven.path("")).current_dir(driven.path(""));
@@ -40,16 +42,16 @@ fn most_memory(driven: &Driven, arguments: &[&str]) -> u64 {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).unwrap();
     let mebibytes: f64 = told.lines().find_map(|line| line.strip_prefix("run-mib ")).unwrap().parse().unwrap();
-    (mebibytes * 1024.0) as u64 * 1024
+    mebibytes * MEBIBYTE
 }
 
 /// Of a file that is saved a dozen bytes stay in memory, so that another that is the same is not saved again; the rest of the difference is what else has a bound
 /// and is not there yet with the few. Where everything that was placed stays, it is 400 bytes for each.
 #[test]
 fn memory_of_a_first_backup_for_each_file() {
-    const FEW: usize = 25_000;
-    const MANY: usize = 4 * FEW;
-    const FOR_EACH: u64 = 200;
+    const FEW: u32 = 25_000;
+    const MANY: u32 = 4 * FEW;
+    const FOR_EACH: f64 = 200.0;
     let of = |count, arguments: &[&str]| {
         let driven = repository(true);
         fill(&driven.source(), count);
@@ -57,7 +59,7 @@ fn memory_of_a_first_backup_for_each_file() {
     };
     for arguments in [&["backup", "source"][..], &["backup", "--dry-run", "source"]] {
         let (few, many) = (of(FEW, arguments), of(MANY, arguments));
-        let for_each = many.saturating_sub(few) / (MANY - FEW) as u64;
+        let for_each = (many - few) / f64::from(MANY - FEW);
         assert!(for_each <= FOR_EACH, "{for_each} bytes for each file: {few} bytes for {FEW}, {many} for {MANY}; {arguments:?}");
     }
 }
@@ -65,7 +67,7 @@ fn memory_of_a_first_backup_for_each_file() {
 /// As people have it: a hundred thousand files, a million.
 #[test]
 fn memory_of_a_backup_of_a_million_files() {
-    const MOST: u64 = 400 << 20;
+    const MOST: f64 = 400.0 * MEBIBYTE;
     if !is_long() {
         return;
     }

@@ -11,7 +11,7 @@ use fs_core::id::{DeviceId, ObjectHash, SnapshotId};
 use fs_core::object::{self, ObjectKind, Signer};
 use fs_core::path::Name;
 use fs_core::reader::ContentReader;
-use fs_core::repository::Repository;
+use fs_core::repository::{Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::codec::{Catalogue, CatalogueRow};
 use fs_core::storage::local::LocalStore;
@@ -141,7 +141,7 @@ fn a_damaged_catalogue_costs_time_only() {
         damaged[at] ^= 0x10;
         memory.overwrite(&name, Some(damaged.into()));
         let repository = bench.open().unwrap();
-        let (snapshots, findings) = repository.snapshots_and_findings().unwrap();
+        let Snapshots { live: snapshots, findings, .. } = repository.all_snapshots().unwrap();
         assert_eq!(snapshots.len(), shown.len());
         assert!(findings.len() == 1 && ids(&repository) == shown, "byte {at}: {findings:?}");
     }
@@ -184,7 +184,7 @@ fn a_forged_catalogue_changes_nothing() {
     let stranger = Signer { device: DeviceId::from_bytes([3; 16]), seed: Key::from_bytes([4; 32]) };
     let bench = Bench { store: Arc::new(memory.fork()), ..bench.clone() };
     put_catalogue(&bench, &honest, &stranger);
-    let (snapshots, findings) = bench.open().unwrap().snapshots_and_findings().unwrap();
+    let Snapshots { live: snapshots, findings, .. } = bench.open().unwrap().all_snapshots().unwrap();
     assert_eq!((snapshots.len(), findings.len()), (20, 1), "nobody who may write signed it");
 }
 

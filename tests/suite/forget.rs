@@ -421,3 +421,22 @@ fn very_many_are_forgotten_at_once() {
     undo(&repository, &*bench.store, &signer, &listed.forgotten).unwrap();
     assert_eq!(bench.open().unwrap().snapshots().unwrap().len() as u64, count + 1);
 }
+
+#[test]
+fn a_tombstone_that_is_gone_does_not_count_though_another_has_come() {
+    let place = Place::with(4);
+    let (ids, remembered) = (place.live(), tempfile::tempdir().unwrap());
+    let shown = || {
+        let repository = place.bench.open_like_the_program(Some(remembered.path())).unwrap();
+        repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect::<Vec<_>>()
+    };
+    place.forget(&ids[..1]);
+    assert_eq!(shown(), ids[1..]);
+    let [(gone, _)] = &place.named("drop/")[..] else { panic!("one tombstone") };
+    let gone = gone.clone();
+    place.forget(&ids[1..2]);
+    let (come, _) = place.named("drop/").into_iter().find(|(name, _)| *name != gone).unwrap();
+    place.memory.overwrite(&gone, None);
+    place.memory.overwrite(&come, Some(Bytes::from_static(b"damaged")));
+    assert_eq!(shown(), ids, "as many are listed as are remembered, and none of them counts");
+}

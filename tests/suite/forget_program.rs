@@ -127,3 +127,26 @@ fn records_say_what_becomes_of_each_snapshot() {
     assert_eq!(records(&undone, "forget_undone")[0]["snapshots"], 1);
     assert_eq!(ids(&shell, &[]).len(), 4);
 }
+
+#[test]
+fn rules_forget_nothing_while_something_forgotten_cannot_be_read() {
+    let shell = with(4);
+    let all = ids(&shell, &[]);
+    shell.ok(&["forget", &all[3], "--yes"]);
+    let tombstone = std::fs::read_dir(shell.path("repository/drop")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&tombstone).unwrap();
+    std::fs::remove_file(&tombstone).unwrap();
+    std::fs::write(&tombstone, &whole[..whole.len() - 1]).unwrap();
+    // What is remembered here still counts; a machine that is new does not know what was forgotten.
+    std::fs::remove_dir_all(shell.path(".cache")).unwrap();
+    shell.fails(&["forget", "--keep-last", "3"], 1, "rules would count that again: nothing was forgotten");
+    shell.fails(&["forget", "--keep-last", "3", "--dry-run"], 3, "drop/");
+    assert_eq!(std::fs::read_dir(shell.path("repository/drop")).unwrap().count(), 1);
+}
+
+#[test]
+fn latest_is_no_name_for_what_is_forgotten() {
+    let shell = with(2);
+    shell.fails(&["forget", "latest", "--yes"], 2, "name it by its id");
+    assert_eq!(ids(&shell, &[]).len(), 2);
+}

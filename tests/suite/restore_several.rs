@@ -176,6 +176,31 @@ fn paths_of_this_machine_are_taken_from_its_newest_snapshot_of_them() {
 }
 
 #[test]
+fn of_a_path_here_the_snapshot_is_taken_that_has_all_of_it() {
+    let driven = saved();
+    // Newer, and of a part of it only.
+    driven.run(&["--key-file", "key", "backup", "source/letters"]).unwrap();
+    let (code, said, warned) = run(&driven, &["restore", "./source", "--to", "out"]);
+    assert!(code == 0 && said.starts_with("restored 7 files"), "{said} {warned}");
+    std::fs::remove_file(driven.source().join("c.docx")).unwrap();
+    driven.run(&["--key-file", "key", "backup", "source"]).unwrap();
+    let (code, said, warned) = run(&driven, &["restore", "./source/c.docx", "--to", "gone"]);
+    assert!(code == 0 && said.starts_with("restored 1 file"), "as it was before it was deleted: {said} {warned}");
+    let above = driven.source().parent().unwrap().to_str().unwrap().to_owned();
+    let (code, _, warned) = run(&driven, &["restore", &above, "--to", "nothing"]);
+    assert!(code == 1 && warned.contains("has all of it"), "{code} {warned}");
+}
+
+#[test]
+fn a_folder_named_twice_is_one() {
+    let driven = saved();
+    let letters = in_latest(&driven, "letters");
+    let (code, _, warned) = run(&driven, &["restore", &letters, &letters, "--to", "out"]);
+    assert_eq!((code, names(&driven.path("out")).as_str()), (0, "b.docx deep deep/a.docx"), "{warned}");
+    assert_eq!(run(&driven, &["restore", "latest", "latest", "--to", "all"]).0, 0);
+}
+
+#[test]
 fn a_shell_names_them_in_a_drive() {
     let driven = saved();
     let drive = driven.mount("drive", &[]).unwrap();

@@ -181,7 +181,9 @@ impl History {
         // Whoever deleted a file at some moment since then finds it in what was newest at that moment.
         let began = now - 28 * DAY;
         promised.extend(counts.iter().filter(|taken| taken.dated() >= began).map(|taken| taken.number));
-        promised.extend(counts.iter().rev().find(|taken| taken.dated() < began).map(|taken| taken.number));
+        let old: Vec<_> = counts.iter().filter(|taken| taken.dated() < began).collect();
+        let is_replaced = |taken: &Taken| old.iter().any(|other| other.number > taken.number && other.dated() >= taken.dated());
+        promised.extend(old.iter().filter(|taken| !is_replaced(taken)).map(|taken| taken.number));
         promised
     }
 }
@@ -357,7 +359,8 @@ fn kept_by(rule: &Rule, counts: &[&Taken], months: &Months, now: i64) -> BTreeSe
         Rule::Last(count) => later_than(taken) < *count as usize,
         Rule::Within(time) => {
             let is_young = |taken: &Taken| now - taken.dated() <= time.as_secs() as i64;
-            is_young(taken) || !counts.iter().any(|other| !is_young(other) && other.number > taken.number)
+            let replaces = |other: &Taken| other.number > taken.number && other.dated() >= taken.dated();
+            is_young(taken) || !counts.iter().any(|other| !is_young(other) && replaces(other))
         }
         Rule::Of { which, period, count } => {
             let slot = |taken: &Taken| months.slot(*period, taken.local());

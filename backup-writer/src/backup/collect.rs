@@ -12,7 +12,7 @@ use fs_core::id::PackId;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Stats};
+use fs_core::report::{Finding, Severity, Stats};
 use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::time::Timestamp;
 use fs_core::tree::page::{self, Found};
@@ -254,11 +254,14 @@ impl<'a> Collector<'a> {
         lead: &mut Lead,
         jobs: &mut Jobs,
     ) -> Result<Pending, BackupError> {
-        let source::Child { mut entry, stamp, lasting_inode: inode, alias, .. } = child;
+        let source::Child { mut entry, stamp, lasting_inode: inode, alias, problem, .. } = child;
         let ready = |entry, seen, was| Ok(Pending::Ready(Box::new(Ready { entry, seen, was })));
         let Some(name) = entry.name.clone() else { return ready(entry, None, None) };
         let was = self.before.entry(&mut lead.before, &name, &lead.path)?;
         let before = was.as_ref().map(Found::entry).filter(|before| before.kind == entry.kind);
+        if let Some(problem) = problem {
+            self.finding(Finding::at(Severity::Warning, lead.path.join(name.clone()), problem));
+        }
         if entry.kind != EntryKind::File {
             self.packer.put_values(&mut entry, before)?;
             self.stats.other_count += 1;
@@ -269,7 +272,10 @@ impl<'a> Collector<'a> {
             match before.filter(|before| self.before.has_attributes(&entry, inode, before)) {
                 Some(before) => entry.take_attributes(before),
                 None => {
-                    directory.attributes(alias.as_ref().unwrap_or(&name).as_bytes()).give(&mut entry);
+                    let problem = directory.attributes(alias.as_ref().unwrap_or(&name).as_bytes()).give(&mut entry);
+                    if let Some(problem) = problem {
+                        self.finding(Finding::at(Severity::Warning, lead.path.join(name.clone()), problem));
+                    }
                     self.packer.put_values(&mut entry, before)?;
                 }
             }

@@ -33,6 +33,13 @@ pub(super) struct Bench {
     jobs: Receiver<SealJob>,
 }
 
+impl Idle {
+    /// Whether one of those who wait takes a chunk of this length: it must then be sent.
+    fn has_taken(&self, length: usize) -> bool {
+        length >= LEAST && self.waiting.try_recv().is_ok()
+    }
+}
+
 /// A place for so many.
 pub(super) fn bench(count: usize) -> (Bench, Idle) {
     let ((now_waiting, waiting), (send, jobs)) = (bounded(count), bounded(count));
@@ -81,7 +88,7 @@ impl<'a> Sealer<'a> {
 
     /// The same, by somebody else if somebody waits for work.
     pub(super) fn seal_or_hand_over(&mut self, plain: &[u8], idle: &Idle) -> Result<Chunk, PackError> {
-        if plain.len() >= LEAST && idle.waiting.try_recv().is_ok() {
+        if idle.has_taken(plain.len()) {
             let (result, sealed) = bounded(1);
             // Whoever waits is there until the run ends.
             let _ = idle.jobs.send(SealJob { plain: plain.to_vec(), result });
@@ -97,5 +104,35 @@ impl<'a> Sealer<'a> {
             // If nobody takes it, the run was given up.
             let _ = result.send(self.shared.busy(Stage::Read, || self.seal(&plain)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn only_whoever_waits_gets_a_chunk_and_small_ones_stay() {
+        let (bench, idle) = bench(1);
+        assert!(!idle.has_taken(LEAST), "nobody is there yet");
+        thread::scope(|scope| {
+            let place = bench.clone();
+            let worker = scope.spawn(move || {
+                place.waiting.send(()).unwrap();
+                place.jobs.recv().map(|job| job.plain.len())
+            });
+            while idle.waiting.is_empty() {
+                thread::yield_now();
+            }
+            assert!(!idle.has_taken(LEAST - 1), "too small");
+            assert!(idle.has_taken(LEAST) && !idle.has_taken(LEAST), "one waits, for one chunk");
+            let (result, _sealed) = bounded(1);
+            idle.jobs.send(SealJob { plain: vec![7; 5], result }).unwrap();
+            assert_eq!(worker.join().unwrap(), Ok(5));
+        });
+        drop(idle);
+        assert!(bench.jobs.recv().is_err() && bench.waiting.send(()).is_err(), "without readers the work ends");
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fs_core::id::{DeviceId, SnapshotId};
+use fs_core::object::SEQUENCE_MAX;
 use fs_core::observer::Observer;
 use fs_core::repository::{ReadError, Repository, Snapshots};
 use fs_core::snapshot::{Manifest, Snapshot};
@@ -45,7 +46,7 @@ impl<'a> Start<'a> {
         (device, pace, open_states): (Option<DeviceId>, Arc<Pace>, OpenStates),
     ) -> Result<Self, BackupError> {
         let snapshots = repository.all_snapshots()?;
-        let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots.live, &options.host, &named.sources()), Ok)?;
+        let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &named.sources()), Ok)?;
         let parent = find_parent(&snapshots.live, (&options.host, &set), device);
         let with_manifest = |parent: &Snapshot| Ok::<_, ReadError>((parent.id, parent.manifest()?));
         let parent = parent.map(with_manifest).transpose()?;
@@ -53,6 +54,15 @@ impl<'a> Start<'a> {
         let never = options.never.iter().filter_map(|path| source::identity(path)).collect();
         let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
         Ok(Self { options, started, named, snapshots, set, parent, device, shared, never, states })
+    }
+
+    /// The number of the device's next snapshot and the one before. Numbers go on where they were, also if the newest snapshot is forgotten.
+    pub(super) fn number(&self, device: DeviceId) -> Result<(u64, Option<SnapshotId>), BackupError> {
+        let Some(previous) = self.snapshots.all().filter(|s| s.device() == device).max_by_key(|s| s.sequence()) else {
+            return Ok((1, None));
+        };
+        let number = previous.sequence().checked_add(1).filter(|number| *number <= SEQUENCE_MAX);
+        Ok((number.ok_or(BackupError::NoNumberLeft { snapshot: previous.id.short() })?, Some(previous.id)))
     }
 
     pub(super) fn walk(&self) -> Walk<'_> {

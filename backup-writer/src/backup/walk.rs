@@ -183,6 +183,9 @@ impl<'a> Walk<'a> {
             let (stamp, print) = (child.stamp, self.print(&owners, &child, &wanted));
             let below = top.scope.as_ref().map(|scope| scope.of_child(name.as_bytes()));
             let scope = below.or_else(|| wanted.all.then(|| Scope::of_source(stamp.device)));
+            if let Some(problem) = child.problem.clone() {
+                emit(Step::Finding(Finding::at(Severity::Warning, path.clone(), problem)))?;
+            }
             emit(enter(child, &wanted))?;
             match opened {
                 Ok(_) if scope.as_ref().is_some_and(|scope| !sieve.enters(scope, stamp.device)) => self.left_out(None, emit)?,

@@ -10,6 +10,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use fs_core::compress::Codec;
+use fs_core::crypto;
 use fs_core::id::{PackId, RecordId};
 use fs_core::record::{Reference, SessionKeyRef};
 use fs_core::tree::Content;
@@ -18,6 +19,8 @@ use super::Part;
 
 /// id or hash 32 ‖ pack index or row of the record ‖ offset or start in the record ‖ stored length ‖ plaintext length ‖ session index u16 ‖ kind ‖ codec.
 const ROW_LENGTH: usize = 52;
+/// Bytes behind each row in the file: the beginning of its hash. A row that a disk has changed would be a wrong reference in a snapshot.
+const CHECK_LENGTH: usize = 4;
 /// Rows in memory, of which the older half then goes into the file.
 const RECENT_MAX: usize = 1 << 15;
 /// Slots at the beginning.
@@ -188,7 +191,7 @@ impl Rows {
                 self.file.insert(in_folder.map_or_else(tempfile::tempfile, Ok)?)
             }
         };
-        let bytes: Vec<u8> = self.recent.iter().take(count).flatten().copied().collect();
+        let bytes: Vec<u8> = self.recent.iter().take(count).flat_map(|row| row.iter().copied().chain(check(row))).collect();
         file.write_all_at(&bytes, place(self.filed))?;
         self.recent.drain(..count);
         self.filed += u32::try_from(count).expect("half of a small number");
@@ -200,15 +203,25 @@ impl Rows {
         if let Some(at) = number.checked_sub(self.filed) {
             return self.recent.get(at as usize).copied().ok_or_else(missing);
         }
-        let mut row = [0; ROW_LENGTH];
-        self.file.as_ref().ok_or_else(missing)?.read_exact_at(&mut row, place(number))?;
-        Ok(row)
+        let mut bytes = [0; ROW_LENGTH + CHECK_LENGTH];
+        self.file.as_ref().ok_or_else(missing)?.read_exact_at(&mut bytes, place(number))?;
+        let row = *bytes.first_chunk().ok_or_else(missing)?;
+        if bytes.ends_with(&check(&row)) {
+            Ok(row)
+        } else {
+            Err(io::Error::other("the local disk gave back something else than was written"))
+        }
     }
 }
 
 /// Where a row stands in the file.
 fn place(number: u32) -> u64 {
-    u64::from(number) * ROW_LENGTH as u64
+    u64::from(number) * (ROW_LENGTH + CHECK_LENGTH) as u64
+}
+
+fn check(row: &RowBytes) -> [u8; CHECK_LENGTH] {
+    let [first, second, third, fourth, ..] = crypto::hash(row);
+    [first, second, third, fourth]
 }
 
 /// Finds row numbers by four bytes of their ids: 11 to 16 bytes for each row.
@@ -258,8 +271,6 @@ impl Slots {
 
 #[cfg(test)]
 mod tests {
-    use fs_core::crypto;
-
     use super::*;
 
     fn hash(n: u32) -> [u8; 32] {
@@ -288,7 +299,7 @@ mod tests {
         }
     }
 
-    fn check(placed: &Placed, count: u32) {
+    fn check_all(placed: &Placed, count: u32) {
         for n in 0..count {
             assert_eq!(placed.record(&reference(n).id).unwrap(), Some(reference(n)));
             let found = placed.fragment(&hash(1_000_000 + 2 * n + 1)).unwrap();
@@ -308,7 +319,7 @@ mod tests {
         placed.rows.recent_max = 100;
         filled(&mut placed, 10_000);
         assert!(placed.rows.recent.len() < 100, "the rest is in the file");
-        check(&placed, 10_000);
+        check_all(&placed, 10_000);
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "it has no name");
     }
 
@@ -318,7 +329,7 @@ mod tests {
         filled(&mut placed, 2);
         let other = placed.push_record(&reference(77));
         placed.push_fragment(other, &Part { hash: hash(1_000_001), start: 3, length: 9 }).unwrap();
-        check(&placed, 2);
+        check_all(&placed, 2);
         assert_eq!(placed.record_row(&reference(77).id).unwrap(), Some(other));
     }
 
@@ -329,7 +340,7 @@ mod tests {
         placed.rows.file = Some(File::open("/dev/null").unwrap());
         filled(&mut placed, 1000);
         assert_eq!(placed.rows.recent.len(), 3000);
-        check(&placed, 1000);
+        check_all(&placed, 1000);
     }
 
     #[test]
@@ -341,6 +352,17 @@ mod tests {
         assert!(placed.record(&reference(1).id).is_err());
         assert!(placed.fragment(&hash(1_000_000)).is_err());
         assert_eq!(placed.record(&reference(5000).id).unwrap(), None, "for what is not there nobody looks into the file");
+    }
+
+    #[test]
+    fn a_row_that_the_disk_changed_is_an_error() {
+        let mut placed = Placed::new(None);
+        placed.rows.recent_max = 100;
+        filled(&mut placed, 1000);
+        // The offset of the first record.
+        placed.rows.file.as_ref().unwrap().write_all_at(&[1], 36).unwrap();
+        assert!(placed.record(&reference(0).id).is_err());
+        assert_eq!(placed.record(&reference(1).id).unwrap(), Some(reference(1)));
     }
 
     #[test]

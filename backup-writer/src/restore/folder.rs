@@ -14,7 +14,7 @@ use super::{Overwrite, Run};
 use crate::metadata::{self, Before, Owner, Subject};
 
 /// The mode of a directory that we have made and that is not done.
-const UNFINISHED: u32 = 0o1700;
+pub(super) const UNFINISHED: u32 = 0o1700;
 
 /// A directory of the target. Whoever has something to do in it holds it; the last one gives it its metadata ([`Run::release`]).
 #[derive(Debug)]
@@ -124,9 +124,17 @@ impl Run<'_> {
         }
         let mode = there.st_mode & 0o7777;
         metadata::change_mode(parent, name, mode | 0o700)?;
-        let mut opened = self.opened(Some(open_directory(parent, name)?), false)?;
-        opened.lent = Some(mode);
-        Ok(opened)
+        match open_directory(parent, name).and_then(|fd| self.opened(Some(fd), false)) {
+            // As it was before: it is none that an earlier run has left unfinished.
+            Ok(mut opened) => {
+                (opened.lent, opened.is_unfinished) = (Some(mode), false);
+                Ok(opened)
+            }
+            Err(error) => {
+                let _ = metadata::change_mode(parent, name, mode);
+                Err(error)
+            }
+        }
     }
 
     /// What is to be known of a directory before something is made in it.
@@ -167,9 +175,7 @@ impl Run<'_> {
             Overwrite::Never | Overwrite::KeepBoth => true,
             Overwrite::Changed | Overwrite::Newer | Overwrite::Always => is_target,
         };
-        // Above the saved paths directories have no metadata of their own.
-        let has_none = is_target && (folder.entry.subtree.is_none() || folder.entry.mtime.is_none());
-        if has_none || is_kept && !is_ours {
+        if is_target && !has_metadata(&folder.entry) || is_kept && !is_ours {
             return;
         }
         let before = Before { owner: None, has_more: is_ours && opened.hands_down_a_list };
@@ -178,6 +184,11 @@ impl Run<'_> {
         }
         opened.lent = None;
     }
+}
+
+/// Whether a directory was saved with what it is. One above the saved paths is only the way to them, and a target for several things is none that was saved.
+pub(super) fn has_metadata(entry: &Entry) -> bool {
+    entry.subtree.is_some() && entry.mtime.is_some()
 }
 
 /// Opens a directory that is no link.

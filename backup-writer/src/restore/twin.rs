@@ -85,10 +85,15 @@ impl Run<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let from = rustix::fs::openat(from, first.as_bytes(), flags, Mode::empty()).map_err(|error| error.to_string())?;
         let made = make_file(directory, temporary).map_err(|error| error.to_string())?;
-        let to = made.ok_or("somebody else has made it meanwhile")?;
-        copy_data(&File::from(from), &to, entry).map_err(|error| error.to_string())?;
-        if self.options.verify {
-            self.verify(&to, entry)?;
+        let (from, to) = (File::from(from), made.ok_or("somebody else has made it meanwhile")?);
+        let there = from.metadata().map_err(|error| error.to_string())?;
+        if !there.is_file() || there.len() != entry.size {
+            return Err("that is another file now".into());
+        }
+        copy_data(&from, &to, entry).map_err(|error| error.to_string())?;
+        // The first name may have been kept because it looked the same, or somebody has put another file in its place.
+        if entry.proof(self.repository.ring()).is_some() {
+            self.verify(&to, entry)?
         }
         Ok(to)
     }

@@ -157,3 +157,26 @@ fn tags_keep() {
     assert_eq!(decided(&all, "last:1,tag:before update", at(100))[1].1, "tag before update");
     assert_eq!(kept(&all, "last:1,tag:before update", at(100)), [2, 5]);
 }
+
+#[test]
+fn a_date_that_was_set_back_does_not_take_the_place_of_what_was_there() {
+    let mut all = daily(3);
+    // Days 10, 40 and 1: the last one was taken on day 50 by a clock that had lost its battery.
+    for (candidate, day) in all.iter_mut().zip([10, 40, 1]) {
+        (candidate.started, candidate.committed) = (at(day), at(day));
+    }
+    assert_eq!(kept(&all, "28d", at(50)), [1, 2, 3]);
+    assert_eq!(kept(&all, "28d", at(69)), [2, 3], "later in number and in date");
+}
+
+#[test]
+fn what_does_not_count_makes_no_room_for_forgetting() {
+    let mut all = daily(100);
+    let unremarkable =
+        |all: &[Candidate], keep: &str| decide(all, &Policy::parse(keep).unwrap(), at(100)).iter().all(Series::is_unremarkable);
+    assert!(unremarkable(&all[..20], "last:18") && !unremarkable(&all[..20], "last:17"));
+    for candidate in &mut all[20..] {
+        candidate.sealed = false;
+    }
+    assert!(!unremarkable(&all, "last:15"), "5 of 20 that count, not of 100");
+}

@@ -6,6 +6,7 @@ use std::io::{BufRead as _, IsTerminal as _};
 use backup_writer::forget::{Looked, authorise, forget, look, undo};
 use backup_writer::retention::{Candidate, Policy, Series, decide, forgotten_ids};
 use fs_core::id::{RunId, SnapshotId};
+use fs_core::object::Signer;
 use fs_core::report::{Finding, is_incomplete};
 use fs_core::repository::{Forgotten, Repository};
 use fs_core::snapshot::Snapshot;
@@ -60,13 +61,27 @@ impl Run<'_> {
         let series = decide(&candidates, policy, looked.now);
         show::series(&series, looked.now, self.output);
         let gone = forgotten_ids(&series);
-        if !self.options.dry_run && !gone.is_empty() {
+        let signer = self.authorised(&gone)?;
+        if signer.is_some() {
+            self.expect_whole(looked)?;
             let many: Vec<_> = series.iter().filter(|series| !series.is_unremarkable()).collect();
             self.confirm_many(&many, &looked.findings)?;
         }
-        let run = self.forget(&gone, &policy.to_string())?;
+        let run = self.forget(signer, &gone, &policy.to_string())?;
         show::total(candidates.len(), &gone, (run, &policy.to_string(), self.options.dry_run), self.output);
         Ok(())
+    }
+
+    fn expect_whole(&self, looked: &Looked) -> Result<(), Failure> {
+        if looked.is_whole() {
+            return Ok(());
+        }
+        self.output.findings(&looked.findings);
+        Err(Failure::new(
+            Exit::Failed,
+            "some of what was forgotten before cannot be read, and rules would count that again: nothing was forgotten",
+        )
+        .hint("'yesterdrive check' names the damage; snapshots can still be forgotten by name"))
     }
 
     /// More than a tenth at once is what a mistake or an attack looks like.
@@ -82,10 +97,11 @@ impl Run<'_> {
     fn by_name(&self, looked: &Looked) -> Result<(), Failure> {
         let named = self.named(&looked.snapshots.live, |wanted| session::not_there(wanted, &looked.snapshots))?;
         let ids: BTreeSet<_> = named.iter().map(|snapshot| snapshot.id).collect();
-        if !self.options.dry_run {
+        let signer = self.authorised(&ids)?;
+        if signer.is_some() {
             self.confirm(&format!("{} snapshots are to be forgotten", ids.len()))?;
         }
-        let run = self.forget(&ids, BY_NAME)?;
+        let run = self.forget(signer, &ids, BY_NAME)?;
         named.iter().for_each(|snapshot| show::named(snapshot, self.output));
         show::total(looked.candidates.len(), &ids, (run, BY_NAME, self.options.dry_run), self.output);
         Ok(())
@@ -124,14 +140,18 @@ impl Run<'_> {
         Ok(undo(self.repository, self.store, &signer, back.iter().copied())?)
     }
 
-    /// Nothing is written if there is nothing to forget, or if it is only tried.
-    fn forget(&self, ids: &BTreeSet<SnapshotId>, why: &str) -> Result<Option<RunId>, Failure> {
+    /// Who signs, before anybody is asked; `None` if there is nothing to forget, or if it is only tried.
+    fn authorised(&self, ids: &BTreeSet<SnapshotId>) -> Result<Option<Signer>, Failure> {
         if ids.is_empty() || self.options.dry_run {
             return Ok(None);
         }
         let state = session::state(self.global, self.repository);
-        let signer = authorise(self.repository, self.store, state.as_deref(), &session::host_name())?;
-        Ok(Some(forget(self.repository, self.store, &signer, ids, why)?))
+        Ok(Some(authorise(self.repository, self.store, state.as_deref(), &session::host_name())?))
+    }
+
+    /// Without a signer nothing is written.
+    fn forget(&self, signer: Option<Signer>, ids: &BTreeSet<SnapshotId>, why: &str) -> Result<Option<RunId>, Failure> {
+        Ok(signer.map(|signer| forget(self.repository, self.store, &signer, ids, why)).transpose()?)
     }
 
     /// The snapshots that the arguments name. All are found before anything is done.
@@ -140,6 +160,11 @@ impl Run<'_> {
             among.iter().filter(|snapshot| self.options.is_about(snapshot.host(), snapshot.set(), snapshot.device())).cloned().collect();
         let mut named: Vec<Snapshot> = Vec::new();
         for wanted in &self.options.snapshots {
+            // Said twice it would mean another one.
+            if wanted == "latest" {
+                return Err(Failure::new(Exit::Usage, "'latest' is another snapshot as soon as this one is forgotten")
+                    .hint("name it by its id: 'yesterdrive snapshots' lists them"));
+            }
             let found = session::select_or(&among, wanted, &Filter::default(), || none(wanted))?;
             if !named.iter().any(|snapshot| snapshot.id == found.id) {
                 named.push(found.clone());

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use backup_writer::what::What;
+use backup_writer::what::{What, entry_at};
 use fs_core::path::TreePath;
 use fs_core::repository::{Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
@@ -58,7 +58,7 @@ impl Place {
         let head = head(bytes);
         let is_in_drive = drives.drive_of(path).is_ok();
         // Somebody in a drive may name what is there.
-        if is_in_drive && (head.contains(&b'/') || head.len() == bytes.len() && path.symlink_metadata().is_ok()) {
+        if is_in_drive && (head.contains(&b'/') || path.symlink_metadata().is_ok()) {
             return drives.find(path);
         }
         if !head.contains(&b'/') {
@@ -103,7 +103,7 @@ impl Place {
         let named = |wanted: &str, narrow| session::select_of(snapshots, wanted, narrow);
         let (snapshot, path) = match self {
             Self::Snapshot(wanted, path) => (named(wanted, narrow)?, path),
-            Self::Here(path) => (newest_with(&snapshots.live, path, narrow)?, path),
+            Self::Here(path) => (newest_with(&snapshots.live, repository, path, narrow)?, path),
             Self::Drive { drive, repository: shown, location, snapshot, path } => {
                 if *shown != repository.id().to_string() {
                     let message = format!("the drive on {} shows another repository: {location}", drive.display());
@@ -127,8 +127,8 @@ pub(crate) fn snapshots_of(whats: &[What]) -> (Option<String>, Vec<String>) {
     (if ids.len() == 1 { ids.first().cloned() } else { None }, ids)
 }
 
-/// The newest sealed snapshot in which a path of this machine was saved. Another machine may have the same path.
-fn newest_with<'a>(snapshots: &'a [Snapshot], path: &TreePath, narrow: &Select) -> Result<&'a Snapshot, Failure> {
+/// The newest sealed snapshot that holds a path of this machine. Another machine may have the same path, and one that holds only what lies below is not meant.
+fn newest_with<'a>(snapshots: &'a [Snapshot], repository: &Repository, path: &TreePath, narrow: &Select) -> Result<&'a Snapshot, Failure> {
     let host = narrow.host.clone().unwrap_or_else(session::host_name);
     let filter = session::filter(&Select { host: Some(host.clone()), ..narrow.clone() });
     let mut fitting: Vec<_> = snapshots.iter().filter(|snapshot| snapshot.sealed && filter.matches(snapshot)).collect();
@@ -136,12 +136,11 @@ fn newest_with<'a>(snapshots: &'a [Snapshot], path: &TreePath, narrow: &Select) 
     for snapshot in fitting {
         let saved = snapshot.manifest()?.sources;
         let saved = saved.iter().filter_map(|source| TreePath::parse(&source.path).ok());
-        // What lies above the saved paths leads to them.
-        if saved.into_iter().any(|saved| path.starts_with(&saved) || saved.starts_with(path)) {
+        if saved.into_iter().any(|saved| path.starts_with(&saved)) && entry_at(repository, snapshot, path)?.is_some() {
             return Ok(snapshot);
         }
     }
-    Err(Failure::new(Exit::Failed, format!("{path} lies in no drive, and no snapshot of {host} that fits was taken of it"))
+    Err(Failure::new(Exit::Failed, format!("{path} lies in no drive, and no snapshot of {host} that fits has all of it"))
         .hint("'yesterdrive mounts' lists the drives, 'yesterdrive snapshots' the snapshots: name SNAPSHOT:PATH, or the host with --host"))
 }
 

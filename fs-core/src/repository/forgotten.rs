@@ -94,7 +94,7 @@ pub(super) fn read_tombstones(
     let objects = fetch(repository, ahead, missing.iter().map(|named| (&named.name, 0)));
     for (named, object) in missing.into_iter().zip(objects) {
         let object = match small(&named.name, object) {
-            Err(error @ StoreError::WrongSize { .. }) => {
+            Err(error @ (StoreError::WrongSize { .. } | StoreError::NotFound { .. })) => {
                 findings.push(damaged(&named.name, error));
                 continue;
             }

@@ -101,10 +101,8 @@ impl Known {
 
     /// Tombstones that the store has no more do not count.
     pub(super) fn forget_lost_tombstones(&mut self, listing: &Listing) {
-        if self.tombstones.len() > listing.tombstones.len() {
-            let listed: HashSet<_> = listing.tombstones.iter().map(|named| named.hash).collect();
-            self.tombstones.retain(|hash, _| listed.contains(hash));
-        }
+        let listed: HashSet<_> = listing.tombstones.iter().map(|named| (named.run, named.hash)).collect();
+        self.tombstones.retain(|hash, known| listed.contains(&(known.run, *hash)));
     }
 
     /// If a catalogue that was read is gone, nobody knows which manifests stand in one.

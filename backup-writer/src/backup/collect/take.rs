@@ -176,10 +176,12 @@ impl Collector<'_> {
         if read.changed {
             self.changes.failed(&mut self.packer, path, &entry, was.as_ref().map(Found::entry))?;
             let message = "it changed while it was read: this version may mix two states";
-            self.finding(Finding::at(Severity::Warning, place, message));
+            self.finding(Finding::at(Severity::Warning, place.clone(), message));
         }
         if let Some(attributes) = read.attributes {
-            attributes.give(&mut entry);
+            if let Some(problem) = attributes.give(&mut entry) {
+                self.finding(Finding::at(Severity::Warning, place, problem));
+            }
             self.packer.put_values(&mut entry, was.as_ref().map(Found::entry).filter(|was| was.kind == EntryKind::File))?;
         }
         let is_kept = !read.changed && !is_made && is_settled(&entry, self.began);
