@@ -92,7 +92,7 @@ impl Run<'_> {
         }
         copy_data(&from, &to, entry).map_err(|error| error.to_string())?;
         // The first name may have been kept because it looked the same, or somebody has put another file in its place.
-        if entry.proof(self.repository.ring()).is_some() {
+        if self.options.verify || entry.proof(self.repository.ring()).is_some() {
             self.verify(&to, entry)?
         }
         Ok(to)
