@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fs_core::crypto::random_array;
 use fs_core::id::{ObjectHash, RunId, SnapshotId};
-use fs_core::object::{self, Signer};
+use fs_core::object::{self, ObjectKind, Signer};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{Forgotten, ReadError, Repository, RepositoryError, Snapshots};
 use fs_core::snapshot::tombstone::{ROWS_MAX, Tombstones};
@@ -19,8 +19,6 @@ use crate::create::put_hashed;
 use crate::device::{self, DeviceError};
 use crate::retention::Candidate;
 
-/// Where tombstones lie in the store.
-const TOMBSTONES: &str = "drop/";
 /// Clocks that differ by more are worth a note.
 const SKEW_NOTED: Duration = Duration::from_secs(3600);
 
@@ -60,7 +58,7 @@ pub struct Looked {
 impl Looked {
     /// Whether all tombstones could be read. If not, forgotten snapshots may look alive, and rules would let go of others in their place.
     pub fn is_whole(&self) -> bool {
-        let is_tombstone = |place: &Place| matches!(place, Place::Object(name) if name.starts_with(TOMBSTONES));
+        let is_tombstone = |place: &Place| matches!(place, Place::Object(name) if name.starts_with(ObjectKind::Tombstones.prefix()));
         !self.findings.iter().any(|finding| is_tombstone(&finding.place))
     }
 }

@@ -135,9 +135,7 @@ impl Run<'_> {
     }
 
     fn bring_back(&self, back: &[&Forgotten]) -> Result<RunId, Failure> {
-        let state = session::state(self.global, self.repository);
-        let signer = authorise(self.repository, self.store, state.as_deref(), &session::host_name())?;
-        Ok(undo(self.repository, self.store, &signer, back.iter().copied())?)
+        Ok(undo(self.repository, self.store, &self.signer()?, back.iter().copied())?)
     }
 
     /// Who signs, before anybody is asked; `None` if there is nothing to forget, or if it is only tried.
@@ -145,8 +143,12 @@ impl Run<'_> {
         if ids.is_empty() || self.options.dry_run {
             return Ok(None);
         }
+        self.signer().map(Some)
+    }
+
+    fn signer(&self) -> Result<Signer, Failure> {
         let state = session::state(self.global, self.repository);
-        Ok(Some(authorise(self.repository, self.store, state.as_deref(), &session::host_name())?))
+        Ok(authorise(self.repository, self.store, state.as_deref(), &session::host_name())?)
     }
 
     /// Without a signer nothing is written.

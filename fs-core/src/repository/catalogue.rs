@@ -12,6 +12,7 @@ use super::open::{Ahead, small};
 use super::{Repository, RepositoryError, lock, verified};
 use crate::config::Certificate;
 use crate::id::{DeviceId, ObjectHash, SnapshotId};
+use crate::key::Role;
 use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::report::{Finding, Severity};
 use crate::snapshot::codec::{Catalogue, CatalogueRow, Seal, check_hash};
@@ -324,9 +325,18 @@ pub(super) fn certificates(repository: &Repository, signers: impl Iterator<Item 
 }
 
 fn check_signed(certificates: &Certificates, header: &Header, signed: &Signed) -> Result<(), ObjectError> {
-    let certificate = certificates.get(&signed.signer).filter(|certificate| certificate.role.may_write());
-    let certificate = certificate.ok_or(ObjectError::Broken("nobody who may write signed it"))?;
-    signed.verify(&header.encode(), &certificate.public)
+    check_signed_by(certificates, (Role::may_write, "nobody who may write signed it"), header, signed)
+}
+
+/// Checks a signature by somebody whose certificate says that he may; `otherwise` is what is wrong if there is none such.
+pub(super) fn check_signed_by(
+    certificates: &Certificates,
+    (may, otherwise): (fn(Role) -> bool, &'static str),
+    header: &Header,
+    signed: &Signed,
+) -> Result<(), ObjectError> {
+    let certificate = certificates.get(&signed.signer).filter(|certificate| may(certificate.role));
+    signed.verify(&header.encode(), &certificate.ok_or(ObjectError::Broken(otherwise))?.public)
 }
 
 /// Works on all items, in their order, with a thread for each `share_min` of them. Checking a signature takes 50 µs: ten thousand are worth all processors.

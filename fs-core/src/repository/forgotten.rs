@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::catalogue::{certificates, damaged, fetch};
+use super::catalogue::{certificates, check_signed_by, damaged, fetch};
 use super::known::Known;
 use super::listing::{Listing, NamedTombstones};
 use super::open::{Ahead, small};
 use super::{Repository, RepositoryError};
 use crate::id::{ObjectHash, SnapshotId};
-use crate::object::ObjectError;
+use crate::key::Role;
+use crate::object::{Header, ObjectError, Signed};
 use crate::report::Finding;
 use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
@@ -92,6 +93,7 @@ pub(super) fn read_tombstones(
     known.forget_lost_tombstones(listing);
     let missing: Vec<_> = listing.tombstones.iter().filter(|named| !known.tombstones.contains_key(&named.hash)).collect();
     let objects = fetch(repository, ahead, missing.iter().map(|named| (&named.name, 0)));
+    let mut opened = Vec::new();
     for (named, object) in missing.into_iter().zip(objects) {
         let object = match small(&named.name, object) {
             Err(error @ (StoreError::WrongSize { .. } | StoreError::NotFound { .. })) => {
@@ -101,23 +103,23 @@ pub(super) fn read_tombstones(
             object => object?,
         };
         match open_tombstones(repository, named, &object) {
-            Ok(tombstones) => drop(known.tombstones.insert(named.hash, Arc::new(tombstones))),
-            Err(RepositoryError::Object { source, .. }) => findings.push(damaged(&named.name, &source)),
-            Err(error) => return Err(error),
+            Ok(tombstones) => opened.push((named, tombstones)),
+            Err(error) => findings.push(damaged(&named.name, &error)),
+        }
+    }
+    let certificates = certificates(repository, opened.iter().map(|(_, (_, _, signed))| signed.signer))?;
+    for (named, (tombstones, header, signed)) in opened {
+        match check_signed_by(&certificates, (Role::may_forget, "nobody who may forget snapshots signed it"), &header, &signed) {
+            Ok(()) => drop(known.tombstones.insert(named.hash, Arc::new(tombstones))),
+            Err(error) => findings.push(damaged(&named.name, &error)),
         }
     }
     Ok(())
 }
 
-/// Opens tombstones with all checks.
-fn open_tombstones(repository: &Repository, named: &NamedTombstones, object: &[u8]) -> Result<Tombstones, RepositoryError> {
-    let wrong = |source| RepositoryError::Object { name: named.name.clone(), source };
-    check_hash(object, &named.hash).map_err(wrong)?;
-    let opened = Tombstones::decode_object(object, repository.id(), |epoch| repository.ring().structure(epoch));
-    let (tombstones, header, signed) = opened.map_err(wrong)?;
-    let certificates = certificates(repository, [signed.signer].into_iter())?;
-    let certificate = certificates.get(&signed.signer).filter(|certificate| certificate.role.may_forget());
-    let certificate = certificate.ok_or_else(|| wrong(ObjectError::Broken("nobody who may forget snapshots signed it")))?;
-    signed.verify(&header.encode(), &certificate.public).map_err(wrong)?;
-    if tombstones.run == named.run { Ok(tombstones) } else { Err(wrong(ObjectError::Misplaced)) }
+/// Opens tombstones with all checks but that of who signed them.
+fn open_tombstones(repository: &Repository, named: &NamedTombstones, object: &[u8]) -> Result<(Tombstones, Header, Signed), ObjectError> {
+    check_hash(object, &named.hash)?;
+    let opened = Tombstones::decode_object(object, repository.id(), |epoch| repository.ring().structure(epoch))?;
+    if opened.0.run == named.run { Ok(opened) } else { Err(ObjectError::Misplaced) }
 }
