@@ -37,6 +37,14 @@ impl Shell {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs the program with so many open files at the most. It must succeed.
+    pub(crate) fn with_open_files(&self, count: u32, arguments: &str) {
+        let script = format!("ulimit -n {count}; exec {} -r repository --key-file key {arguments}", program().display());
+        let mut command = Command::new("bash");
+        let output = command.env_clear().env("HOME", self.path(".")).current_dir(self.path(".")).args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     pub(crate) fn fails(&self, arguments: &[&str], code: i32, says: &str) {
         let output = self.run(arguments);
         let message = String::from_utf8_lossy(&output.stderr).into_owned();

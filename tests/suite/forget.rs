@@ -1,6 +1,7 @@
 //! Forgetting and bringing back, over a store in memory: what lists, drives, backups and restores make of it, who may, what the clock may do, and every fault.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,12 @@ impl Place {
             place.next(day);
         }
         place
+    }
+
+    /// What a machine sees that remembers in this folder what it has checked.
+    fn shown_to(&self, remembered: &Path) -> Vec<SnapshotId> {
+        let repository = self.bench.open_like_the_program(Some(remembered)).unwrap();
+        repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect()
     }
 
     fn next(&self, day: usize) -> SnapshotId {
@@ -134,10 +141,7 @@ fn what_is_forgotten_leaves_every_list_and_comes_back_whole() {
 fn a_machine_that_remembers_sees_the_same() {
     let place = Place::with(9);
     let (ids, remembered) = (place.live(), tempfile::tempdir().unwrap());
-    let shown = || {
-        let repository = place.bench.open_like_the_program(Some(remembered.path())).unwrap();
-        repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect::<Vec<_>>()
-    };
+    let shown = || place.shown_to(remembered.path());
     assert_eq!(shown(), ids);
     place.forget(&ids[..4]);
     assert_eq!(shown(), ids[4..]);
@@ -426,10 +430,7 @@ fn very_many_are_forgotten_at_once() {
 fn a_tombstone_that_is_gone_does_not_count_though_another_has_come() {
     let place = Place::with(4);
     let (ids, remembered) = (place.live(), tempfile::tempdir().unwrap());
-    let shown = || {
-        let repository = place.bench.open_like_the_program(Some(remembered.path())).unwrap();
-        repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect::<Vec<_>>()
-    };
+    let shown = || place.shown_to(remembered.path());
     place.forget(&ids[..1]);
     assert_eq!(shown(), ids[1..]);
     let [(gone, _)] = &place.named("drop/")[..] else { panic!("one tombstone") };

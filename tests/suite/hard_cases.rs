@@ -12,7 +12,7 @@ use fs_core::report::Severity;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::{CallKind, SlowStore};
 use rustix::fs::{CWD, Mode, OFlags};
-use tests::{Bench, look, noise, options, program};
+use tests::{Bench, look, noise, options};
 
 use super::cli::{Shell, source_in};
 use super::sources::{bench, restored, saved};
@@ -182,10 +182,7 @@ fn few_open_files_are_enough_to_save_many_folders() {
         std::fs::create_dir(shell.path(&format!("source/{n}"))).unwrap();
         std::fs::write(shell.path(&format!("source/{n}/file")), n.to_string()).unwrap();
     }
-    let script = format!("ulimit -n 100; exec {} -r repository --key-file key backup source", program().display());
-    let mut command = std::process::Command::new("bash");
-    let output = command.env_clear().env("HOME", shell.path(".")).current_dir(shell.path(".")).args(["-c", &script]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    shell.with_open_files(100, "backup source");
     shell.ok(&["restore", "latest", "--to", "r"]);
     assert_eq!(look(&shell.path("source")).unwrap(), look(&source_in(&shell, &shell.path("r"))).unwrap());
 }

@@ -197,9 +197,6 @@ fn few_open_files_are_enough_for_many_files_in_parts() {
         std::fs::File::options().write(true).open(file(n)).unwrap().write_all_at(&noise(1000 + n, 64 << 10), 15 << 16).unwrap();
     }
     shell.ok(&["backup", "source"]);
-    let script = format!("ulimit -n 80; exec {} -r repository --key-file key restore latest --as-me --to r", program().display());
-    let mut command = Command::new("bash");
-    let output = command.env_clear().env("HOME", shell.path(".")).current_dir(shell.path(".")).args(["-c", &script]).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    shell.with_open_files(80, "restore latest --as-me --to r");
     assert_eq!(look(&source).unwrap(), look(&source_in(&shell, &shell.path("r"))).unwrap());
 }

@@ -121,6 +121,7 @@ pub(super) fn serve(jobs: &Receiver<FileJob>, source: &LiveTree, mut reader: Fil
         }
     }
 }
+
 /// The hash of a whole file. A file of one chunk needs none, because the chunk's id is a keyed hash of the same bytes.
 pub(super) struct WholeHash {
     hash: StreamHash,
