@@ -34,8 +34,8 @@ pub use shared::{Part, Sealed, Shared, list_packs};
 pub use stages::{Stage, StageTimes, Stages};
 use upload::{Put, Upload};
 
-/// Bytes of a pack of metadata for each entry of a shard: shards become about as large as those.
-const SHARD_ENTRY: usize = 64;
+/// Bytes of a pack of metadata for each entry of a shard: shards become about half as large as those.
+const SHARD_ENTRY: usize = 128;
 
 /// Why the repository could not be written. Ends the run: never counted as an unreadable file.
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +219,7 @@ impl Packer {
         let slot = if kind == ObjectKind::DataPack { &mut self.data } else { &mut self.meta };
         let ring = repository.ring();
         let builder = slot.get_or_insert_with(|| {
-            PackBuilder::new(kind, ring.epoch(), ring.repository, (full, self.shared.packs.take()), &**repository.random())
+            PackBuilder::new(kind, ring.epoch(), ring.repository, (full, self.shared.packs(kind).take()), &**repository.random())
         });
         let session = PackSession { id: self.shared.session, key: self.shared.keys(facts.kind).0 };
         let reference = builder.push(&facts, &session, &bytes);

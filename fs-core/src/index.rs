@@ -187,7 +187,8 @@ impl Shard {
     pub fn encode(&self, header: &Header, key: &Key, signer: &Signer) -> Vec<u8> {
         assert!(self.entries.len() <= SHARD_ENTRIES_MAX, "the writer splits its index into shards");
         let head = header.encode();
-        let mut object = head.to_vec();
+        let mut object = Vec::with_capacity(HEADER_LENGTH + blocks_length(self.entries.len()) + BLOCK_LENGTH);
+        object.extend_from_slice(&head);
         let mut fences = Vec::new();
         let blocks = self.entries.chunks(BLOCK_ENTRIES);
         let block_count = blocks.len() as u64;

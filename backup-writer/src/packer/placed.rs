@@ -23,8 +23,10 @@ const ROW_LENGTH: usize = 52;
 const CHECK_LENGTH: usize = 4;
 /// Rows in memory, of which the older half then goes into the file.
 const RECENT_MAX: usize = 1 << 15;
-/// Slots at the beginning.
-const SLOTS_MIN: usize = 1 << 10;
+/// Tables that find rows: a power of two.
+const TABLES: usize = 256;
+/// Slots of a table at the beginning.
+const SLOTS_MIN: usize = 16;
 
 type RowBytes = [u8; ROW_LENGTH];
 
@@ -226,17 +228,40 @@ fn check(row: &RowBytes) -> [u8; CHECK_LENGTH] {
 
 /// Finds row numbers by four bytes of their ids: 11 to 16 bytes for each row.
 ///
-/// A table with open addressing. The place of a slot is what its fingerprint is in proportion to all fingerprints, so the table can grow by any factor, and without
+/// Many small tables, so that what grows, and is there twice meanwhile, is never more than a small part of the whole.
+#[derive(Debug)]
+struct Slots([Table; TABLES]);
+
+/// A table with open addressing. The place of a slot is what its fingerprint is in proportion to all fingerprints of the table, so it can grow by any factor, and without
 /// the rows.
 #[derive(Debug, Default)]
-struct Slots {
+struct Table {
     /// Fingerprint, then number plus one; 0 is an empty slot.
     slots: Vec<u64>,
     count: usize,
 }
 
+impl Default for Slots {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Table::default()))
+    }
+}
+
 impl Slots {
     fn insert(&mut self, fingerprint: u32, number: u32) {
+        if let Some(table) = self.0.get_mut(table_of(fingerprint)) {
+            table.insert(u64::from(fingerprint) << 32 | (u64::from(number) + 1));
+        }
+    }
+
+    /// Rows that may be those of this fingerprint: mostly none.
+    fn find(&self, fingerprint: u32) -> impl Iterator<Item = u32> {
+        self.0.get(table_of(fingerprint)).into_iter().flat_map(move |table| table.find(fingerprint))
+    }
+}
+
+impl Table {
+    fn insert(&mut self, slot: u64) {
         // Three in four at the most: the next empty slot is then eight slots away, which is one line of the processor's cache.
         if (self.count + 1) * 4 > self.slots.len() * 3 {
             let larger = SLOTS_MIN.max(self.slots.len() / 2 * 3);
@@ -244,10 +269,9 @@ impl Slots {
             before.into_iter().filter(|slot| *slot != 0).for_each(|slot| self.put(slot));
         }
         self.count += 1;
-        self.put(u64::from(fingerprint) << 32 | (u64::from(number) + 1));
+        self.put(slot);
     }
 
-    /// Rows that may be those of this fingerprint: mostly none.
     fn find(&self, fingerprint: u32) -> impl Iterator<Item = u32> {
         let slots = self.from(fingerprint).filter_map(|at| self.slots.get(at).copied()).take_while(|slot| *slot != 0);
         slots.filter(move |slot| slot >> 32 == u64::from(fingerprint)).filter_map(|slot| u32::try_from((slot & 0xffff_ffff) - 1).ok())
@@ -264,9 +288,15 @@ impl Slots {
     /// All slots, beginning with that of a fingerprint.
     fn from(&self, fingerprint: u32) -> impl Iterator<Item = usize> + use<> {
         let count = self.slots.len();
-        let home = usize::try_from((u64::from(fingerprint) * count as u64) >> 32).expect("less than the number of slots");
+        let within = u64::from(fingerprint << TABLES.ilog2());
+        let home = usize::try_from((within * count as u64) >> 32).expect("less than the number of slots");
         (home..count).chain(0..home)
     }
+}
+
+/// The table of a fingerprint, by its highest bits; the others say where in it.
+fn table_of(fingerprint: u32) -> usize {
+    (fingerprint >> (u32::BITS - TABLES.ilog2())) as usize
 }
 
 #[cfg(test)]

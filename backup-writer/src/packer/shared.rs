@@ -22,7 +22,7 @@ use crate::pace::Pace;
 
 /// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
 const RECORDS_SPARE: usize = 32;
-const PACKS_SPARE: usize = 4;
+const PACKS_SPARE: usize = 3;
 
 /// A record sealed and ready to be placed, or one that the repository has.
 #[derive(Debug)]
@@ -77,8 +77,8 @@ pub struct Shared {
     pub(super) present: HashMap<PackId, (ObjectKind, u64)>,
     /// For sealed records.
     pub(super) records: Buffers,
-    /// For packs.
-    pub(super) packs: Buffers,
+    /// For data packs, and for the smaller ones of metadata.
+    packs: [Buffers; 2],
     own: RwLock<Own>,
     pub(super) index: OnceLock<Index>,
     stages: Stages,
@@ -127,7 +127,7 @@ impl Shared {
             pace,
             present,
             records: Buffers::new(RECORDS_SPARE),
-            packs: Buffers::new(PACKS_SPARE),
+            packs: [Buffers::new(PACKS_SPARE), Buffers::new(PACKS_SPARE)],
             own: RwLock::new(Own { placed: Placed::new(repository.state().map(Path::to_path_buf)), claims: HashMap::new() }),
             index: OnceLock::new(),
             stages: Stages::default(),
@@ -294,6 +294,12 @@ impl Shared {
     /// Whether the next shard is to be begun.
     pub(super) fn is_full(&self, shard: &Shard) -> bool {
         shard.len() >= self.repository.config().meta_pack_size as usize / SHARD_ENTRY
+    }
+
+    /// For packs of a kind.
+    pub(super) fn packs(&self, kind: ObjectKind) -> &Buffers {
+        let [data, meta] = &self.packs;
+        if kind == ObjectKind::DataPack { data } else { meta }
     }
 
     pub(super) fn keys(&self, kind: RecordKind) -> &(SessionKeyRef, RecordKey) {

@@ -115,7 +115,7 @@ fn upload(shared: &Shared, target: &Target, pack: Pack) -> Result<(ShardPack, Tr
     let put = || wait_for_put(&name, bytes.len(), target.store.put_new(&name, bytes.clone(), &pack.hash));
     shared.busy(Stage::Upload, put)?;
     if let Ok(buffer) = bytes.try_into_mut() {
-        shared.packs.give(buffer.into());
+        shared.packs(pack.kind).give(buffer.into());
     }
     Ok((ShardPack { id: pack.id, kind: pack.kind, size }, pack.trailer))
 }
