@@ -32,6 +32,7 @@ use fs_core::storage::WriteStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
 pub mod dav;
+pub mod decoders;
 pub mod driven;
 pub mod http;
 pub mod line;

@@ -9,6 +9,7 @@ mod export;
 mod fidelity;
 mod format;
 mod fragments;
+mod fuzzing;
 mod interruptions;
 mod interruptions_program;
 mod faults;
