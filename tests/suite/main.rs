@@ -40,3 +40,5 @@ mod writer;
 mod retention;
 mod forget;
 mod forget_program;
+mod merge;
+mod repair;
