@@ -1,8 +1,9 @@
 //! `repair_index()`: writes anew what the index lacks, from the trailers of the packs. It only ever adds.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::HashSet;
 
+use fs_core::crypto::Key;
+use fs_core::index::digest::SetDigest;
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, Signer};
 use fs_core::observer::{Observer, Progress};
@@ -56,8 +57,8 @@ pub enum RepairError {
 
 /// Repairs the index: afterwards every record of every pack that opens is found.
 ///
-/// A shard enters packs whole, so packs that a sound shard names with their size are taken for known; `all` looks. Costs one request for each pack whose trailer is
-/// read, and memory for the index.
+/// A shard enters packs whole, so packs that a sound shard names with their size are taken for known; `all` looks. Reads the index once, and the trailer of each pack that
+/// it does not know with one request; takes memory for each pack, not for each record.
 ///
 /// # Errors
 /// [`RepairError`]. Damage is a finding.
@@ -73,23 +74,18 @@ pub fn repair_index(
     }
     let mut packs: Vec<_> = list_packs(repository)?.into_iter().map(|(id, kind, size)| ShardPack { id, kind, size }).collect();
     packs.sort_by_key(|pack| pack.id);
-    let (shards, damaged) = repository.shards()?;
-    let mut named: HashMap<ShardPack, Vec<Arc<Shard>>> = HashMap::new();
-    for shard in shards {
-        shard.packs().iter().for_each(|pack| named.entry(*pack).or_default().push(Arc::clone(&shard)));
-    }
-    let mut run = Run { repository, store, signer, open: Shard::default(), report: RepairReport::default() };
+    let key = &repository.ring().current().index;
+    let mut run = Run { repository, store, signer, key, named: HashSet::new(), open: Shard::default(), report: RepairReport::default() };
     run.report.pack_count = packs.len() as u64;
-    let left_alone = |finding: Finding| Finding { message: format!("{}; it is left alone", finding.message), ..finding };
-    run.report.findings.extend(damaged.into_iter().map(left_alone));
-    packs.retain(|pack| options.all || !named.contains_key(pack));
+    run.read_index(options.all, observer)?;
+    packs.retain(|pack| options.all || !run.named.contains(&(*pack, None)));
     for some in packs.chunks(ASKED_MAX) {
         if observer.is_cancelled() {
             run.put()?;
             return Err(RepairError::Cancelled);
         }
         for (pack, trailer) in some.iter().zip(read_trailers(repository, some)) {
-            run.note(*pack, trailer, named.get(pack).map_or(&[], Vec::as_slice))?;
+            run.note(*pack, trailer)?;
         }
         let (entry_count, entry_total) = (run.report.read_count, packs.len() as u64);
         observer.progress(&Progress { entry_count, entry_total, ..Progress::default() });
@@ -102,14 +98,38 @@ struct Run<'a> {
     repository: &'a Repository,
     store: &'a dyn WriteStore,
     signer: &'a Signer,
+    key: &'a Key,
+    /// Packs that sound shards name; if all are to be looked into, with what the entries amount to.
+    named: HashSet<(ShardPack, Option<SetDigest>)>,
     /// What is to be added.
     open: Shard,
     report: RepairReport,
 }
 
 impl Run<'_> {
-    /// Enters a pack, unless the shards that name it have all of it.
-    fn note(&mut self, pack: ShardPack, trailer: Result<Trailer, RepositoryError>, naming: &[Arc<Shard>]) -> Result<(), RepairError> {
+    fn read_index(&mut self, all: bool, observer: &dyn Observer) -> Result<(), RepairError> {
+        let repository = self.repository;
+        repository.read_shards(&repository.list_shards()?, |_, shard| {
+            match shard {
+                Ok(shard) if all => {
+                    let digests = shard.digests_of_packs(self.key).into_iter().map(Some);
+                    self.named.extend(shard.packs().iter().copied().zip(digests));
+                }
+                Ok(shard) => self.named.extend(shard.packs().iter().map(|pack| (*pack, None))),
+                Err(RepositoryError::Object { name, source }) => {
+                    let message = format!("{source}; it is left alone");
+                    self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
+                }
+                // Somebody has just deleted it: what it held is in another one, which is listed.
+                Err(RepositoryError::Store(StoreError::NotFound { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if observer.is_cancelled() { Err(RepairError::Cancelled) } else { Ok(()) }
+        })
+    }
+
+    /// Enters a pack, unless a shard that names it has all of it.
+    fn note(&mut self, pack: ShardPack, trailer: Result<Trailer, RepositoryError>) -> Result<(), RepairError> {
         let name = object::pack_name(pack.kind, &pack.id);
         let trailer = match trailer {
             Ok(trailer) => trailer,
@@ -127,7 +147,9 @@ impl Run<'_> {
             Err(error) => return Err(error.into()),
         };
         self.report.read_count += 1;
-        if is_known(pack, &trailer, naming) {
+        let mut whole = Shard::default();
+        whole.add_pack(pack, &trailer);
+        if self.named.contains(&(pack, Some(whole.digest(self.key)))) {
             return Ok(());
         }
         self.report.added_count += 1;
@@ -145,12 +167,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether shards have every entry of a pack.
-fn is_known(pack: ShardPack, trailer: &Trailer, naming: &[Arc<Shard>]) -> bool {
-    let mut all = Shard::default();
-    all.add_pack(pack, trailer);
-    let naming: Vec<&Shard> = naming.iter().map(|shard| &**shard).collect();
-    !naming.is_empty() && all.packs_missing_in(&naming).is_empty()
 }

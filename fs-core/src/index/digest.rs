@@ -3,7 +3,7 @@
 //! A merge proves by them that nothing was lost: what it wrote amounts to the sum of what it read without what it left out.
 
 /// A sum modulo 2^256 over entries.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct SetDigest([u64; 4]);
 
 impl SetDigest {

@@ -103,6 +103,17 @@ impl Shard {
         self.set_digest(key)
     }
 
+    /// What the entries of each of its packs amount to under a key, in the order of [`Self::packs`].
+    pub fn digests_of_packs(&self, key: &Key) -> Vec<SetDigest> {
+        let mut digests = vec![SetDigest::default(); self.packs.len()];
+        for row in self.entries.iter().map(Row::decode) {
+            if let Some(digest) = digests.get_mut(row.pack as usize) {
+                digest.add(self.term(key, &row));
+            }
+        }
+        digests
+    }
+
     /// The packs of which this shard has an entry that none of the others has.
     pub fn packs_missing_in(&self, others: &[&Self]) -> Vec<ShardPack> {
         let is_in = |said: &Said| others.iter().any(|other| other.rows_of(&said.0).any(|row| other.said(&row).as_ref() == Some(said)));
@@ -189,6 +200,15 @@ mod tests {
         assert_eq!(missing, [pack(3), pack(6)]);
         let none = merged(&[(1, &shard_of(0..2))], &[0, 1]);
         assert_eq!((none.shard.len(), none.expected), (0, SetDigest::default()));
+    }
+
+    #[test]
+    fn a_pack_amounts_to_the_same_in_every_shard() {
+        let all = shard_of([3, 1, 4, 5, 9]);
+        let digests: Vec<_> = all.packs().iter().map(|pack| pack.id).zip(all.digests_of_packs(&KEY)).collect();
+        for n in [9, 1, 5] {
+            assert!(digests.contains(&(pack(n), shard_of([n]).digest(&KEY))));
+        }
     }
 
     /// What a faulty memory makes of an entry on the way is no entry that was added.

@@ -17,7 +17,7 @@ use crate::storage::{ObjectName, StoreError, get_all, get_ranges, wait};
 use crate::time::Timestamp;
 
 /// Bytes of shards that are asked for together; the first one may have more.
-const TOGETHER: u64 = 32 << 20;
+const TOGETHER: u64 = 8 << 20;
 /// Shards that are asked for together.
 const TOGETHER_COUNT: usize = 256;
 /// Bytes from the end of a shard that hold its tables as a rule.
