@@ -15,7 +15,7 @@ use fs_core::pack::PackBuilder;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{ObjectName, WriteStore, wait};
 use fs_core::testing::simulator::{Simulator, run_at_every_call};
-use fs_core::testing::{CallKind, Fault, RecordingStore};
+use fs_core::testing::{CallKind, Fault, RecordingStore, SeededRandom};
 use serde_json::Value;
 use tests::{Bench, later_than_any_file};
 
@@ -131,8 +131,12 @@ fn packs_that_do_not_open_are_told_and_left_alone() {
 fn every_store_call_of_a_repair_may_fail_in_every_way() {
     let source = tempfile::tempdir().unwrap();
     for fault in Fault::ALL {
-        let bench_of =
-            |simulator: &Simulator, store| Bench { store, clock: simulator.clock(), ..Bench::new(Arc::new(MemoryStore::new())).unwrap() };
+        let bench_of = |simulator: &Simulator, store, seed| Bench {
+            store,
+            clock: simulator.clock(),
+            random: SeededRandom::shared(seed),
+            ..Bench::new(Arc::new(MemoryStore::new())).unwrap()
+        };
         let prepare = |simulator: &Simulator| {
             simulator.clock().set(later_than_any_file());
             let bench = Bench { clock: simulator.clock(), ..Bench::new(Arc::new(simulator.memory().clone())).unwrap() };
@@ -143,9 +147,9 @@ fn every_store_call_of_a_repair_may_fail_in_every_way() {
             let shards: Vec<_> = simulator.memory().contents().into_iter().filter(|(name, _)| name.as_str().starts_with("idx/")).collect();
             shards.iter().skip(1).for_each(|(name, _)| drop(simulator.memory().overwrite(name, None)));
         };
-        let operation = |simulator: &Simulator| repair(&bench_of(simulator, simulator.store()), true);
+        let operation = |simulator: &Simulator| repair(&bench_of(simulator, simulator.store(), 8), true);
         let calls = run_at_every_call(5, fault, prepare, operation, |simulator, outcome| {
-            let bench = bench_of(simulator, Arc::new(simulator.memory().clone()));
+            let bench = bench_of(simulator, Arc::new(simulator.memory().clone()), 9);
             let is_whole = said(&bench).len() == record_count(&bench);
             let is_told = outcome.result.as_ref().map_or(true, |report| !report.findings.is_empty());
             assert!(is_whole || is_told || !fault.keeps_contract(), "call {}: {:?}", outcome.call, outcome.result);
