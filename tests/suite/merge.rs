@@ -229,10 +229,20 @@ fn damaged_shards_are_told_and_left_alone() {
     }
 }
 
+/// Shards that are superseded, shards that are to be merged, one of a pack that is gone; catalogues.
+fn half_merged() -> Vec<(ObjectName, Bytes)> {
+    let place = Place::new();
+    place.back_up(0..9, None);
+    place.merge();
+    place.back_up(9..18, None);
+    place.memory.overwrite(&place.names("pack/")[0], None);
+    place.memory.contents()
+}
+
 /// At every store call and for every fault: no entry is lost, nothing goes before its time, and one more run makes it right.
 #[test]
 fn every_store_call_of_a_merge_may_fail_in_every_way() {
-    let source = tempfile::tempdir().unwrap();
+    let objects = half_merged();
     for fault in Fault::ALL {
         let bench_of = |simulator: &Simulator, store, seed| Bench {
             store,
@@ -240,19 +250,9 @@ fn every_store_call_of_a_merge_may_fail_in_every_way() {
             random: SeededRandom::shared(seed),
             ..Bench::new(Arc::new(MemoryStore::new())).unwrap()
         };
-        // Old shards that are superseded, and new ones that are to be merged; catalogues of both kinds.
         let prepare = |simulator: &Simulator| {
             simulator.clock().set(later_than_any_file());
-            let bench = Bench { clock: simulator.clock(), ..Bench::new(Arc::new(simulator.memory().clone())).unwrap() };
-            for n in 0..18 {
-                std::fs::write(source.path().join("file"), format!("{fault:?} {n}")).unwrap();
-                bench.backup(source.path(), None).unwrap();
-                if n == 8 {
-                    merge(&bench, &MergeOptions::default()).unwrap();
-                }
-            }
-            let pack = simulator.memory().contents().into_iter().find(|(name, _)| name.as_str().starts_with("pack/")).unwrap().0;
-            simulator.memory().overwrite(&pack, None);
+            objects.iter().for_each(|(name, bytes)| drop(simulator.memory().overwrite(name, Some(bytes.clone()))));
             simulator.clock().advance(GRACE);
         };
         let operation = |simulator: &Simulator| merge(&bench_of(simulator, simulator.store(), 8), &MergeOptions::default());
@@ -271,7 +271,9 @@ fn every_store_call_of_a_merge_may_fail_in_every_way() {
                 assert_eq!(said(&bench).len(), all, "call {}: later", outcome.call);
             }
             let torn = usize::from(fault == Fault::TornWrite && outcome.was_struck);
-            assert!(count("idx/") <= 1 + torn && count("cat/") <= 1 + torn, "call {}: {} {}", outcome.call, count("idx/"), count("cat/"));
+            // What looked damaged once was not taken in, and is too little to be merged by itself.
+            let few = 1 + torn + usize::from(!fault.keeps_contract());
+            assert!(count("idx/") <= few && count("cat/") <= few, "call {}: {} {}", outcome.call, count("idx/"), count("cat/"));
             let is_torn = |finding: &fs_core::report::Finding| torn > 0 && matches!(&finding.place, report::Place::Object(_));
             let findings = check(&bench.open().unwrap(), ReadData::None, &Silent).unwrap().findings;
             let is_of_lost_pack = |finding: &fs_core::report::Finding| finding.message.contains("missing");
@@ -440,7 +442,12 @@ fn a_merge_of_a_thousand_shards() {
     let signer = device::open(&repository, &*place.bench.store, None, "many").unwrap();
     let listed = repository.list_shards().unwrap();
     let mut model = None;
-    repository.read_shards(&listed, |_, shard| Ok::<_, ()>(model = shard.ok())).unwrap();
+    repository
+        .read_shards(&listed, |_, shard| {
+            model = shard.ok();
+            Ok::<_, ()>(())
+        })
+        .unwrap();
     for _ in 0..1000 {
         put_shard(&repository, &*place.bench.store, &signer, model.as_ref().unwrap()).unwrap();
     }

@@ -94,7 +94,12 @@ fn all_looks_into_packs_that_are_named() {
     let repository = place.bench.open().unwrap();
     let signer = authorise(&repository, &*place.bench.store, None, "host").unwrap();
     let (listed, mut parts) = (repository.list_shards().unwrap(), Vec::new());
-    repository.read_shards(&listed, |listed, shard| Ok::<_, ()>(parts.push((*listed, shard.unwrap())))).unwrap();
+    repository
+        .read_shards(&listed, |listed, shard| {
+            parts.push((*listed, shard.unwrap()));
+            Ok::<_, ()>(())
+        })
+        .unwrap();
     let (first, shard) = &parts[0];
     let mut part = Shard::default();
     for pack in shard.packs() {
