@@ -20,6 +20,8 @@ pub mod what;
 pub mod restore;
 pub mod export;
 pub mod check;
+pub mod merge;
+pub mod repair;
 pub mod retention;
 pub mod forget;
 

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fs_core::compress::{Compression, Compressor};
 use fs_core::config::Session;
-use fs_core::id::PackId;
+use fs_core::id::{ObjectHash, PackId};
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, Header, ObjectError, ObjectKind, Signer};
 use fs_core::pack::{self, PackBuilder, PackSession};
 use fs_core::record::{RecordKind, Reference, record_id};
 use fs_core::report::Stats;
-use fs_core::repository::RepositoryError;
+use fs_core::repository::{Repository, RepositoryError};
 use fs_core::storage::{StoreError, WriteStore, wait};
 use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 
@@ -30,12 +30,29 @@ mod stages;
 mod upload;
 
 pub use left_over::read_trailer;
+pub(crate) use left_over::{ASKED_MAX, read_trailers};
 pub use shared::{Part, Sealed, Shared, list_packs};
 pub use stages::{Stage, StageTimes, Stages};
 use upload::{Put, Upload};
 
 /// Bytes of a pack of metadata for each entry of a shard: shards become about half as large as those.
 const SHARD_ENTRY: usize = 128;
+
+/// Entries of a shard that its writer takes for full.
+pub fn shard_entries_max(repository: &Repository) -> usize {
+    repository.config().meta_pack_size as usize / SHARD_ENTRY
+}
+
+/// Puts a sorted shard; the store has taken all packs that it speaks of.
+///
+/// # Errors
+/// The store's.
+pub fn put_shard(repository: &Repository, store: &dyn WriteStore, signer: &Signer, shard: &Shard) -> Result<ObjectHash, StoreError> {
+    let ring = repository.ring();
+    let header = Header::new(ObjectKind::Shard, ring.epoch(), ring.repository, &**repository.random());
+    let object = shard.encode(&header, &ring.current().index, signer);
+    put_hashed(store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))
+}
 
 /// Why the repository could not be written. Ends the run: never counted as an unreadable file.
 #[derive(Debug, thiserror::Error)]
@@ -296,11 +313,7 @@ impl Target {
     /// Writes a shard; the store has taken all packs that it speaks of.
     fn write_shard(&self, shared: &Shared, mut shard: Shard) -> Result<(), PackError> {
         shard.sort();
-        let repository = &shared.repository;
-        let ring = repository.ring();
-        let header = Header::new(ObjectKind::Shard, ring.epoch(), ring.repository, &**repository.random());
-        let object = shard.encode(&header, &ring.current().index, &self.signer);
-        put_hashed(&*self.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
+        put_shard(&shared.repository, &*self.store, &self.signer, &shard)?;
         Ok(())
     }
 }

@@ -18,10 +18,12 @@ use crate::secret::Credentials;
 
 pub(crate) mod backup;
 mod forget;
+mod repair;
 mod restore;
 
 pub(crate) use backup::Backup;
 pub(crate) use forget::Forget;
+pub(crate) use repair::{Repair, RepairIndex};
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
 
 /// Encrypted, deduplicated backups shown as a drive.
@@ -171,6 +173,9 @@ pub(crate) enum Command {
     Forget(Box<Forget>),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
+    /// Write anew what is missing. Nothing is ever deleted by it
+    #[command(subcommand)]
+    Repair(Repair),
     /// Show all snapshots as a drive
     Mount(Mount),
     /// Take a drive away

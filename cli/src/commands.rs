@@ -12,13 +12,14 @@ mod key;
 mod ls;
 mod mount;
 mod pin;
+mod repair;
 mod report;
 mod restore;
 mod shell;
 mod snapshots;
 mod within;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Repair};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Export(options) => export::run(global, options, output),
         Command::Forget(options) => forget::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
+        Command::Repair(Repair::Index(options)) => repair::index(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),
         Command::Mounts => Ok(mount::list(output)),

@@ -8,7 +8,9 @@ use backup_writer::create::CreateError;
 use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
 use backup_writer::forget::ForgetError;
+use backup_writer::merge::MergeError;
 use backup_writer::packer::PackError;
+use backup_writer::repair::RepairError;
 use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
 use backup_writer::what::WhatError;
@@ -255,6 +257,39 @@ impl From<ForgetError> for Failure {
             ForgetError::Device(DeviceError::Repository(error)) => error.into(),
             ForgetError::Device(DeviceError::Store(error)) => error.into(),
             ForgetError::NotAllowed | ForgetError::Device(_) => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Repository(error) => error.into(),
+            DeviceError::Store(error) => error.into(),
+            error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<RepairError> for Failure {
+    fn from(error: RepairError) -> Self {
+        match error {
+            RepairError::Cancelled => Self::from_error(Exit::Interrupted, &error),
+            RepairError::Repository(error) => error.into(),
+            RepairError::Store(error) => error.into(),
+            RepairError::NotAllowed => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<MergeError> for Failure {
+    fn from(error: MergeError) -> Self {
+        match error {
+            MergeError::Cancelled => Self::from_error(Exit::Interrupted, &error).hint("run it again: it goes on from there"),
+            MergeError::Repository(error) => error.into(),
+            MergeError::Store(error) => error.into(),
+            MergeError::NotAllowed => Self::from_error(Exit::Failed, &error),
+            MergeError::NotAsWritten { .. } => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use digest::SetDigest;
+
 use crate::compress::Codec;
 use crate::crypto::{self, Key};
 use crate::id::{ObjectHash, PackId, RecordId, RepositoryId, SessionId};
@@ -13,8 +15,13 @@ use crate::pack::{FRAGMENT_KIND, PackSession, Trailer};
 use crate::record::{RecordFacts, RecordKind, Reference, SessionKeyRef};
 use crate::wire::{CborReader, CborWriter, Reader, padme_steps};
 
+pub mod digest;
+pub mod merge;
+
 /// Most entries of one shard.
 pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
+/// A shard that names so many sessions is closed. An entry has two bytes for its session, and one more pack may bring thousands.
+pub const SHARD_SESSIONS_ENOUGH: usize = 1 << 14;
 
 const ENTRY_LENGTH: usize = 52;
 /// Where in an entry the pack stands, and the session: indexes into tables.
@@ -28,7 +35,7 @@ const TAIL_LENGTH: usize = 16;
 const FENCE_LENGTH: usize = 8;
 
 /// A pack that a shard speaks of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ShardPack {
     /// The pack.
     pub id: PackId,
@@ -86,16 +93,16 @@ impl Shard {
     pub fn add_pack(&mut self, pack: ShardPack, trailer: &Trailer) {
         let pack_index = u32::try_from(self.packs.len()).expect("a shard has at most 2^22 entries");
         self.packs.push(pack);
-        let sessions: Vec<u16> = trailer.sessions.iter().map(|session| self.session_index(session)).collect();
+        let sessions: Vec<Option<u16>> = trailer.sessions.iter().map(|session| self.session_index(session)).collect();
         for record in &trailer.records {
-            let Some(session) = sessions.get(usize::from(record.session)) else { continue };
+            let Some(Some(session)) = sessions.get(usize::from(record.session)) else { continue };
             let RecordFacts { kind, id, codec, plain_len } = &record.facts;
             let lengths = [record.offset, record.stored_len, *plain_len];
             self.entries.push(encode_entry(id.as_bytes(), pack_index, lengths, *session, [kind.to_byte(), codec.to_byte()]));
         }
         for fragment in &trailer.fragments {
             let Some(record) = trailer.records.get(fragment.record) else { continue };
-            let Some(session) = sessions.get(usize::from(record.session)) else { continue };
+            let Some(Some(session)) = sessions.get(usize::from(record.session)) else { continue };
             let lengths = [record.offset, fragment.start, fragment.length];
             self.entries.push(encode_entry(&fragment.hash, pack_index, lengths, *session, [FRAGMENT_KIND, 0]));
         }
@@ -113,12 +120,19 @@ impl Shard {
             packs.push(is_wanted.then_some(index));
             self.packs.extend(is_wanted.then_some(*pack));
         }
-        let sessions: Vec<u16> = other.sessions.iter().map(|session| self.session_index(session)).collect();
+        self.add_entries(other, &packs, |_| {});
+    }
+
+    /// Adds the entries of another shard; `packs` says where each of its packs stands here. `left_out` sees those whose pack stands nowhere.
+    fn add_entries(&mut self, other: &Self, packs: &[Option<u32>], mut left_out: impl FnMut(&Row)) {
+        let sessions: Vec<Option<u16>> = other.sessions.iter().map(|session| self.session_index(session)).collect();
         for mut entry in other.entries.iter().copied() {
-            let read =
-                |range: std::ops::Range<usize>| entry.get(range).unwrap_or_default().iter().rev().fold(0, |n, b| n << 8 | usize::from(*b));
-            let (pack, session) = (packs.get(read(PACK_PLACE)), sessions.get(read(SESSION_PLACE)));
-            let (Some(Some(pack)), Some(session)) = (pack, session) else { continue };
+            let row = Row::decode(&entry);
+            let (pack, session) = (packs.get(row.pack as usize), sessions.get(usize::from(row.session)));
+            let (Some(Some(pack)), Some(Some(session))) = (pack, session) else {
+                left_out(&row);
+                continue;
+            };
             for (place, bytes) in [(PACK_PLACE, &pack.to_le_bytes()[..]), (SESSION_PLACE, &session.to_le_bytes())] {
                 entry.get_mut(place).expect("an entry has these places").copy_from_slice(bytes);
             }
@@ -141,9 +155,19 @@ impl Shard {
         self.entries.is_empty()
     }
 
+    /// Whether the next shard is to be begun, `entries_max` being what its writer takes for large.
+    pub fn is_full(&self, entries_max: usize) -> bool {
+        self.entries.len() >= entries_max || self.sessions.len() >= SHARD_SESSIONS_ENOUGH
+    }
+
     /// Packs that it speaks of.
     pub fn packs(&self) -> &[ShardPack] {
         &self.packs
+    }
+
+    /// Shards that need not be read because everything of use in them is in this one.
+    pub fn superseded(&self) -> &[ObjectHash] {
+        &self.superseded
     }
 
     /// All places where the shard saw a record.
@@ -200,7 +224,7 @@ impl Shard {
             object.extend_from_slice(&object::seal_section(key, &head, index as u64, false, plain));
         }
         let block_hash = crypto::hash(object.split_at(HEADER_LENGTH).1);
-        let payload = self.encode_fence(&fences, &self.set_digest(key), &block_hash);
+        let payload = self.encode_fence(&fences, &self.set_digest(key).to_bytes(), &block_hash);
         let fence = object::seal_section(key, &head, block_count, true, Signed::new(payload, &head, signer).encode());
         object.extend_from_slice(&fence);
         object.extend_from_slice(&u32::try_from(fence.len()).expect("a fence is small").to_le_bytes());
@@ -220,17 +244,10 @@ impl Shard {
     ) -> Result<(Header, Self, Signed), ObjectError> {
         let (header, head, body) = Header::expect(object, ObjectKind::Shard, repository)?;
         let key = key_of(header.epoch).ok_or(ObjectError::UnknownEpoch(header.epoch))?;
-        let broken = || ObjectError::Broken("it does not end like an index shard");
-        let (body, tail) = body.split_last_chunk::<TAIL_LENGTH>().ok_or_else(broken)?;
-        let mut reader = Reader::new(tail);
-        let (fence_length, block_count) = (reader.u32()? as usize, reader.u32()? as usize);
-        if reader.array::<8>()? != MAGIC_END || block_count > SHARD_ENTRIES_MAX {
-            return Err(broken());
-        }
-        let fence_start = body.len().checked_sub(fence_length).ok_or_else(broken)?;
-        let (blocks, fence) = body.split_at(fence_start);
-        let signed = Signed::decode(&object::open_section(&key, head, block_count as u64, true, fence)?)?;
-        let mut fence = Fence::decode(&signed.payload)?;
+        let End { length, block_count } = End::decode(body)?;
+        let fence_start = body.len().checked_sub(length).ok_or(NOT_A_SHARD)?;
+        let (blocks, end) = body.split_at(fence_start);
+        let (mut fence, signed) = Fence::open(&key, head, block_count, end)?;
         let is_whole = fence.entry_count <= SHARD_ENTRIES_MAX && blocks.len() == blocks_length(fence.entry_count);
         if !is_whole || crypto::hash(blocks) != fence.block_hash || fence.entry_count.div_ceil(BLOCK_ENTRIES) != block_count {
             return Err(ObjectError::Broken("its fence does not fit its blocks"));
@@ -246,6 +263,33 @@ impl Shard {
         Ok((header, shard, signed))
     }
 
+    /// Opens the tables of a shard without its entries, by the header and the end of the object: what is superseded, which packs it speaks of. The signature is
+    /// the caller's to check. `None` if `end` is too short; [`Self::end_length`] says how long it has to be.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub fn decode_tables(
+        head: &[u8],
+        end: &[u8],
+        repository: RepositoryId,
+        key_of: impl FnOnce(u16) -> Option<Key>,
+    ) -> Result<Option<(Header, Self, Signed)>, ObjectError> {
+        let (header, head, _) = Header::expect(head, ObjectKind::Shard, repository)?;
+        let key = key_of(header.epoch).ok_or(ObjectError::UnknownEpoch(header.epoch))?;
+        let End { length, block_count } = End::decode(end)?;
+        let Some(start) = end.len().checked_sub(length) else { return Ok(None) };
+        let (fence, signed) = Fence::open(&key, head, block_count, end.split_at(start).1)?;
+        Ok(Some((header, fence.shard, signed)))
+    }
+
+    /// How many bytes at the end of an object [`Self::decode_tables`] wants, by what was read of them.
+    ///
+    /// # Errors
+    /// [`ObjectError`] if it does not end like a shard.
+    pub fn end_length(end: &[u8]) -> Result<usize, ObjectError> {
+        Ok(End::decode(end)?.length)
+    }
+
     fn check(&self, key: &Key, fences: &[u8], digest: &[u8; 32]) -> Result<(), ObjectError> {
         let broken = |what| Err(ObjectError::Broken(what));
         if !self.entries.is_sorted() {
@@ -258,18 +302,20 @@ impl Shard {
         if !self.entries.iter().all(|entry| self.is_known(&Row::decode(entry))) {
             return broken("an entry names what its tables do not have");
         }
-        if self.set_digest(key) != *digest {
+        if self.set_digest(key).to_bytes() != *digest {
             return broken("its set digest does not fit its entries");
         }
         Ok(())
     }
 
-    fn session_index(&mut self, session: &PackSession) -> u16 {
-        let index = self.sessions.iter().position(|known| known == session).unwrap_or_else(|| {
+    /// `None` beyond what an entry can name; whoever fills a shard ends it long before.
+    fn session_index(&mut self, session: &PackSession) -> Option<u16> {
+        let known = self.sessions.iter().position(|known| known == session);
+        let index = u16::try_from(known.unwrap_or(self.sessions.len())).ok()?;
+        if known.is_none() {
             self.sessions.push(*session);
-            self.sessions.len() - 1
-        });
-        u16::try_from(index).expect("a shard is written by one session, merged from few")
+        }
+        Some(index)
     }
 
     /// What a row says of a record; `None` if it speaks of something else, or of what the tables do not have.
@@ -288,39 +334,31 @@ impl Shard {
         if row.kind == FRAGMENT_KIND { has_tables() } else { self.location(row).is_some() }
     }
 
-    /// Sum modulo 2^256 over the entries: independent of their order and of how they are split into shards.
-    fn set_digest(&self, key: &Key) -> [u8; 32] {
-        let mut sum = [0u64; 4];
-        for row in self.entries.iter().map(Row::decode) {
-            let (Some(pack), Some(session)) = (self.packs.get(row.pack as usize), self.sessions.get(usize::from(row.session))) else {
-                continue;
-            };
-            let term = crypto::keyed_hash(
-                key,
-                &[
-                    &row.id,
-                    pack.id.as_bytes(),
-                    &row.offset.to_le_bytes(),
-                    &row.stored_len.to_le_bytes(),
-                    &row.plain_len.to_le_bytes(),
-                    &session.key.epoch.to_le_bytes(),
-                    &session.key.enc,
-                    &[row.kind, row.codec],
-                ],
-            );
-            let (limbs, _) = term.as_chunks::<8>();
-            let mut carry = false;
-            for (digit, limb) in sum.iter_mut().zip(limbs) {
-                let (partial, first) = digit.overflowing_add(u64::from_le_bytes(*limb));
-                let (total, second) = partial.overflowing_add(u64::from(carry));
-                (*digit, carry) = (total, first || second);
-            }
-        }
-        let mut digest = [0; 32];
-        for (bytes, digit) in digest.chunks_exact_mut(8).zip(sum) {
-            bytes.copy_from_slice(&digit.to_le_bytes());
-        }
-        digest
+    /// What all entries amount to.
+    fn set_digest(&self, key: &Key) -> SetDigest {
+        let mut sum = SetDigest::default();
+        self.entries.iter().map(Row::decode).for_each(|row| sum.add(self.term(key, &row)));
+        sum
+    }
+
+    /// What an entry adds to the set digest: nothing of what it says by means of its own shard's tables.
+    fn term(&self, key: &Key, row: &Row) -> SetDigest {
+        let (Some(pack), Some(session)) = (self.packs.get(row.pack as usize), self.sessions.get(usize::from(row.session))) else {
+            return SetDigest::default();
+        };
+        SetDigest::from_bytes(&crypto::keyed_hash(
+            key,
+            &[
+                &row.id,
+                pack.id.as_bytes(),
+                &row.offset.to_le_bytes(),
+                &row.stored_len.to_le_bytes(),
+                &row.plain_len.to_le_bytes(),
+                &session.key.epoch.to_le_bytes(),
+                &session.key.enc,
+                &[row.kind, row.codec],
+            ],
+        ))
     }
 
     fn encode_fence(&self, fences: &[u8], digest: &[u8; 32], block_hash: &[u8; 32]) -> Vec<u8> {
@@ -345,6 +383,7 @@ impl Shard {
 }
 
 /// One entry as it is written.
+#[derive(Clone, Copy)]
 struct Row {
     /// Id of a record, hash of a fragment.
     id: [u8; 32],
@@ -398,6 +437,27 @@ fn blocks_length(entry_count: usize) -> usize {
     padme_steps(before * BLOCK_LENGTH + last, BLOCKS_STEP).min((before + 1) * BLOCK_LENGTH)
 }
 
+const NOT_A_SHARD: ObjectError = ObjectError::Broken("it does not end like an index shard");
+
+/// What the last bytes of a shard say.
+struct End {
+    /// Bytes of fence and tail.
+    length: usize,
+    block_count: usize,
+}
+
+impl End {
+    fn decode(end: &[u8]) -> Result<Self, ObjectError> {
+        let (_, tail) = end.split_last_chunk::<TAIL_LENGTH>().ok_or(NOT_A_SHARD)?;
+        let mut reader = Reader::new(tail);
+        let (fence_length, block_count) = (reader.u32()? as usize, reader.u32()? as usize);
+        if reader.array::<8>()? != MAGIC_END || block_count > SHARD_ENTRIES_MAX {
+            return Err(NOT_A_SHARD);
+        }
+        Ok(Self { length: fence_length.checked_add(TAIL_LENGTH).ok_or(NOT_A_SHARD)?, block_count })
+    }
+}
+
 /// The fence of a shard: its tables, and what its blocks must amount to.
 struct Fence {
     entry_count: usize,
@@ -408,6 +468,13 @@ struct Fence {
 }
 
 impl Fence {
+    /// Opens fence and tail, which are `end`.
+    fn open(key: &Key, head: &[u8; HEADER_LENGTH], block_count: usize, end: &[u8]) -> Result<(Self, Signed), ObjectError> {
+        let (fence, _) = end.split_last_chunk::<TAIL_LENGTH>().ok_or(NOT_A_SHARD)?;
+        let signed = Signed::decode(&object::open_section(key, head, block_count as u64, true, fence)?)?;
+        Ok((Self::decode(&signed.payload)?, signed))
+    }
+
     fn decode(payload: &[u8]) -> Result<Self, ObjectError> {
         let (mut entry_count, mut shard) = (0, Shard::default());
         let (mut fences, mut digest, mut block_hash) = (None, None, None);

@@ -56,6 +56,11 @@ impl Role {
         matches!(self, Self::Owner | Self::Writer)
     }
 
+    /// Whether such a device may write index shards: what those say is a hint to whoever looks for a record.
+    pub fn may_index(self) -> bool {
+        self.may_write() || self.may_forget()
+    }
+
     /// Whether such a device may say that a snapshot is forgotten, or is not any more. Who can only write backups cannot let go of any.
     pub fn may_forget(self) -> bool {
         matches!(self, Self::Owner | Self::Maintainer)

@@ -13,14 +13,12 @@ use crate::cache::{DiskCache, MemoryCache};
 use crate::config::{Certificate, Config};
 use crate::crypto::{SharedRandom, SystemRandom};
 use crate::id::{DeviceId, ObjectHash, PackId, RecordId, RepositoryId};
-use crate::index::{Location, Shard};
+use crate::index::Shard;
 use crate::key::slot::Credential;
 use crate::key::{KeyRing, Role};
-use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
+use crate::object::{self, Header, ObjectError, Signed};
 use crate::pack::pack_kind;
 use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
-use crate::report::{Finding, Severity};
-use crate::snapshot::codec::check_hash;
 use crate::snapshot::{ManifestError, Snapshot};
 use crate::state::private_folder;
 use crate::storage::{ObjectName, ReadStore, StoreError, wait};
@@ -43,6 +41,8 @@ mod pins;
 mod plan;
 mod roll_up;
 mod sealed;
+mod shards;
+mod superseded;
 mod tables;
 mod verified;
 mod worker;
@@ -57,6 +57,8 @@ pub use opened::{Held, Opened, Pause, Want};
 pub use pin::{PinError, PinReport};
 pub use pins::{Pinned, forget_pins};
 use sealed::{Extents, Neighbourhoods};
+pub use shards::ListedShard;
+pub use superseded::SupersededCatalogues;
 
 use open::Opening;
 
@@ -297,7 +299,17 @@ impl Repository {
     /// # Errors
     /// [`ObjectError`] inside [`RepositoryError::Object`]; [`RepositoryError::Store`].
     pub fn check_signature(&self, name: &ObjectName, header: &Header, signed: &Signed) -> Result<(), RepositoryError> {
-        let certificate = self.certificate(&signed.signer)?.filter(|certificate| certificate.role.may_write());
+        self.check_signature_of(name, header, signed, Role::may_write)
+    }
+
+    fn check_signature_of(
+        &self,
+        name: &ObjectName,
+        header: &Header,
+        signed: &Signed,
+        may: fn(Role) -> bool,
+    ) -> Result<(), RepositoryError> {
+        let certificate = self.certificate(&signed.signer)?.filter(|certificate| may(certificate.role));
         let verified = match certificate {
             Some(certificate) => signed.verify(&header.encode(), &certificate.public),
             None => Err(ObjectError::Broken("nobody who may write signed it")),
@@ -319,33 +331,6 @@ impl Repository {
     /// If the store cannot be listed or read.
     pub fn all_snapshots(&self) -> Result<Snapshots, RepositoryError> {
         catalogue::refresh(self, &mut lock(&self.catalogue))
-    }
-
-    /// All index shards that the store lists and that are sound; damaged ones are findings.
-    ///
-    /// # Errors
-    /// If the store cannot be listed or read.
-    pub fn shards(&self) -> Result<(Vec<Arc<Shard>>, Vec<Finding>), RepositoryError> {
-        let prefix = ObjectKind::Shard.prefix();
-        let (mut shards, mut findings) = (Vec::new(), Vec::new());
-        for meta in wait(prefix, self.store.list(prefix, None))? {
-            let Some(hash) = meta.name.as_str().strip_prefix(prefix).and_then(|hash| hash.parse::<ObjectHash>().ok()) else { continue };
-            if let Some(known) = lock(&self.shards).get(&hash) {
-                shards.push(Arc::clone(known));
-                continue;
-            }
-            match self.read_shard(&meta.name, &hash) {
-                Ok(shard) => {
-                    lock(&self.shards).insert(hash, Arc::clone(&shard));
-                    shards.push(shard);
-                }
-                Err(RepositoryError::Object { name, source }) => {
-                    findings.push(Finding::object(Severity::Error, name.as_str(), source.to_string()))
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((shards, findings))
     }
 
     /// Bytes of a record as stored, verbatim and unopened, where its reference says.
@@ -420,15 +405,6 @@ impl Repository {
             }
             (None, error) => Err(error),
         }
-    }
-
-    /// Where the index knows a record.
-    ///
-    /// # Errors
-    /// [`ReadError::Index`] if the index cannot be read.
-    pub fn locate(&self, id: &RecordId) -> Result<Vec<Location>, ReadError> {
-        let (shards, _) = self.shards().map_err(|error| ReadError::Index(Box::new(error)))?;
-        Ok(shards.iter().flat_map(|shard| shard.find(id)).collect())
     }
 
     /// The cache on the local disk, if there is one.
@@ -544,15 +520,6 @@ impl Repository {
 
     fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {
         self.open_record(kind, reference, self.stored(kind, reference)?)
-    }
-
-    fn read_shard(&self, name: &ObjectName, hash: &ObjectHash) -> Result<Arc<Shard>, RepositoryError> {
-        let object = wait(name.as_str(), self.store.get(name))?;
-        let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-        check_hash(&object, hash).map_err(wrong)?;
-        let (header, shard, signed) = Shard::decode_object(&object, self.id(), |epoch| self.ring.index(epoch)).map_err(wrong)?;
-        self.check_signature(name, &header, &signed)?;
-        Ok(Arc::new(shard))
     }
 }
 

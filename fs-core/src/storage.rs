@@ -412,6 +412,12 @@ pub fn get_ranges(store: &dyn ReadStore, ranges: &[(ObjectName, Range<u64>)]) ->
     RUNTIME.block_on(stream::iter(ranges.iter().map(call)).buffered(CALLS_AT_ONCE).collect())
 }
 
+/// Deletes objects, [`CALLS_AT_ONCE`] at a time. Results come in the order of the names.
+pub fn delete_all<'a>(store: &dyn WriteStore, names: impl IntoIterator<Item = &'a ObjectName>) -> Vec<Result<(), StoreError>> {
+    let calls = names.into_iter().map(|name| within(name.as_str(), CALL_DEADLINE, store.delete(name)));
+    RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
+}
+
 /// What has become of a call that was begun.
 pub enum Begun<T> {
     /// The store answered without waiting, as a local one does.

@@ -4,7 +4,18 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use backup_writer::device;
+use backup_writer::packer::put_shard;
+use fs_core::compress::Codec;
+use fs_core::crypto;
+use fs_core::id::{PackId, RecordId, SessionId};
+use fs_core::index::{Shard, ShardPack};
+use fs_core::object::{ObjectKind, object_hash, pack_name};
+use fs_core::pack::{PackRecord, PackSession, Trailer};
+use fs_core::record::{RecordFacts, RecordKind, SessionKeyRef};
 use fs_core::storage::local::LocalStore;
+use fs_core::storage::memory::MemoryStore;
+use fs_core::storage::wait;
 use tests::driven::{Driven, is_long};
 use tests::{Bench, program};
 
@@ -80,4 +91,53 @@ fn memory_of_a_backup_of_a_million_files() {
     }
     assert!(taken.iter().flatten().all(|most| *most <= MOST), "{taken:?}");
     println!("first and second backup of a hundred thousand and of a million files: {taken:?} bytes");
+}
+
+/// Puts shards of four thousand entries each into the index of the program's repository, and packs that nobody looks into.
+fn fill_index(driven: &Driven, numbers: std::ops::Range<u32>) {
+    let bench = Bench {
+        store: Arc::new(LocalStore::open(driven.path("repository")).unwrap()),
+        ..Bench::new(Arc::new(MemoryStore::new())).unwrap()
+    };
+    let repository = bench.open().unwrap();
+    let signer = device::open(&repository, &*bench.store, None, "many").unwrap();
+    for n in numbers {
+        let bytes = vec![0; 100];
+        let (id, hash) = (PackId::from_slice(&crypto::hash(&n.to_le_bytes())[..16]).unwrap(), object_hash(&bytes));
+        wait("", bench.store.put_new(&pack_name(ObjectKind::DataPack, &id), bytes.into(), &hash)).unwrap();
+        let record = |at: u32| PackRecord {
+            facts: RecordFacts {
+                kind: RecordKind::Data,
+                id: RecordId::from_bytes(crypto::hash(&[n.to_le_bytes(), at.to_le_bytes()].concat())),
+                codec: Codec::Raw,
+                plain_len: 5,
+            },
+            offset: 48 + 45 * at,
+            stored_len: 45,
+            session: 0,
+        };
+        let session = PackSession { id: SessionId::from_bytes([1; 16]), key: SessionKeyRef { epoch: 1, enc: [2; 32] } };
+        let mut shard = Shard::default();
+        let trailer = Trailer { sessions: vec![session], records: (0..4000).map(record).collect(), fragments: Vec::new() };
+        shard.add_pack(ShardPack { id, kind: ObjectKind::DataPack, size: 100 }, &trailer);
+        shard.sort();
+        put_shard(&repository, &*bench.store, &signer, &shard).unwrap();
+    }
+}
+
+/// An index that is merged is never in memory whole: there it would take 52 bytes for each entry.
+#[test]
+fn memory_of_a_merge_for_each_entry() {
+    const FEW: u32 = 60;
+    const MANY: u32 = 5 * FEW;
+    const FOR_EACH: f64 = 8.0;
+    let of = |count| {
+        let driven = repository(false);
+        fill_index(&driven, 0..count);
+        most_memory(&driven, &["repair", "index", "--merge"])
+    };
+    let (few, many) = (of(FEW), of(MANY));
+    let for_each = (many - few) / (4000.0 * f64::from(MANY - FEW));
+    println!("{few} bytes for {FEW} shards, {many} for {MANY}: {for_each} for each entry");
+    assert!(for_each <= FOR_EACH, "{for_each} bytes for each entry: {few} bytes for {FEW} shards, {many} for {MANY}");
 }

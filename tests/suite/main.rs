@@ -41,3 +41,5 @@ mod writer;
 mod retention;
 mod forget;
 mod forget_program;
+mod merge;
+mod repair;

@@ -2,12 +2,13 @@
 //!
 //! There may be thousands of them after the first days of a large backup, so many are read at once, each with one request as a rule.
 
+use bytes::Bytes;
 use fs_core::id::PackId;
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, HEADER_LENGTH, Header, ObjectError, ObjectKind};
 use fs_core::pack::{TAIL_LENGTH, Trailer, decode_trailer, trailer_span};
 use fs_core::repository::{Repository, RepositoryError};
-use fs_core::storage::{self, CALLS_AT_ONCE, wait};
+use fs_core::storage::{self, CALLS_AT_ONCE, StoreError, wait};
 
 use super::PackError;
 use super::shared::Shared;
@@ -15,25 +16,19 @@ use super::shared::Shared;
 /// Bytes that are read from the end of a pack: the trailer of a full pack of ordinary chunks is a tenth of it, that of a thousand small files fits.
 const END_LENGTH: u64 = 64 << 10;
 /// Packs that are asked for before it is looked whether the run still wants to know.
-const ASKED_MAX: usize = 8 * CALLS_AT_ONCE;
+pub(crate) const ASKED_MAX: usize = 8 * CALLS_AT_ONCE;
 
 /// The index of packs that no shard names. A pack that does not open is left out: what it holds is saved again.
 ///
 /// # Errors
 /// [`PackError::Stopped`].
 pub(super) fn read(shared: &Shared, packs: &[ShardPack]) -> Result<Vec<Shard>, PackError> {
-    let (repository, mut shards, mut open) = (&shared.repository, Vec::new(), Shard::default());
+    let (mut shards, mut open) = (Vec::new(), Shard::default());
     for some in packs.chunks(ASKED_MAX) {
         if shared.pace.is_stopped() {
             return Err(PackError::Stopped);
         }
-        let name = |pack: &ShardPack| object::pack_name(pack.kind, &pack.id);
-        let ends: Vec<_> = some.iter().map(|pack| (name(pack), pack.size.saturating_sub(END_LENGTH)..pack.size)).collect();
-        for (pack, end) in some.iter().zip(storage::get_ranges(&**repository.store(), &ends)) {
-            let trailer = end.map_err(RepositoryError::from).and_then(|end| match open_end(repository, pack, &end) {
-                Some(trailer) => Ok(trailer),
-                None => read_trailer(repository, pack.id, pack.kind, pack.size),
-            });
+        for (pack, trailer) in some.iter().zip(read_trailers(&shared.repository, some)) {
             match trailer {
                 Ok(trailer) => open.add_pack(*pack, &trailer),
                 Err(error) => tracing::warn!(pack = %pack.id, %error, "a pack without an index does not open and is not used"),
@@ -46,6 +41,17 @@ pub(super) fn read(shared: &Shared, packs: &[ShardPack]) -> Result<Vec<Shard>, P
     shards.push(open);
     shards.iter_mut().for_each(Shard::sort);
     Ok(shards)
+}
+
+/// The trailers of packs, many at a time, each with one request as a rule. Results come in the order of the packs: give it at most [`ASKED_MAX`].
+pub(crate) fn read_trailers(repository: &Repository, packs: &[ShardPack]) -> Vec<Result<Trailer, RepositoryError>> {
+    let name = |pack: &ShardPack| object::pack_name(pack.kind, &pack.id);
+    let ends: Vec<_> = packs.iter().map(|pack| (name(pack), pack.size.saturating_sub(END_LENGTH)..pack.size)).collect();
+    let read = |(pack, end): (&ShardPack, Result<Bytes, StoreError>)| {
+        let end = end?;
+        open_end(repository, pack, &end).map_or_else(|| read_trailer(repository, pack.id, pack.kind, pack.size), Ok)
+    };
+    packs.iter().zip(storage::get_ranges(&**repository.store(), &ends)).map(read).collect()
 }
 
 /// Opens a trailer with the header that the pack must have if it was written under the present key: a trailer opens only together with its header, so

@@ -17,7 +17,7 @@ use fs_core::tree::Content;
 use super::buffers::Buffers;
 use super::placed::Placed;
 use super::stages::{Stage, Stages};
-use super::{PackError, SHARD_ENTRY, left_over};
+use super::{PackError, left_over, shard_entries_max};
 use crate::pace::Pace;
 
 /// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
@@ -282,7 +282,7 @@ impl Shared {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
-        let (shards, _) = self.repository.shards()?;
+        let (shards, _) = self.repository.shards_in_use()?;
         let indexed: HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
         let mut packs: Vec<_> = self.present.iter().map(|(&id, &(kind, size))| ShardPack { id, kind, size }).collect();
         packs.retain(|pack| !indexed.contains(&pack.id));
@@ -293,7 +293,7 @@ impl Shared {
 
     /// Whether the next shard is to be begun.
     pub(super) fn is_full(&self, shard: &Shard) -> bool {
-        shard.len() >= self.repository.config().meta_pack_size as usize / SHARD_ENTRY
+        shard.is_full(shard_entries_max(&self.repository))
     }
 
     /// For packs of a kind.

@@ -37,7 +37,7 @@ pub(super) struct NamedCatalogue {
     pub(super) hash: ObjectHash,
     pub(super) name: ObjectName,
     pub(super) size: u64,
-    modified: Option<Timestamp>,
+    pub(super) modified: Option<Timestamp>,
 }
 
 /// Tombstones by their name.
