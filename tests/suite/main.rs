@@ -37,6 +37,7 @@ mod restore_places;
 mod restore_several;
 mod view;
 mod writer;
+mod prune_protocol;
 mod retention;
 mod forget;
 mod forget_program;
