@@ -5,6 +5,7 @@
 mod backup_memory;
 mod catalogue;
 mod cli;
+mod every_fault;
 mod export;
 mod fidelity;
 mod format;
