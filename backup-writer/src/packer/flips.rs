@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_core::compress::{Compression, Compressor};
 use fs_core::crypto::{Key, RandomSource as _, SharedRandom, keyed_hash};
 use fs_core::id::{RecordId, SessionId};
+use fs_core::index::ShardPack;
 use fs_core::key::slot::{Credential, PasswordCost};
-use fs_core::pack::{Pack, PackBuilder, Trailer};
+use fs_core::object;
+use fs_core::pack::{self, Pack, PackBuilder, Trailer};
 use fs_core::record::RecordKind;
 use fs_core::repository::{OpenOptions, Repository};
 use fs_core::storage::WriteStore;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::{ManualClock, SeededRandom};
 
-use super::{PackError, Packer, Part, Shared, Written};
+use super::{PackError, Packer, Part, Shared, Written, read_trailer};
 use crate::create::{NewKey, create};
 use crate::device;
 use crate::pace::Pace;
@@ -173,7 +175,22 @@ impl Bench {
         }
         let store: Arc<dyn WriteStore> = Arc::new(memory.clone());
         let result = write(Packer::new(Arc::clone(&shared), store, signer), &shared);
+        if let Ok(written) = &result {
+            written.put.iter().for_each(|pack| is_whole(&shared, &memory, pack));
+        }
         (result, shared.flips.is_done())
+    }
+}
+
+/// Opens all that a pack in the store holds.
+fn is_whole(shared: &Shared, memory: &MemoryStore, pack: &ShardPack) {
+    let name = object::pack_name(pack.kind, &pack.id);
+    let bytes = memory.contents().into_iter().find(|(found, _)| *found == name).unwrap().1;
+    assert!(pack::verify_end_hash(&bytes));
+    for record in read_trailer(&shared.repository, pack.id, pack.kind, pack.size).unwrap().records {
+        let stored = &bytes[record.offset as usize..][..record.stored_len as usize];
+        let id_key = shared.repository.ring().current().id_key(record.facts.kind).unwrap();
+        shared.keys(record.facts.kind).1.open(&record.facts, id_key, bytes::BytesMut::from(stored)).unwrap();
     }
 }
 
@@ -219,6 +236,11 @@ fn a_flipped_bit_never_leaves_the_machine() {
         let flip = Flip { at, passes: below(places), bit: below(1 << 40) };
         let (result, is_done) = bench.run(Some(flip));
         assert!(is_done, "{flip:?}: it was not passed");
-        assert!(matches!(result, Err(PackError::NotVerified { .. })), "{flip:?}: {:?}", result.map(|written| written.put));
+        match result {
+            Err(PackError::NotVerified { .. }) => {}
+            // A few bits of a compressed frame mean nothing: it opens to what it should.
+            Ok(_) if at == At::Body => {}
+            result => panic!("{flip:?}: {:?}", result.map(|written| written.put)),
+        }
     }
 }
