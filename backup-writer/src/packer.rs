@@ -23,6 +23,8 @@ use fs_core::tree::{Content, Entry, Value, XATTR_INLINE_MAX};
 use crate::create::put_hashed;
 
 mod buffers;
+#[cfg(test)]
+mod flips;
 mod left_over;
 mod placed;
 mod shared;
@@ -271,7 +273,11 @@ impl Packer {
     fn send(&mut self, builder: PackBuilder) -> Result<(), PackError> {
         let Some(target) = &self.target else { return Ok(()) };
         let structure = self.shared.repository.ring().current().structure.clone();
+        #[cfg(test)]
+        let builder = self.shared.flips.strike_builder(builder);
         let pack = builder.finish(&structure, &**self.shared.repository.random());
+        #[cfg(test)]
+        let pack = self.shared.flips.strike_pack(pack);
         if self.upload.is_none() {
             self.write_session(target)?;
         }

@@ -176,6 +176,12 @@ impl PackBuilder {
         self.trailer.fragments.extend(fragments.into_iter().map(|(hash, start, length)| PackFragment { hash, record, start, length }));
     }
 
+    /// What it has gathered, for tests of what happens when memory changes it.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn parts_mut(&mut self) -> (&mut Vec<u8>, &mut Trailer) {
+        (&mut self.buffer, &mut self.trailer)
+    }
+
     /// Pads, seals the trailer under `K_struct` and appends the end hash.
     pub fn finish(mut self, structure: &Key, random: &dyn RandomSource) -> Pack {
         let table = encode_table(&self.trailer);

@@ -16,7 +16,7 @@ mod slow;
 pub use call::{Call, CallKind};
 pub use clock::ManualClock;
 pub use counting::{CountingStore, Counts};
-pub use faulty::{Fault, FaultyStore, Rule};
+pub use faulty::{Fault, FaultyStore, Rule, STORM_CALLS};
 pub use random::SeededRandom;
 pub use recording::RecordingStore;
 pub use slow::SlowStore;

@@ -173,3 +173,19 @@ pub fn forget(path: &Path) -> Result<()> {
 pub fn is_long() -> bool {
     std::env::var_os("YESTERDRIVE_TEST_LONG").is_some()
 }
+
+/// Where chance begins in a test: another place in every run, or what `YESTERDRIVE_TEST_SEED` says. It is printed, so that a test that fails can be run
+/// again as it was.
+#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "whoever runs the tests may say it, and has to know it")]
+pub fn seed() -> u64 {
+    let given = std::env::var("YESTERDRIVE_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) % 1_000_000);
+    println!("seed {seed}; again with YESTERDRIVE_TEST_SEED={seed}");
+    seed
+}
+
+/// A tenth of all places for a fault, which ones the seed says, or all if there is time.
+pub fn places() -> fs_core::testing::simulator::Places {
+    use fs_core::testing::simulator::Places;
+    if is_long() { Places::All } else { Places::Tenth }
+}

@@ -5,13 +5,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fs_core::crypto::RandomSource as _;
 use fs_core::key::slot::{Credential, key_file_text};
 use fs_core::storage::local::LocalStore;
+use fs_core::testing::SeededRandom;
 use fs_core::time::{Clock as _, SystemClock, Zone};
 use rustix::process::{Pid, Signal, kill_process};
 use tests::dav::DavServer;
+use tests::driven::{is_long, seed};
 use tests::proxy::Proxy;
-use tests::{Bench, look};
+use tests::{Bench, look, noise};
 
 use super::interruptions::{FILE_LENGTH, OVERHEAD, PACK, fill, packs, stored, unindexed};
 
@@ -110,6 +113,13 @@ impl Running {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
+    /// The same for one that may have ended.
+    fn signal_if_there(&mut self, signal: Signal) {
+        if self.child().try_wait().unwrap().is_none() {
+            self.signal(signal);
+        }
+    }
+
     fn output(mut self) -> (Option<i32>, String) {
         let Output { status, stderr, .. } = self.0.take().unwrap().wait_with_output().unwrap();
         (status.code(), String::from_utf8(stderr).unwrap())
@@ -149,6 +159,53 @@ fn a_killed_program_has_sent_at_most_two_packs_in_vain() {
             assert!(files_not_read(&report) >= 80, "most files that were saved are not read again: {report}");
         }
     }
+}
+
+/// What is killed, in any order. Whatever changes a repository belongs here.
+const KILLED: [&[&str]; 3] = [&["backup", "source"], &["forget", "--keep-last", "2", "--yes"], &["forget", "--undo"]];
+/// So often the program is killed before somebody looks at everything.
+const KILLS_IN_A_ROW: u64 = 5;
+
+/// Whenever it dies, whatever it was doing: nothing is damaged, and the next backup ends well and comes back.
+#[test]
+fn a_program_that_is_killed_again_and_again_loses_nothing() {
+    let machine = Machine::settled(20);
+    machine.completes();
+    let chance = SeededRandom::shared(seed());
+    let below = |limit: u64| {
+        let mut bytes = [0; 8];
+        chance.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % limit
+    };
+    let (_never, said) = std::sync::mpsc::channel::<()>();
+    let mut longest = Duration::from_millis(50);
+    let mut killed = 0;
+    for n in 1..=if is_long() { 1000 } else { 50 } {
+        std::fs::write(machine.path("source/folder-0/changed"), noise(n, FILE_LENGTH * 5)).unwrap();
+        let command = KILLED[below(KILLED.len() as u64) as usize];
+        let begun = SystemClock.elapsed();
+        let mut running = machine.begin(command);
+        let moment = Duration::from_micros(below(longest.as_micros() as u64));
+        let _ = said.recv_timeout(moment);
+        let had_ended = running.child().try_wait().unwrap().is_some();
+        running.signal_if_there(Signal::KILL);
+        let (code, said) = running.output();
+        if had_ended {
+            assert_eq!(code, Some(0), "{command:?}: {said}");
+            longest = longest.max(SystemClock.elapsed() - begun);
+        } else {
+            // As long as it always dies, it may be given more time.
+            longest += longest / 20;
+            killed += 1;
+        }
+        let checked = machine.command(&["check"]).output().unwrap();
+        assert!(checked.status.success(), "kill {n}, {command:?} after {moment:?}: {}", String::from_utf8_lossy(&checked.stderr));
+        if n % KILLS_IN_A_ROW == 0 {
+            machine.completes();
+        }
+    }
+    println!("{killed} died");
+    assert!(killed > 10, "{killed} died");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod backup_memory;
 mod catalogue;
 mod cli;
+mod every_fault;
 mod export;
 mod fidelity;
 mod format;
@@ -38,6 +39,7 @@ mod restore_places;
 mod restore_several;
 mod view;
 mod writer;
+mod prune_protocol;
 mod retention;
 mod forget;
 mod forget_program;

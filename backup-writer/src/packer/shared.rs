@@ -84,6 +84,9 @@ pub struct Shared {
     stages: Stages,
     /// Held by the thread that reads the index.
     reading: Mutex<()>,
+    /// What memory will do to this run.
+    #[cfg(test)]
+    pub(super) flips: super::flips::Flips,
 }
 
 /// What the repository has.
@@ -132,6 +135,8 @@ impl Shared {
             index: OnceLock::new(),
             stages: Stages::default(),
             reading: Mutex::default(),
+            #[cfg(test)]
+            flips: super::flips::Flips::default(),
             repository,
         })
     }
@@ -203,11 +208,17 @@ impl Shared {
         if let Some(known) = self.known(&id)? {
             return Ok(Sealed::Known(known));
         }
+        #[cfg(test)]
+        let plain = &self.flips.strike(super::flips::At::Plain, plain);
         let (codec, body) = compressor.compress(plain);
+        #[cfg(test)]
+        let body = &self.flips.strike(super::flips::At::Body, body);
         let plain_len = u32::try_from(plain.len()).map_err(|_| ObjectError::Broken("a record is too long"))?;
         let facts = RecordFacts { kind, id, codec, plain_len };
         let mut bytes = self.records.take();
         self.keys(kind).1.seal_into(&facts, body, &**self.repository.random(), &mut bytes);
+        #[cfg(test)]
+        let bytes = self.flips.strike(super::flips::At::Sealed, &bytes);
         Ok(Sealed::New { facts, bytes })
     }
 

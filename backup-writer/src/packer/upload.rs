@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, ObjectError};
-use fs_core::pack::{self, Pack, PackFragment, PackRecord, Trailer};
+use fs_core::pack::{self, Pack, PackFragment, PackRecord, PackSession, Trailer};
 use fs_core::storage::wait_for_put;
 
 use super::{PackError, Shared, Stage, Target};
@@ -126,7 +126,12 @@ fn verify(shared: &Shared, pack: &Pack) -> Result<(), PackError> {
     let failed = || PackError::NotVerified { pack: pack.id };
     let place = (pack.kind, pack.id, repository.id());
     let trailer = pack::decode_whole(&pack.bytes, place, |epoch| repository.ring().structure(epoch)).map_err(|_| failed())?;
-    if trailer != pack.trailer {
+    // The hash covers what has no reader of its own, as the padding. Records are opened with the keys of this run below, but by whom they were sealed stands here.
+    let is_ours = |record: &PackRecord| {
+        let session = PackSession { id: shared.session, key: shared.keys(record.facts.kind).0 };
+        trailer.sessions.get(usize::from(record.session)) == Some(&session)
+    };
+    if trailer != pack.trailer || object::object_hash(&pack.bytes) != pack.hash || !trailer.records.iter().all(is_ours) {
         return Err(failed());
     }
     let file_key = repository.ring().current().file.as_ref();

@@ -42,6 +42,12 @@ impl MemoryStore {
         Self { objects: Arc::new(Mutex::new(objects)), clock: Arc::clone(&self.clock) }
     }
 
+    /// The same, by another clock from now on.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn fork_with_clock(&self, clock: SharedClock) -> Self {
+        Self { clock, ..self.fork() }
+    }
+
     /// All objects with their bytes, sorted by name. Costs no bytes.
     pub fn contents(&self) -> Vec<(ObjectName, Bytes)> {
         self.objects().iter().map(|(name, object)| (name.clone(), object.bytes.clone())).collect()

@@ -14,6 +14,10 @@ use crate::id::ObjectHash;
 use crate::storage::{CALL_DEADLINE, Capabilities, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore};
 use crate::time::Timestamp;
 
+const OVERLOADED: &str = "503 Service Unavailable";
+/// Calls that fail in a storm.
+pub const STORM_CALLS: u64 = 5;
+
 /// What goes wrong with a call. A fault that has no meaning for the kind of call acts as [`Fault::ErrorBefore`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Fault {
@@ -37,13 +41,17 @@ pub enum Fault {
     Full,
     /// No answer within the deadline, and nothing has happened. Returns at once.
     Timeout,
+    /// No answer within the deadline, but it has happened. Returns at once.
+    TimeoutAfterEffect,
+    /// The server is overloaded: this call and the next ones fail without effect, [`STORM_CALLS`] in all.
+    Storm,
     /// This call and every later one fail without effect: the process died or the cable is cut.
     KillFromHere,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ErrorBefore,
         Self::ErrorAfterEffect,
         Self::TornWrite,
@@ -54,6 +62,8 @@ impl Fault {
         Self::WrongRange,
         Self::Full,
         Self::Timeout,
+        Self::TimeoutAfterEffect,
+        Self::Storm,
         Self::KillFromHere,
     ];
 
@@ -120,6 +130,8 @@ pub struct FaultyStore {
 struct State {
     rules: Vec<Rule>,
     is_killed: bool,
+    /// Calls that still fail in a storm.
+    storm_left: u64,
     calls: u64,
     struck: Vec<(Call, Fault)>,
     /// What a stale list leaves out.
@@ -145,6 +157,7 @@ impl FaultyStore {
         let mut state = self.state();
         state.rules.clear();
         state.is_killed = false;
+        state.storm_left = 0;
     }
 
     /// How many calls have come, failed ones included.
@@ -173,6 +186,10 @@ impl FaultyStore {
         if state.is_killed {
             return Err(call.failure("the store is out of reach"));
         }
+        if state.storm_left > 0 {
+            state.storm_left -= 1;
+            return Err(call.failure(OVERLOADED));
+        }
         let mut fault = None;
         for rule in &mut state.rules {
             if rule.strikes(call) {
@@ -182,6 +199,7 @@ impl FaultyStore {
         if let Some(fault) = fault {
             state.struck.push((call.clone(), fault));
             state.is_killed = fault == Fault::KillFromHere;
+            state.storm_left = if fault == Fault::Storm { STORM_CALLS - 1 } else { 0 };
         }
         Ok(fault)
     }
@@ -202,7 +220,12 @@ impl FaultyStore {
                 perform().await?;
                 Err(call.failure("the answer is lost"))
             }
-            Some(Fault::Timeout) => Err(StoreError::Timeout { place: call.place.clone(), after: CALL_DEADLINE }),
+            Some(Fault::Timeout) => Err(timeout(call)),
+            Some(Fault::TimeoutAfterEffect) => {
+                perform().await?;
+                Err(timeout(call))
+            }
+            Some(Fault::Storm) => Err(call.failure(OVERLOADED)),
             Some(_) => Err(call.failure("the request is lost")),
         }
     }
@@ -214,6 +237,10 @@ impl FaultyStore {
         // At the end of the object, or where the neighbours are alike: anything that differs.
         Ok(shifted.ok().filter(|bytes| *bytes != right).unwrap_or_else(|| right.iter().map(|byte| !byte).collect()))
     }
+}
+
+fn timeout(call: &Call) -> StoreError {
+    StoreError::Timeout { place: call.place.clone(), after: CALL_DEADLINE }
 }
 
 fn first_half(bytes: Bytes) -> Bytes {
@@ -351,21 +378,25 @@ mod tests {
 
     #[test]
     fn what_a_failed_put_leaves_behind() {
-        let cases: [(Fault, Option<&[u8]>); 6] = [
+        let cases: [(Fault, Option<&[u8]>); 8] = [
             (Fault::ErrorBefore, None),
             (Fault::ErrorAfterEffect, Some(b"abcd")),
             (Fault::TornWrite, Some(b"ab")),
             (Fault::Full, None),
             (Fault::Timeout, None),
+            (Fault::TimeoutAfterEffect, Some(b"abcd")),
+            (Fault::Storm, None),
             (Fault::KillFromHere, None),
         ];
         for (fault, left) in cases {
             let (memory, store) = faulty([Rule::nth(1, fault)]);
             let error = contract::put(&*store, "new/a", b"abcd").unwrap_err();
             assert_eq!(matches!(error, StoreError::Full { .. }), fault == Fault::Full, "{fault:?}");
-            assert_eq!(matches!(error, StoreError::Timeout { .. }), fault == Fault::Timeout, "{fault:?}");
+            let is_late = matches!(fault, Fault::Timeout | Fault::TimeoutAfterEffect);
+            assert_eq!(matches!(error, StoreError::Timeout { .. }), is_late, "{fault:?}");
             assert_eq!(bytes_at(&memory, "new/a").as_deref(), left, "{fault:?}");
-            assert_eq!(contract::put(&*store, "new/b", b"").is_err(), fault == Fault::KillFromHere, "{fault:?}");
+            let goes_on = matches!(fault, Fault::KillFromHere | Fault::Storm);
+            assert_eq!(contract::put(&*store, "new/b", b"").is_err(), goes_on, "{fault:?}");
             assert_eq!(store.struck().len(), 1, "{fault:?}");
         }
     }
@@ -375,6 +406,14 @@ mod tests {
         let (memory, store) = faulty([Rule::nth(1, Fault::Duplicate)]);
         assert!(matches!(contract::put(&*store, "new/a", b"x"), Err(StoreError::AlreadyExists { .. })));
         assert_eq!(bytes_at(&memory, "new/a").unwrap(), "x");
+    }
+
+    #[test]
+    fn a_storm_passes() {
+        let (_, store) = faulty([Rule::nth(2, Fault::Storm)]);
+        let answers: Vec<_> = (0..STORM_CALLS + 3).map(|_| wait("", store.get(&ObjectName::new("old/a"))).is_ok()).collect();
+        assert_eq!(answers, [true, false, false, false, false, false, true, true]);
+        assert_eq!(store.struck().len(), 1);
     }
 
     #[test]

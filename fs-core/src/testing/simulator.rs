@@ -8,7 +8,10 @@ use std::sync::Arc;
 use super::{CallKind, Fault, FaultyStore, ManualClock, Rule};
 use crate::storage::WriteStore;
 use crate::storage::memory::MemoryStore;
+use crate::time::Timestamp;
 
+/// Of so many places for a fault one is tried where there is no time for all.
+const PLACES_FOR_ONE: u64 = 10;
 /// Most faults in one random script.
 const RANDOM_FAULTS_MAX: u64 = 3;
 
@@ -25,7 +28,16 @@ impl Simulator {
     /// An empty store without faults.
     pub fn new(seed: u64) -> Self {
         let clock = ManualClock::shared();
-        let memory = MemoryStore::with_clock(clock.clone());
+        Self::with(seed, MemoryStore::with_clock(clock.clone()), clock)
+    }
+
+    /// A store without faults that holds a copy of what another one holds, at some moment.
+    pub fn over(seed: u64, start: &MemoryStore, now: Timestamp) -> Self {
+        let clock = ManualClock::at(now);
+        Self::with(seed, start.fork_with_clock(clock.clone()), clock)
+    }
+
+    fn with(seed: u64, memory: MemoryStore, clock: Arc<ManualClock>) -> Self {
         let faulty = FaultyStore::new(Arc::new(memory.clone()), []);
         Self { seed, clock, memory, faulty }
     }
@@ -92,6 +104,41 @@ pub fn run_at_every_call<T>(
     calls
 }
 
+/// Which places for a fault are tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Places {
+    /// All.
+    All,
+    /// One in ten: which ones follows from the seed, and ten seeds in a row try all.
+    Tenth,
+}
+
+/// Runs `operation` once without faults to count its store calls, then with every fault at each of them, or at a tenth of these places.
+///
+/// Each run begins with a copy of `start`, at its moment. After each run, the undisturbed one included, the store works again and `check` looks at what is
+/// left; it is told which fault it was. Returns the number of runs with a fault.
+///
+/// # Panics
+/// If a closure does; seed, fault and call are then printed.
+pub fn run_with_every_fault<T>(
+    (seed, places): (u64, Places),
+    (start, now): (&MemoryStore, Timestamp),
+    operation: impl Fn(&Simulator) -> T,
+    check: impl Fn(&Simulator, Option<Fault>, Outcome<T>),
+) -> u64 {
+    let begin = || Simulator::over(seed, start, now);
+    let run = |fault: Option<Fault>, call: u64| {
+        let rules = fault.map(|fault| Rule::nth(call, fault));
+        let what = fault.map_or_else(|| "no fault".to_owned(), |fault| format!("{fault:?} at store call {call}"));
+        run_over(&begin, seed, &what, rules, call, (&|_| {}, &operation, &|simulator, outcome| check(simulator, fault, outcome)))
+    };
+    let calls = run(None, 0);
+    let all = (1..=calls).flat_map(|call| Fault::ALL.map(|fault| (fault, call)));
+    let is_tried = |place: u64| places == Places::All || place % PLACES_FOR_ONE == seed % PLACES_FOR_ONE;
+    let tried = (0..).zip(all).filter(|(place, _)| is_tried(*place));
+    tried.map(|(_, (fault, call))| run(Some(fault), call)).count() as u64
+}
+
 /// Runs `operation` with one to three random faults from `faults`, once for each seed; otherwise as [`run_at_every_call`].
 ///
 /// # Panics
@@ -114,9 +161,19 @@ pub fn run_with_random_faults<T>(
 type Steps<'a, T> = (&'a dyn Fn(&Simulator), &'a dyn Fn(&Simulator) -> T, &'a dyn Fn(&Simulator, Outcome<T>));
 
 fn run_once<T>(seed: u64, what: &str, rules: impl IntoIterator<Item = Rule>, call: u64, steps: Steps<'_, T>) -> u64 {
-    let (prepare, operation, check) = steps;
+    run_over(&|| Simulator::new(seed), seed, what, rules, call, steps)
+}
+
+fn run_over<T>(
+    begin: &dyn Fn() -> Simulator,
+    seed: u64,
+    what: &str,
+    rules: impl IntoIterator<Item = Rule>,
+    call: u64,
+    (prepare, operation, check): Steps<'_, T>,
+) -> u64 {
     let _guard = TellWhere { seed, what };
-    let simulator = Simulator::new(seed);
+    let simulator = begin();
     prepare(&simulator);
     let calls_before = simulator.faulty.calls();
     for rule in rules {
@@ -206,6 +263,28 @@ mod tests {
             assert!(wait("", simulator.store().list("", None)).is_ok(), "the store works again");
         });
         assert_eq!((calls, seen.into_inner()), (3, vec![4, 1, 2, 3]));
+    }
+
+    #[test]
+    fn ten_seeds_in_a_row_try_every_fault_at_every_call() {
+        let start = MemoryStore::new();
+        contract::put(&start, "repo/1", b"").unwrap();
+        let now = Timestamp::new(1_900_000_000, 0).unwrap();
+        let tried = RefCell::new(BTreeSet::new());
+        let run = |seed, places| {
+            run_with_every_fault((seed, places), (&start, now), publish, |simulator, fault, outcome| {
+                assert!(names(simulator).contains(&"repo/1".to_owned()) && crate::time::Clock::now(&*simulator.clock()) == now);
+                if let Some(fault) = fault {
+                    assert!(outcome.was_struck);
+                    tried.borrow_mut().insert(format!("{fault:?} {}", outcome.call));
+                }
+            })
+        };
+        let all = 3 * Fault::ALL.len();
+        assert_eq!((0..10).map(|seed| run(seed, Places::Tenth)).sum::<u64>(), all as u64);
+        assert_eq!(tried.take().len(), all);
+        assert_eq!(run(3, Places::All), all as u64);
+        assert_eq!(start.contents().len(), 1, "nobody touched where it began");
     }
 
     #[test]
