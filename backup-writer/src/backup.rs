@@ -55,7 +55,7 @@ mod sieve;
 mod start;
 mod unchanged;
 mod walk;
-mod window;
+pub(crate) mod window;
 
 use ahead::Ahead;
 use changes::{Changes, Told};
@@ -244,7 +244,8 @@ pub fn backup(
             match take(repository, store, options, (observer, &pace)) {
                 Err(BackupError::Pack(PackError::Vanished { pack })) if lost.len() + 1 < starts => {
                     tracing::warn!(%pack, "a pack vanished from the repository while the backup ran: it begins anew");
-                    let message = "it vanished from the repository while the backup ran; what it held was saved again";
+                    let message =
+                        "it vanished from the repository while the backup ran, or a prune condemned it; what it held was saved again";
                     lost.push(Finding::object(Severity::Note, pack.to_string(), message));
                 }
                 Ok(mut report) => {

@@ -55,15 +55,25 @@ pub struct CheckReport {
 /// # Errors
 /// [`RepositoryError`] only if the store cannot be listed; damage is a finding.
 pub fn check(repository: &Repository, read_data: ReadData, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
-    let mut run =
-        Run { repository, observer, report: CheckReport::default(), packs: HashMap::new(), seen: HashSet::new(), index: HashMap::new() };
+    let mut run = Run {
+        repository,
+        observer,
+        report: CheckReport::default(),
+        packs: HashMap::new(),
+        seen: HashSet::new(),
+        index: HashMap::new(),
+        absent: HashMap::new(),
+    };
     run.small_objects(read_data)?;
     run.packs(read_data)?;
     run.index()?;
     let mut snapshots = repository.all_snapshots()?;
     run.note(std::mem::take(&mut snapshots.findings));
-    // Those that are forgotten can still be brought back.
-    for snapshot in snapshots.all() {
+    let marks = repository.marks()?;
+    run.note(marks.findings.iter().cloned());
+    // Those that are forgotten can still be brought back; of those that a prune has condemned parts may be gone.
+    let forgotten = snapshots.forgotten.iter().filter(|forgotten| marks.due(forgotten).is_none()).map(|forgotten| &forgotten.snapshot);
+    for snapshot in snapshots.live.iter().chain(forgotten) {
         if observer.is_cancelled() {
             break;
         }
@@ -82,6 +92,8 @@ struct Run<'a> {
     seen: HashSet<RecordId>,
     /// Records that moved: found by the index only.
     index: HashMap<RecordId, bool>,
+    /// Packs that the index names and that are missing or damaged. A prune leaves such names behind: they are damage if something is missed.
+    absent: HashMap<PackId, ObjectKind>,
 }
 
 impl Run<'_> {
@@ -89,7 +101,14 @@ impl Run<'_> {
     fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
         let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
         if read_data != ReadData::None {
-            kinds.extend([ObjectKind::Session, ObjectKind::Manifest, ObjectKind::Seal, ObjectKind::Catalogue, ObjectKind::Tombstones]);
+            kinds.extend([
+                ObjectKind::Session,
+                ObjectKind::Manifest,
+                ObjectKind::Seal,
+                ObjectKind::Catalogue,
+                ObjectKind::Tombstones,
+                ObjectKind::Mark,
+            ]);
         }
         let findings = objects::check_objects(self.repository, &kinds)?;
         self.note(findings);
@@ -157,14 +176,18 @@ impl Run<'_> {
         let (shards, findings) = self.repository.shards()?;
         self.note(findings);
         for shard in shards {
-            let missing = shard.packs().iter().filter(|pack| !self.packs.contains_key(&pack.id)).map(|pack| {
-                let name = object::pack_name(pack.kind, &pack.id);
-                Finding::object(Severity::Error, name.as_str(), "the index names it, and it is missing or damaged")
-            });
-            let missing: Vec<_> = missing.collect();
-            self.note(missing);
+            let absent = shard.packs().iter().filter(|pack| !self.packs.contains_key(&pack.id)).map(|pack| (pack.id, pack.kind));
+            self.absent.extend(absent);
         }
         Ok(())
+    }
+
+    /// Something that a snapshot needs was in this pack.
+    fn missed(&mut self, pack: PackId) {
+        if let Some(kind) = self.absent.remove(&pack) {
+            let name = object::pack_name(kind, &pack);
+            self.note([Finding::object(Severity::Error, name.as_str(), "a snapshot needs it, and it is missing or damaged")]);
+        }
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {
@@ -207,7 +230,10 @@ impl Run<'_> {
                     if entry.subtree.is_some() { open.push((below, entry.clone())) } else { self.contents(entry, &below, snapshot) }
                 }
             }
-            Err(error) => self.damaged(path, snapshot, "its list of entries", error),
+            Err(error) => {
+                self.missed(page.pack);
+                self.damaged(path, snapshot, "its list of entries", error);
+            }
         }
     }
 
@@ -250,7 +276,10 @@ impl Run<'_> {
             Ok(_) => {
                 self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: its lists contradict each other"))])
             }
-            Err(error) => self.damaged(path, snapshot, "the list of its parts", &error),
+            Err(error) => {
+                self.missed(reference.pack);
+                self.damaged(path, snapshot, "the list of its parts", &error);
+            }
         }
     }
 
@@ -272,12 +301,14 @@ impl Run<'_> {
             }
         };
         if !found {
+            self.missed(reference.pack);
             self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: a part of it is missing or damaged"))]);
         }
     }
 
     fn read(&mut self, kind: RecordKind, reference: &Reference, path: &TreePath, snapshot: &str) {
         if let Err(error) = self.repository.read_record(kind, reference) {
+            self.missed(reference.pack);
             self.damaged(path, snapshot, "a table", &error);
         }
     }

@@ -1,4 +1,4 @@
-//! Forgetting: snapshots vanish from lists and drives by signed tombstones, and come back by more of them. Nothing is deleted here.
+//! Forgetting: snapshots vanish from lists and drives by signed tombstones, and come back by more of them. Nothing is deleted here: that is [`crate::prune`].
 //!
 //! Called by `forget`. What is to be forgotten is the caller's choice: by name, or by rules ([`crate::retention`]).
 
@@ -21,6 +21,8 @@ use crate::retention::Candidate;
 
 /// Clocks that differ by more are worth a note.
 const SKEW_NOTED: Duration = Duration::from_secs(3600);
+/// Nothing is brought back so shortly before a prune may sweep it: what is written down now has to be there by then. A quarter of the shortest grace.
+const UNDO_MARGIN: Duration = Duration::from_secs(12 * 3600);
 
 /// Why nothing was forgotten, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,14 @@ pub enum ForgetError {
     /// A manifest cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A prune has condemned it long ago, and may be deleting it.
+    #[error("snapshot {snapshot} cannot be brought back any more: a prune has condemned it, and deletes it from {due} on")]
+    TooLate {
+        /// The snapshot.
+        snapshot: String,
+        /// When it may be swept.
+        due: Timestamp,
+    },
     /// The tombstones could not be put.
     #[error("what is forgotten could not be written down")]
     Store(#[from] StoreError),
@@ -117,20 +127,47 @@ pub fn forget(
     put(repository, store, signer, why, rows.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new())))
 }
 
+/// Of forgotten snapshots those that cannot be brought back for certain any more, each with the moment from which on a prune may sweep it.
+///
+/// # Errors
+/// [`ForgetError`].
+pub fn too_late(repository: &Repository, forgotten: &[&Forgotten]) -> Result<Vec<(SnapshotId, Timestamp)>, ForgetError> {
+    let server = wait("clock", repository.store().server_time())?;
+    // A sweep goes by the earlier clock, this by the later one.
+    let now = repository.clock().now();
+    let now = server.map_or(now, |server| server.max(now)).saturating_add(UNDO_MARGIN);
+    let marks = repository.marks()?;
+    let due = |forgotten: &&Forgotten| Some((forgotten.snapshot.id, marks.due(forgotten)?));
+    Ok(forgotten.iter().filter_map(due).filter(|(_, due)| *due <= now).collect())
+}
+
 /// Brings back what is forgotten: undoes everything that says so of these snapshots.
 ///
 /// # Errors
-/// As [`forget`].
+/// [`ForgetError::TooLate`] if a prune may sweep one of them soon: nothing is brought back then. Otherwise as [`forget`].
 pub fn undo<'a>(
     repository: &Repository,
     store: &dyn WriteStore,
     signer: &Signer,
     forgotten: impl IntoIterator<Item = &'a Forgotten>,
 ) -> Result<RunId, ForgetError> {
-    let rows_of = |forgotten: &'a Forgotten| forgotten.by.iter().map(|(hash, _)| (*hash, forgotten.snapshot.id));
-    let rows: BTreeSet<(ObjectHash, SnapshotId)> = forgotten.into_iter().flat_map(rows_of).collect();
+    let forgotten: Vec<_> = forgotten.into_iter().collect();
+    let expect_time = || match too_late(repository, &forgotten)?.first() {
+        Some((id, due)) => Err(ForgetError::TooLate { snapshot: id.short(), due: *due }),
+        None => Ok(()),
+    };
+    expect_time()?;
+    let rows_of = |forgotten: &&'a Forgotten| forgotten.by.iter().map(|(hash, _)| (*hash, forgotten.snapshot.id)).collect::<Vec<_>>();
+    let rows: BTreeSet<(ObjectHash, SnapshotId)> = forgotten.iter().flat_map(rows_of).collect();
     let rows: Vec<_> = rows.into_iter().collect();
-    put(repository, store, signer, "undone", rows.chunks(ROWS_MAX).map(|part| (Vec::new(), part.to_vec())))
+    let run = put(repository, store, signer, "undone", rows.chunks(ROWS_MAX).map(|part| (Vec::new(), part.to_vec())))?;
+    // A machine may have slept for days before it was put. Marks are looked at first: one goes after what it names.
+    expect_time()?;
+    let listed: BTreeSet<_> = repository.all_snapshots()?.all().map(|snapshot| snapshot.id).collect();
+    match forgotten.iter().find(|forgotten| !listed.contains(&forgotten.snapshot.id)) {
+        Some(gone) => Err(ForgetError::TooLate { snapshot: gone.snapshot.id.short(), due: repository.clock().now() }),
+        None => Ok(run),
+    }
 }
 
 fn put(

@@ -24,6 +24,7 @@ pub mod merge;
 pub mod repair;
 pub mod retention;
 pub mod forget;
+pub mod prune;
 
 /// Threads that work side by side on one run.
 fn worker_count() -> usize {

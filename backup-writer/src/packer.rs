@@ -30,12 +30,15 @@ mod placed;
 mod shared;
 mod stages;
 mod upload;
+mod usable;
 
+pub(crate) use left_over::open_end;
 pub use left_over::read_trailer;
 pub(crate) use left_over::{ASKED_MAX, read_trailers};
 pub use shared::{Part, Sealed, Shared, list_packs};
 pub use stages::{Stage, StageTimes, Stages};
 use upload::{Put, Upload};
+pub use usable::usable_packs;
 
 /// Bytes of a pack of metadata for each entry of a shard: shards become about half as large as those.
 const SHARD_ENTRY: usize = 128;
@@ -65,8 +68,8 @@ pub enum PackError {
         /// The pack, which was not uploaded.
         pack: PackId,
     },
-    /// A pack that the run relied on is not listed any more.
-    #[error("pack {pack} vanished from the repository while the backup ran: run it again")]
+    /// A pack that the run relied on is not listed any more, or a prune has condemned it.
+    #[error("pack {pack} vanished from the repository while the backup ran, or a prune condemned it: run it again")]
     Vanished {
         /// The pack.
         pack: PackId,

@@ -18,11 +18,13 @@ use crate::secret::Credentials;
 
 pub(crate) mod backup;
 mod forget;
+mod prune;
 mod repair;
 mod restore;
 
 pub(crate) use backup::Backup;
 pub(crate) use forget::Forget;
+pub(crate) use prune::Prune;
 pub(crate) use repair::{Repair, RepairIndex};
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
 
@@ -171,6 +173,8 @@ pub(crate) enum Command {
     Export(Export),
     /// Let go of snapshots: by rules that say what is kept, or by name; and bring them back
     Forget(Box<Forget>),
+    /// Free the room of what no snapshot needs: condemns it now, and deletes what was condemned a week ago. Backups and drives go on meanwhile
+    Prune(Prune),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
     /// Write anew what is missing. Nothing is ever deleted by it

@@ -10,8 +10,10 @@ mod forget;
 mod init;
 mod key;
 mod ls;
+mod merge;
 mod mount;
 mod pin;
+mod prune;
 mod repair;
 mod report;
 mod restore;
@@ -36,6 +38,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Restore(options) => restore::run(global, options, output),
         Command::Export(options) => export::run(global, options, output),
         Command::Forget(options) => forget::run(global, options, output),
+        Command::Prune(options) => prune::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
         Command::Repair(Repair::Index(options)) => repair::index(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),

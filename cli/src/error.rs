@@ -10,6 +10,7 @@ use backup_writer::export::ExportError;
 use backup_writer::forget::ForgetError;
 use backup_writer::merge::MergeError;
 use backup_writer::packer::PackError;
+use backup_writer::prune::PruneError;
 use backup_writer::repair::RepairError;
 use backup_writer::restore::RestoreError;
 use backup_writer::source::stream::StreamError;
@@ -256,6 +257,8 @@ impl From<ForgetError> for Failure {
             ForgetError::Store(error) => error.into(),
             ForgetError::Device(DeviceError::Repository(error)) => error.into(),
             ForgetError::Device(DeviceError::Store(error)) => error.into(),
+            ForgetError::TooLate { .. } => Self::from_error(Exit::Failed, &error)
+                .hint("'yesterdrive forget --undo SNAPSHOT' brings back those that a prune has not condemned"),
             ForgetError::NotAllowed | ForgetError::Device(_) => Self::from_error(Exit::Failed, &error),
         }
     }
@@ -290,6 +293,27 @@ impl From<MergeError> for Failure {
             MergeError::Store(error) => error.into(),
             MergeError::NotAllowed => Self::from_error(Exit::Failed, &error),
             MergeError::NotAsWritten { .. } => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
+        }
+    }
+}
+
+impl From<PruneError> for Failure {
+    fn from(error: PruneError) -> Self {
+        match error {
+            PruneError::Cancelled => Self::from_error(Exit::Interrupted, &error).hint("the repository is sound; the next run goes on"),
+            PruneError::Look(error) => error.into(),
+            PruneError::Read(error) => error.into(),
+            PruneError::Repository(error) => error.into(),
+            PruneError::Store(error) => error.into(),
+            PruneError::Damaged { .. } => Self::from_error(Exit::Failed, &error)
+                .hint("it may be what keeps a snapshot, so nothing was deleted; get it back from a copy of the repository, or, if somebody planted it, remove it from the store"),
+            PruneError::Unreadable { .. } | PruneError::Lost { .. } => Self::from_error(Exit::Failed, &error)
+                .hint("nothing was deleted; 'yesterdrive check' names what is damaged, and damaged snapshots can be forgotten by name"),
+            PruneError::Missing { .. } => Self::from_error(Exit::Failed, &error)
+                .hint("nothing was deleted; if the store has lost it for good, --missing-is-lost goes on without it"),
+            PruneError::NoSnapshot { .. } => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; the next backup uses what is of use"),
+            PruneError::Unsteady => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; run it again"),
+            PruneError::NotVerified { .. } | PruneError::Key(_) => Self::from_error(Exit::Failed, &error),
         }
     }
 }

@@ -23,7 +23,8 @@ pub const SHARD_ENTRIES_MAX: usize = 4 << 20;
 /// A shard that names so many sessions is closed. An entry has two bytes for its session, and one more pack may bring thousands.
 pub const SHARD_SESSIONS_ENOUGH: usize = 1 << 14;
 
-const ENTRY_LENGTH: usize = 52;
+/// Bytes of an entry.
+pub const ENTRY_LENGTH: usize = 52;
 /// Where in an entry the pack stands, and the session: indexes into tables.
 const PACK_PLACE: std::ops::Range<usize> = 32..36;
 const SESSION_PLACE: std::ops::Range<usize> = 48..50;
@@ -168,6 +169,12 @@ impl Shard {
     /// Shards that need not be read because everything of use in them is in this one.
     pub fn superseded(&self) -> &[ObjectHash] {
         &self.superseded
+    }
+
+    /// All records: id, pack, offset and stored length of each.
+    pub fn records(&self) -> impl Iterator<Item = (RecordId, &ShardPack, u32, u32)> {
+        let rows = self.entries.iter().map(Row::decode).filter(|row| row.kind != FRAGMENT_KIND);
+        rows.filter_map(|row| Some((RecordId::from_bytes(row.id), self.packs.get(row.pack as usize)?, row.offset, row.stored_len)))
     }
 
     /// All places where the shard saw a record.

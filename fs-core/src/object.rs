@@ -89,11 +89,13 @@ pub enum ObjectKind {
     Seal,
     /// Tombstones.
     Tombstones,
+    /// Mark: what a prune has condemned.
+    Mark,
 }
 
 impl ObjectKind {
     /// All kinds with their numbers and name prefixes in the format.
-    pub const ALL: [(u8, Self, &'static str); 11] = [
+    pub const ALL: [(u8, Self, &'static str); 12] = [
         (1, Self::Config, "repo/"),
         (2, Self::Slot, "keys/"),
         (3, Self::Device, "dev/"),
@@ -105,6 +107,7 @@ impl ObjectKind {
         (9, Self::Manifest, "snap/"),
         (10, Self::Seal, "seal/"),
         (11, Self::Tombstones, "drop/"),
+        (12, Self::Mark, "mark/"),
     ];
 
     /// The number in the format.
@@ -272,7 +275,7 @@ impl Signed {
     }
 }
 
-/// A whole object that is one sealed, signed body: configuration, certificate, session, seal, catalogue, tombstones.
+/// A whole object that is one sealed, signed body: configuration, certificate, session, seal, catalogue, tombstones, mark.
 pub fn encode_signed(header: &Header, key: &Key, payload: Vec<u8>, signer: &Signer) -> Vec<u8> {
     let head = header.encode();
     let sealed = seal_section(key, &head, 0, true, Signed::new(payload, &head, signer).encode());
@@ -341,12 +344,17 @@ pub const SEQUENCE_MAX: u64 = 9_999_999_999;
 
 /// `drop/RUN-HASH`.
 pub fn tombstones_name(run: &RunId, hash: &ObjectHash) -> ObjectName {
-    ObjectName::new(format!("drop/{run}-{hash}"))
+    run_name(ObjectKind::Tombstones, run, hash)
 }
 
-/// The run and hash in the name of tombstones; `None` for foreign names.
-pub fn parse_tombstones_name(name: &ObjectName) -> Option<(RunId, ObjectHash)> {
-    let (run, hash) = name.as_str().strip_prefix(ObjectKind::Tombstones.prefix())?.split_once('-')?;
+/// `drop/RUN-HASH` or `mark/RUN-HASH`.
+pub fn run_name(kind: ObjectKind, run: &RunId, hash: &ObjectHash) -> ObjectName {
+    ObjectName::new(format!("{}{run}-{hash}", kind.prefix()))
+}
+
+/// The run and hash in the name of tombstones or of a mark; `None` for foreign names.
+pub fn parse_run_name(kind: ObjectKind, name: &ObjectName) -> Option<(RunId, ObjectHash)> {
+    let (run, hash) = name.as_str().strip_prefix(kind.prefix())?.split_once('-')?;
     Some((run.parse().ok()?, hash.parse().ok()?))
 }
 
@@ -428,7 +436,10 @@ mod tests {
         assert_eq!(parse_pack_name(ObjectKind::DataPack, &name), Some(pack));
         assert_eq!(parse_numbered("000000001-ab"), None);
         let run = RunId::from_bytes([4; 16]);
-        assert_eq!(parse_tombstones_name(&tombstones_name(&run, &hash)), Some((run, hash)));
-        assert_eq!(parse_tombstones_name(&ObjectName::new(format!("drop/{run}"))), None);
+        for kind in [ObjectKind::Tombstones, ObjectKind::Mark] {
+            assert_eq!(parse_run_name(kind, &run_name(kind, &run, &hash)), Some((run, hash)));
+        }
+        assert_eq!(parse_run_name(ObjectKind::Mark, &tombstones_name(&run, &hash)), None);
+        assert_eq!(parse_run_name(ObjectKind::Tombstones, &ObjectName::new(format!("drop/{run}"))), None);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 pub mod attributes;
 pub mod codec;
 pub(crate) mod kept;
+pub mod mark;
 pub mod select;
 pub mod tombstone;
 

@@ -14,19 +14,20 @@ use fs_core::config::{Certificate, Config, Session, decode_config};
 use fs_core::crypto::{self, Key};
 use fs_core::id::{DeviceId, KeyId, PackId, RepositoryId};
 use fs_core::index::Shard;
-use fs_core::key::slot::{self, Credential};
 use fs_core::key::KeyRing;
+use fs_core::key::slot::{self, Credential};
 use fs_core::object::{self, Header, ObjectKind, Signed, Signer};
 use fs_core::pack;
 use fs_core::path::TreePath;
 use fs_core::snapshot::Manifest;
 use fs_core::snapshot::codec::{Catalogue, Seal};
+use fs_core::snapshot::mark::Mark;
 use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::ObjectName;
 use fs_core::storage::address::Address;
+use fs_core::testing::SeededRandom;
 use fs_core::tree::codec::{decode_changes, decode_findings, decode_links, encode_changes, encode_findings, encode_links};
 use fs_core::tree::{List, Page};
-use fs_core::testing::SeededRandom;
 use fs_core::wire::CborWriter;
 
 /// Most bytes of the plaintext that hostile compressed data may claim.
@@ -39,7 +40,7 @@ const ID: [u8; 16] = [5; 16];
 pub type Decoder = (&'static str, fn(&[u8]));
 
 /// All of them. The name is that of the folder of its corpus and of its fuzz target.
-pub const DECODERS: [Decoder; 22] = [
+pub const DECODERS: [Decoder; 23] = [
     ("page", page),
     ("list", list),
     ("links", links),
@@ -47,6 +48,7 @@ pub const DECODERS: [Decoder; 22] = [
     ("changes", changes),
     ("manifest", manifest),
     ("tombstones", tombstones),
+    ("mark", mark),
     ("config", config),
     ("bundle", bundle),
     ("signed_body", signed_body),
@@ -124,6 +126,13 @@ fn manifest(bytes: &[u8]) {
 
 fn tombstones(bytes: &[u8]) {
     comes_back(bytes, Tombstones::decode, Tombstones::encode);
+}
+
+fn mark(bytes: &[u8]) {
+    comes_back(bytes, Mark::decode, Mark::encode);
+    if let Ok(mark) = Mark::decode(bytes) {
+        assert!(mark.due(None) >= mark.time);
+    }
 }
 
 fn config(bytes: &[u8]) {
@@ -263,7 +272,11 @@ fn names(bytes: &[u8]) {
     drop(Credential::from_key_file(text));
     let Some(name) = ObjectName::parse(text) else { return };
     assert_eq!(name.as_str(), text);
-    object::parse_tombstones_name(&name);
+    for kind in [ObjectKind::Tombstones, ObjectKind::Mark] {
+        if let Some((run, hash)) = object::parse_run_name(kind, &name) {
+            assert_eq!(object::run_name(kind, &run, &hash), name);
+        }
+    }
     for kind in [ObjectKind::Manifest, ObjectKind::Seal] {
         if let Some((device, sequence, hash)) = object::parse_sequence_name(kind, &name) {
             assert_eq!(object::sequence_name(kind, &device, sequence, &hash), name);

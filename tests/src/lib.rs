@@ -34,6 +34,7 @@ use fs_core::testing::{ManualClock, SeededRandom};
 pub mod dav;
 pub mod decoders;
 pub mod driven;
+pub mod hooked;
 pub mod http;
 pub mod line;
 pub mod picture;

@@ -11,6 +11,7 @@ use backup_writer::forget::{forget, undo};
 use bytes::Bytes;
 use fs_core::config::{ChunkSizes, encode_config};
 use fs_core::crypto::Key;
+use fs_core::id::{PackId, RunId};
 use fs_core::key::slot::{Credential, PasswordCost};
 use fs_core::object::{self, Header, ObjectKind};
 use fs_core::observer::Silent;
@@ -18,6 +19,7 @@ use fs_core::reader::ContentReader;
 use fs_core::report::Severity;
 use fs_core::snapshot::Manifest;
 use fs_core::snapshot::codec::{Catalogue, CatalogueRow};
+use fs_core::snapshot::mark::{GRACE_LEAST, Mark};
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{ReadStore, WriteStore};
 use fs_core::testing::{Fault, FaultyStore, Rule};
@@ -132,6 +134,12 @@ fn one_of_each(source: &Path, state: &Path) -> (MemoryStore, Bench) {
     // The snapshot is forgotten and brought back.
     forget(&repository, &*bench.store, &signer, &[manifest].into(), "test").unwrap();
     undo(&repository, &*bench.store, &signer, &repository.all_snapshots().unwrap().forgotten).unwrap();
+    // A mark of a pack that is gone.
+    let (run, device, time) = (RunId::from_bytes([1; 16]), signer.device, repository.clock().now());
+    let packs = vec![PackId::from_bytes([1; 16])];
+    let mark = Mark { run, device, time, server_time: None, grace: GRACE_LEAST, packs, snapshots: Vec::new() };
+    let object = mark.encode_object(repository.ring(), &signer, random);
+    put_hashed(&*bench.store, object, |hash| object::run_name(ObjectKind::Mark, &run, hash)).unwrap();
     (memory, bench)
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_writer::check::{ReadData, check};
 use backup_writer::forget::{authorise, forget, undo};
@@ -12,7 +13,7 @@ use fs_core::chunker::{Chunker, Cut};
 use fs_core::compress::Codec;
 use fs_core::config::Config;
 use fs_core::crypto::{self, HpkeContext, Key, Pair, RandomSource};
-use fs_core::id::{DeviceId, KeyId, ObjectHash, RecordId, RepositoryId, RunId, SessionId, SnapshotId, to_hex};
+use fs_core::id::{DeviceId, KeyId, ObjectHash, PackId, RecordId, RepositoryId, RunId, SessionId, SnapshotId, to_hex};
 use fs_core::key::slot::{Credential, PasswordCost, SlotLabel, encode, recovery_words};
 use fs_core::key::{EpochKeys, KeyRing, Role};
 use fs_core::object::{Header, ObjectKind, Signer, seal_section};
@@ -21,6 +22,7 @@ use fs_core::pack::{PackBuilder, PackSession};
 use fs_core::path::TreePath;
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, SessionKeyRef, record_id};
 use fs_core::repository::{OpenOptions, Repository};
+use fs_core::snapshot::mark::Mark;
 use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::WriteStore;
 use fs_core::storage::local::LocalStore;
@@ -145,12 +147,31 @@ fn tombstones(random: &dyn RandomSource) -> Value {
     })
 }
 
+/// One mark of a pack and a forgotten snapshot; its object with a salt of its own.
+fn mark(random: &dyn RandomSource) -> Value {
+    let ring = KeyRing::generate(RepositoryId::from_bytes([2; 16]), random);
+    let signer = Signer { device: DeviceId::from_bytes([16; 16]), seed: key(10) };
+    let said = Mark {
+        run: RunId::from_bytes([15; 16]),
+        device: signer.device,
+        time: Timestamp::new(1_795_000_000, 5).unwrap(),
+        server_time: Timestamp::new(1_795_000_001, 0),
+        grace: Duration::from_secs(604_800),
+        packs: vec![PackId::from_bytes([20; 16])],
+        snapshots: vec![(ObjectHash::from_bytes([18; 32]), SnapshotId::from_bytes([19; 32]))],
+    };
+    json!({
+        "owner_bundle": hex(ring.encode()), "payload": hex(said.encode()), "signing_public": hex(crypto::signing_public(&signer.seed)),
+        "object": hex(said.encode_object(&ring, &signer, random)),
+    })
+}
+
 #[test]
 fn every_construction_gives_its_vector() {
     let random = SeededRandom::shared(1);
     let padme_steps: Vec<_> = [0, 1, 9, 1000, 33_000_000, 33_554_433].map(|length: u64| [length, padme(length)]).to_vec();
     let computed = json!({
-        "keys": keys(), "hpke": agreement(&*random), "record": records(&*random), "objects": objects(&*random), "slots": slots(&*random), "chunks": chunks(), "padme": padme_steps, "tombstones": tombstones(&*SeededRandom::shared(2)),
+        "keys": keys(), "hpke": agreement(&*random), "record": records(&*random), "objects": objects(&*random), "slots": slots(&*random), "chunks": chunks(), "padme": padme_steps, "tombstones": tombstones(&*SeededRandom::shared(2)), "mark": mark(&*SeededRandom::shared(3)),
     });
     let path = data().join("vectors.json");
     let Ok(stored) = std::fs::read_to_string(&path) else {

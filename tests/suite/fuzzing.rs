@@ -16,7 +16,8 @@ const CHANGES_LONG: u64 = 4000;
 fn decoders_survive_the_corpus_and_what_is_near_it() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/corpus");
     for (name, _) in DECODERS {
-        let inputs: Vec<_> = std::fs::read_dir(corpus.join(name)).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+        let inputs: Vec<_> =
+            std::fs::read_dir(corpus.join(name)).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
         assert!(!inputs.is_empty(), "{name} has no corpus");
         for (number, input) in inputs.iter().enumerate() {
             feed(name, input);

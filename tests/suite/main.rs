@@ -45,3 +45,7 @@ mod forget;
 mod forget_program;
 mod merge;
 mod repair;
+mod prune;
+mod prune_beside;
+mod prune_faults;
+mod prune_program;

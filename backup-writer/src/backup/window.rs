@@ -3,21 +3,21 @@
 //! A prune condemns packs that no snapshot names and deletes them when its grace time has passed, days later. A run names packs that it saw long before its
 //! snapshot is there to protect them, and a laptop may sleep for days at any point between. So: what a manifest relies on was seen within the window before
 //! it is put, and is seen again afterwards, before the seal. From the manifest on every prune finds the packs in use; one that looked before has marked
-//! or deleted them by the second look, however long the machine slept meanwhile. Whoever makes `mark/` objects has [`usable`] leave out what they name.
+//! or deleted them by the second look, however long the machine slept meanwhile: [`usable_packs`] leaves out what a mark names.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use fs_core::id::PackId;
 use fs_core::repository::Repository;
-use fs_core::storage::{StoreError, WriteStore, wait};
+use fs_core::storage::{ReadStore, StoreError, WriteStore, wait};
 use fs_core::time::Timestamp;
 
 use super::BackupError;
-use crate::packer::{PackError, list_packs};
+use crate::packer::{PackError, usable_packs};
 
 /// Longest time from a look at the store to the manifest that relies on it. Far below the shortest grace time, 48 hours.
-pub(super) const COMMIT_WINDOW: Duration = Duration::from_secs(10 * 60);
+pub(crate) const COMMIT_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// How often a look that took longer than the window is repeated.
 const LOOKS_MAX: u32 = 5;
 
@@ -29,7 +29,7 @@ pub(super) struct Window<'a> {
 }
 
 /// A moment by every clock there is. Not every system's running time counts sleep, any wall clock may be set, and not every store has one.
-struct Moment {
+pub(crate) struct Moment {
     running: Duration,
     wall: Timestamp,
     server: Option<Timestamp>,
@@ -66,7 +66,7 @@ impl<'a> Window<'a> {
     /// [`PackError::Vanished`]; the store's.
     pub(super) fn look(&mut self, relied_on: &HashSet<PackId>) -> Result<(), BackupError> {
         let now = Moment::now(self.repository, self.store)?;
-        let usable = usable(self.repository)?;
+        let usable: HashSet<PackId> = usable_packs(self.repository)?.into_iter().map(|(id, _, _)| id).collect();
         if let Some(&pack) = relied_on.iter().find(|pack| !usable.contains(pack)) {
             return Err(PackError::Vanished { pack }.into());
         }
@@ -76,22 +76,18 @@ impl<'a> Window<'a> {
 }
 
 impl Moment {
-    fn now(repository: &Repository, store: &dyn WriteStore) -> Result<Self, StoreError> {
+    /// Asks all clocks.
+    pub(crate) fn now(repository: &Repository, store: &dyn ReadStore) -> Result<Self, StoreError> {
         let server = wait("clock", store.server_time())?;
         let clock = repository.clock();
         Ok(Self { running: clock.elapsed(), wall: clock.now(), server })
     }
 
     /// The longest time that any clock says has passed.
-    fn since(&self, earlier: &Self) -> Duration {
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let by_server = self.server.zip(earlier.server).map_or(Duration::ZERO, |(now, then)| now.since(then));
         by_server.max(self.wall.since(earlier.wall)).max(self.running.saturating_sub(earlier.running))
     }
-}
-
-/// Packs that a snapshot may rely on: those that the store lists.
-fn usable(repository: &Repository) -> Result<HashSet<PackId>, StoreError> {
-    Ok(list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect())
 }
 
 #[cfg(test)]

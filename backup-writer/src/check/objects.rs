@@ -8,6 +8,7 @@ use fs_core::report::{Finding, Severity};
 use fs_core::repository::{Repository, RepositoryError};
 use fs_core::snapshot::Manifest;
 use fs_core::snapshot::codec::{CATALOGUE_SIZE_MAX, Catalogue, Seal};
+use fs_core::snapshot::mark::Mark;
 use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::{ObjectName, StoreError, wait};
 
@@ -76,6 +77,11 @@ fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<
             // Who signed it was checked when the snapshots were listed.
             let (tombstones, _, _) = Tombstones::decode_object(&object, id, structure).map_err(wrong)?;
             object::tombstones_name(&tombstones.run, &hash)
+        }
+        ObjectKind::Mark => {
+            // Who signed it is checked for all of them.
+            let (mark, _, _) = Mark::decode_object(&object, id, structure).map_err(wrong)?;
+            object::run_name(kind, &mark.run, &hash)
         }
         // These are opened by the check of packs and of the index.
         ObjectKind::DataPack | ObjectKind::MetaPack | ObjectKind::Shard => return Ok(()),

@@ -17,7 +17,7 @@ use fs_core::tree::Content;
 use super::buffers::Buffers;
 use super::placed::Placed;
 use super::stages::{Stage, Stages};
-use super::{PackError, left_over, shard_entries_max};
+use super::{PackError, left_over, shard_entries_max, usable_packs};
 use crate::pace::Pace;
 
 /// Buffers that wait to be used again: about as many as are in use while packs are full in a row.
@@ -73,7 +73,7 @@ pub struct Shared {
     pub(super) tree: (SessionKeyRef, RecordKey),
     /// Whether the run may go on.
     pub(super) pace: Arc<Pace>,
-    /// Packs that the store listed when the run began, with their sizes.
+    /// Packs that could be relied on when the run began, with their sizes.
     pub(super) present: HashMap<PackId, (ObjectKind, u64)>,
     /// For sealed records.
     pub(super) records: Buffers,
@@ -108,7 +108,7 @@ impl Index {
 }
 
 impl Shared {
-    /// Begins a run: lists the packs. Nothing is written.
+    /// Begins a run: lists marks and packs. Nothing is written.
     ///
     /// # Errors
     /// [`PackError`].
@@ -122,7 +122,7 @@ impl Shared {
         };
         let (data, tree) = (keys(Pair::Data)?, keys(Pair::Tree)?);
         let session = SessionId::from_bytes(random_array(random));
-        let present = list_packs(&repository)?.into_iter().map(|(id, kind, size)| (id, (kind, size))).collect();
+        let present = usable_packs(&repository)?.into_iter().map(|(id, kind, size)| (id, (kind, size))).collect();
         Ok(Self {
             session,
             data,
@@ -166,7 +166,7 @@ impl Shared {
         self.stages.waiting(stage, &**self.repository.clock(), wait)
     }
 
-    /// Whether a pack can be relied on: it was listed when the run began.
+    /// Whether a pack can be relied on: it was listed when the run began, and no prune had condemned it.
     pub fn is_listed(&self, pack: &PackId) -> bool {
         self.present.contains_key(pack)
     }

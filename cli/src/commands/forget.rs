@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
 
-use backup_writer::forget::{Looked, authorise, forget, look, undo};
+use backup_writer::forget::{Looked, authorise, forget, look, too_late, undo};
 use backup_writer::retention::{Candidate, Policy, Series, decide, forgotten_ids};
 use fs_core::id::{RunId, SnapshotId};
 use fs_core::object::Signer;
@@ -115,6 +115,7 @@ impl Run<'_> {
             let last =
                 back.iter().filter_map(|forgotten| forgotten.newest()).max_by_key(|said| (said.moment(), said.run)).map(|said| said.run);
             back.retain(|forgotten| forgotten.newest().map(|said| said.run) == last);
+            self.leave_out_what_is_too_late(&mut back)?;
         } else {
             let all: Vec<_> = back.iter().map(|forgotten| forgotten.snapshot.clone()).collect();
             let none = |wanted: &str| {
@@ -131,6 +132,24 @@ impl Run<'_> {
             || format!("{verb} back {count} of {all_count} forgotten snapshots"),
             || json!({"type": "forget_undone", "snapshots": count, "dry_run": self.options.dry_run, "run": run.map(|run| run.to_string())}),
         );
+        Ok(())
+    }
+
+    /// Of a whole run what can be brought back is; of what is named nothing is left out.
+    fn leave_out_what_is_too_late(&self, back: &mut Vec<&Forgotten>) -> Result<(), Failure> {
+        let late: BTreeSet<_> = too_late(self.repository, back)?.into_iter().map(|(id, _)| id).collect();
+        if !back.is_empty() && back.iter().all(|forgotten| late.contains(&forgotten.snapshot.id)) {
+            return Err(Failure::new(
+                Exit::Failed,
+                "what the last run forgot cannot be brought back any more: a prune has condemned it, and deletes it about now",
+            )
+            .hint("'yesterdrive snapshots --forgotten' lists all that are forgotten"));
+        }
+        for forgotten in back.iter().filter(|forgotten| late.contains(&forgotten.snapshot.id)) {
+            self.output
+                .message(&format!("snapshot {} cannot be brought back any more: a prune has condemned it", forgotten.snapshot.id.short()));
+        }
+        back.retain(|forgotten| !late.contains(&forgotten.snapshot.id));
         Ok(())
     }
 

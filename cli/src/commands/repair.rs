@@ -2,11 +2,12 @@
 
 use backup_writer::device;
 use backup_writer::forget::authorise;
-use backup_writer::merge::{self, MergeOptions, MergeReport};
+use backup_writer::merge::MergeOptions;
 use backup_writer::repair::{RepairError, RepairOptions, RepairReport, repair_index};
-use fs_core::report::{Finding, is_incomplete};
+use fs_core::report::is_incomplete;
 use serde_json::json;
 
+use super::merge;
 use crate::args::{Global, RepairIndex};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
@@ -27,7 +28,7 @@ pub(crate) fn index(global: &Global, options: &RepairIndex, output: &Output) -> 
     let watcher = Watcher::new(global);
     let repaired = repair_index(&repository, &*store, &signer, &RepairOptions { all: options.all }, &watcher);
     let merged = match &repaired {
-        Ok(_) if options.merge => Some(merge::run(&repository, &*store, &signer, &MergeOptions::default(), &watcher)),
+        Ok(_) if options.merge => Some(backup_writer::merge::run(&repository, &*store, &signer, &MergeOptions::default(), &watcher)),
         _ => None,
     };
     watcher.finish();
@@ -36,11 +37,8 @@ pub(crate) fn index(global: &Global, options: &RepairIndex, output: &Output) -> 
     let mut findings = repaired.findings;
     if let Some(merged) = merged {
         let merged = merged.inspect_err(|_| output.findings(&findings))?;
-        show_merged(&merged, output);
-        // Both have met what is damaged.
-        let is_new = |finding: &Finding| findings.iter().all(|known| known.place != finding.place);
-        let new: Vec<_> = merged.findings.into_iter().filter(is_new).collect();
-        findings.extend(new);
+        merge::show(&merged, output);
+        merge::add_findings(&mut findings, merged.findings);
     }
     output.findings(&findings);
     Ok(if is_incomplete(&findings) { Exit::Findings } else { Exit::Done })
@@ -57,28 +55,6 @@ fn show_repaired(report: &RepairReport, output: &Output) {
             json!({
                 "type": "repair_index", "packs": pack_count, "packs_read": read_count, "packs_added": added_count, "entries_added": entry_count,
                 "shards_written": written_count, "findings": findings.len(),
-            })
-        },
-    );
-}
-
-fn show_merged(report: &MergeReport, output: &Output) {
-    let MergeReport { shard_count, merged_count, written_count, deleted_count, waiting_count, left_out_count, .. } = report;
-    let (catalogues, catalogues_deleted) = (report.catalogue_count, report.catalogues_deleted_count);
-    output.show(
-        || {
-            let merged = match merged_count {
-                0 => format!("nothing to put together in {shard_count} shards"),
-                merged => format!("put {merged} of {shard_count} shards together, which made {written_count}"),
-            };
-            let left_out = if *left_out_count > 0 { format!("; left out {left_out_count} entries of packs that are gone") } else { String::new() };
-            let waiting = if *waiting_count > 0 { format!(", {waiting_count} wait for their time") } else { String::new() };
-            format!("{merged}{left_out}; deleted {deleted_count} that were replaced long enough ago{waiting}, and {catalogues_deleted} of {catalogues} catalogues")
-        },
-        || {
-            json!({
-                "type": "merge", "shards": shard_count, "merged": merged_count, "written": written_count, "deleted": deleted_count, "waiting": waiting_count,
-                "entries_left_out": left_out_count, "catalogues": catalogues, "catalogues_deleted": catalogues_deleted, "findings": report.findings.len(),
             })
         },
     );

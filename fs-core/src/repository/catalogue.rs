@@ -30,6 +30,11 @@ const CHECKS_PER_THREAD_MIN: usize = 32;
 pub(super) type Certificates = HashMap<DeviceId, Certificate>;
 
 pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<Snapshots, RepositoryError> {
+    Ok(refresh_all(repository, known)?.0)
+}
+
+/// The same with what was listed.
+pub(super) fn refresh_all(repository: &Repository, known: &mut Known) -> Result<(Snapshots, Listing), RepositoryError> {
     let (listing, mut findings) = look(repository, known, Thoroughness::WhatIsWorthIt)?;
     let sealed = sealed(repository, known, &listing, &mut findings)?;
     let snapshot = |(named, sealed): (&Named, bool)| {
@@ -39,7 +44,7 @@ pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<Snap
     let mut snapshots: Vec<_> = listing.manifests.iter().zip(sealed).filter_map(snapshot).collect();
     snapshots.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
     let (live, forgotten) = part(known, snapshots);
-    Ok(Snapshots { live, forgotten, findings })
+    Ok((Snapshots { live, forgotten, findings }, listing))
 }
 
 /// Which catalogues are read.
@@ -280,9 +285,19 @@ pub(super) fn read_each<T: Send>(
     for batch in wanted.chunks(BATCH) {
         let names: Vec<_> = batch.iter().map(|named| named.name()).collect();
         let objects = fetch(repository, ahead, names.iter().map(|name| (name, 0)));
-        let objects = batch.iter().zip(names).zip(objects).map(|((named, name), object)| Ok((*named, small(&name, object)?)));
-        let objects = objects.collect::<Result<Vec<_>, StoreError>>()?;
-        for (named, result) in in_parallel(objects, CHECKS_PER_THREAD_MIN, |(named, object)| (named, check(named, &object))) {
+        let mut read = Vec::with_capacity(batch.len());
+        for ((named, name), object) in batch.iter().zip(names).zip(objects) {
+            match small(&name, object) {
+                Ok(object) => read.push((*named, object)),
+                // A prune may take a forgotten snapshot between the list and this: that is no failure of whoever looks on.
+                Err(StoreError::NotFound { .. }) => {
+                    let message = "it was listed, and is not there any more: a prune may have deleted it just now";
+                    findings.push(Finding { severity: Severity::Note, ..damaged(&name, message) });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (named, result) in in_parallel(read, CHECKS_PER_THREAD_MIN, |(named, object)| (named, check(named, &object))) {
             match result {
                 Ok(value) => found(named, value),
                 Err(error) => findings.push(damaged(&named.name(), &error)),

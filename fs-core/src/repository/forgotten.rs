@@ -18,6 +18,9 @@ use crate::snapshot::tombstone::{Tombstones, standing};
 use crate::storage::StoreError;
 use crate::time::Timestamp;
 
+/// Who may let go of snapshots, and what is wrong with what others sign.
+pub(super) const FORGETTERS: (fn(Role) -> bool, &str) = (Role::may_forget, "nobody who may forget snapshots signed it");
+
 /// What a repository lists.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshots {
@@ -109,7 +112,7 @@ pub(super) fn read_tombstones(
     }
     let certificates = certificates(repository, opened.iter().map(|(_, (_, _, signed))| signed.signer))?;
     for (named, (tombstones, header, signed)) in opened {
-        match check_signed_by(&certificates, (Role::may_forget, "nobody who may forget snapshots signed it"), &header, &signed) {
+        match check_signed_by(&certificates, FORGETTERS, &header, &signed) {
             Ok(()) => drop(known.tombstones.insert(named.hash, Arc::new(tombstones))),
             Err(error) => findings.push(damaged(&named.name, &error)),
         }

@@ -10,6 +10,7 @@ use super::open::Ahead;
 use crate::id::{ObjectHash, SnapshotId};
 use crate::object::ObjectError;
 use crate::snapshot::kept::{Block, Filling, Kept, Recent};
+use crate::snapshot::mark::Mark;
 use crate::snapshot::tombstone::Tombstones;
 use crate::snapshot::{Manifest, Outline, Series};
 use crate::time::Timestamp;
@@ -34,6 +35,8 @@ pub(super) struct Known {
     pub(super) seals: BTreeMap<ObjectHash, SnapshotId>,
     /// Tombstones that were checked, by the hash of their object.
     pub(super) tombstones: BTreeMap<ObjectHash, Arc<Tombstones>>,
+    /// Marks that were checked, by the hash of their object.
+    pub(super) marks: HashMap<ObjectHash, Arc<Mark>>,
     /// Catalogues that need not be read again: they were, or are useless.
     pub(super) done: HashSet<ObjectHash>,
     /// Those of them that are useless: damaged, or others replace them.

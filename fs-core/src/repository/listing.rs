@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::RepositoryError;
 use crate::id::{DeviceId, ObjectHash, RunId};
-use crate::object::{ObjectKind, parse_sequence_name, parse_tombstones_name, sequence_name};
+use crate::object::{ObjectKind, parse_run_name, parse_sequence_name, sequence_name};
 use crate::storage::{Listed, ListedNames, ObjectMeta, ObjectName, ReadStore, StoreError, list_all};
 use crate::time::Timestamp;
 
@@ -83,7 +83,7 @@ impl Listing {
         };
         let (manifests, seals) = (next(ObjectKind::Manifest)?, next(ObjectKind::Seal)?);
         let tombstones = |(name, _): (ObjectName, _)| {
-            let (run, hash) = parse_tombstones_name(&name)?;
+            let (run, hash) = parse_run_name(ObjectKind::Tombstones, &name)?;
             Some(NamedTombstones { run, hash, name })
         };
         let mut tombstones: Vec<_> = names.next().transpose()?.unwrap_or_default().into_iter().filter_map(tombstones).collect();

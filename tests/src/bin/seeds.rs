@@ -2,24 +2,26 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use fs_core::compress::{Compression, Compressor};
 use fs_core::crypto::Key;
-use fs_core::id::{DeviceId, ObjectHash, RunId, SnapshotId};
+use fs_core::id::{DeviceId, ObjectHash, PackId, RunId, SnapshotId};
 use fs_core::object::{self, Header, ObjectKind, Signed};
 use fs_core::pack;
 use fs_core::path::TreePath;
 use fs_core::record::Reference;
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::Repository;
+use fs_core::snapshot::mark::Mark;
 use fs_core::snapshot::tombstone::Tombstones;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::wait;
 use fs_core::time::Timestamp;
-use fs_core::tree::codec::{encode_changes, encode_findings, encode_links};
 use fs_core::tree::change::{Change, ChangeKind};
-use fs_core::tree::{Content, EntryKind, LinkRow, Page};
+use fs_core::tree::codec::{encode_changes, encode_findings, encode_links};
+use fs_core::tree::{Content, EntryKind, LinkRow, List, ListRow, Page};
 use tests::{Bench, add_snapshots, noise};
 
 fn main() -> Result<()> {
@@ -39,10 +41,20 @@ fn main() -> Result<()> {
         let manifest = snapshot.manifest()?;
         seeds.write("manifest", &manifest.encode())?;
         if let Some(page) = manifest.root.subtree.as_ref().and_then(|subtree| subtree.page) {
+            let rows = [1000, 5_000_000_000].map(|end| ListRow { end, reference: page });
+            seeds.write("list", &List { depth: 1, rows: rows.into() }.encode())?;
             seeds.pages(&repository, &page)?;
         }
     }
-    for kind in [ObjectKind::Config, ObjectKind::Device, ObjectKind::Session, ObjectKind::Seal, ObjectKind::Catalogue, ObjectKind::DataPack, ObjectKind::Shard] {
+    for kind in [
+        ObjectKind::Config,
+        ObjectKind::Device,
+        ObjectKind::Session,
+        ObjectKind::Seal,
+        ObjectKind::Catalogue,
+        ObjectKind::DataPack,
+        ObjectKind::Shard,
+    ] {
         for listed in wait(kind.prefix(), repository.store().list(kind.prefix(), None))? {
             let bytes = wait(listed.name.as_str(), repository.store().get(&listed.name))?;
             seeds.write("names", listed.name.as_str().as_bytes())?;
@@ -149,7 +161,14 @@ impl Seeds {
         let finding = |place| Finding { severity: Severity::Warning, place, message: "cannot be read".into() };
         let places = [Place::Operation, Place::Object("snap/1".into()), Place::Path(path.clone())];
         self.write("findings", &encode_findings(&places.map(finding)))?;
-        let change = Change { path, kind: ChangeKind::New, entry_kind: Some(EntryKind::File), size: Some(7), size_before: None, mtime: Timestamp::new(1_795_000_000, 5) };
+        let change = Change {
+            path,
+            kind: ChangeKind::New,
+            entry_kind: Some(EntryKind::File),
+            size: Some(7),
+            size_before: None,
+            mtime: Timestamp::new(1_795_000_000, 5),
+        };
         self.write("changes", &encode_changes(&[change.clone(), Change { kind: ChangeKind::Removed, size_before: Some(9), ..change }]))?;
         let said = Tombstones {
             run: RunId::from_bytes([15; 16]),
@@ -161,6 +180,16 @@ impl Seeds {
             undone: vec![(ObjectHash::from_bytes([18; 32]), SnapshotId::from_bytes([19; 32]))],
         };
         self.write("tombstones", &said.encode())?;
+        let mark = Mark {
+            run: said.run,
+            device: said.device,
+            time: said.time,
+            server_time: said.server_time,
+            grace: Duration::from_secs(7 * 86_400),
+            packs: vec![PackId::from_bytes([20; 16]), PackId::from_bytes([21; 16])],
+            snapshots: vec![(ObjectHash::from_bytes([18; 32]), SnapshotId::from_bytes([19; 32]))],
+        };
+        self.write("mark", &mark.encode())?;
         let mut compressor = Compressor::new(Compression::Auto);
         let plain = b"again and ".repeat(500);
         let (_, stored) = compressor.compress(&plain);

@@ -69,7 +69,7 @@ pub(super) fn total(count: usize, gone: &BTreeSet<SnapshotId>, (run, why, dry_ru
         (0, _) => format!("nothing to forget: all {count} snapshots are kept"),
         (gone, true) => format!("dry run, nothing was forgotten: {gone} of {count} snapshots would be"),
         (gone, false) => format!(
-            "forgot {gone} of {count} snapshots; 'yesterdrive forget --undo' brings them back. They take up room as before: prune, which frees it, is not built yet"
+            "forgot {gone} of {count} snapshots; 'yesterdrive forget --undo' brings them back until they are swept. 'yesterdrive prune' frees the room that they take, a week later"
         ),
     };
     let record = || {

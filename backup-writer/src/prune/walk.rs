@@ -1,0 +1,327 @@
+//! The stable walk: everything that the snapshots need, found by reading all their trees, until the list of snapshots stands still meanwhile.
+//!
+//! Two needs are told apart. What a snapshot needs that nobody forgot is live. What a forgotten one needs is protected as long as it may be brought back:
+//! until a mark that condemns it is due. A mark run looks at what is live, a sweep at both.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use fs_core::id::{DeviceId, ObjectHash, PackId, RecordId, SnapshotId};
+use fs_core::observer::{Observer, Progress};
+use fs_core::record::Reference;
+use fs_core::report::{Finding, Place};
+use fs_core::repository::{Inventory, Marks, ReadError, Repository};
+use fs_core::snapshot::{Manifest, Snapshot};
+use fs_core::storage::ObjectName;
+use fs_core::time::Timestamp;
+use fs_core::tree::{Content, Entry, Page, Value};
+
+use super::PruneError;
+use super::table::{LIVE, PROTECTED, Table};
+use crate::backup::window::Moment;
+use crate::packer::list_packs;
+
+/// How often the snapshots are listed before it is given up that they stand still.
+const LISTS_MAX: usize = 50;
+/// Pages between two looks at the progress.
+const PAGES_TOLD: u64 = 64;
+
+/// What is to become of each listed snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Fates {
+    /// Nobody forgot them.
+    pub(super) live: BTreeSet<SnapshotId>,
+    /// Forgotten, and not due to be swept.
+    pub(super) protected: BTreeSet<SnapshotId>,
+    /// Forgotten, condemned, and due.
+    pub(super) due: BTreeSet<SnapshotId>,
+}
+
+/// A walk and what it found, beside what it noted in the table.
+pub(super) struct Walk<'a> {
+    repository: &'a Repository,
+    observer: &'a dyn Observer,
+    marks: Arc<Marks>,
+    now: Timestamp,
+    /// Snapshots whose manifest is missing, and that are given up for lost.
+    missing_is_lost: bool,
+    /// Those that were walked, with the greatest need.
+    walked: HashMap<SnapshotId, u8>,
+    /// Manifests that others name, and one that names each.
+    named: HashMap<SnapshotId, SnapshotId>,
+    /// Packs that came after the list, and what is needed of them.
+    late: HashMap<PackId, HashSet<RecordId>>,
+    progress: Progress,
+    pub(super) fates: Fates,
+    /// The objects of each snapshot that is due, in the order in which they may go; not those of the newest manifest of a device.
+    pub(super) objects: BTreeMap<SnapshotId, Vec<ObjectName>>,
+    /// Forgotten ones that are not due, with a tombstone that says so and when a mark is due that condemns them.
+    pub(super) forgotten: Vec<(ObjectHash, SnapshotId, Option<Timestamp>)>,
+    /// What tombstones say of the snapshots that are listed.
+    pub(super) standing: HashSet<(ObjectHash, SnapshotId)>,
+    /// The packs that are listed after the walk.
+    pub(super) listed_last: HashSet<PackId>,
+    /// When the list was seen last.
+    pub(super) seen: Option<Moment>,
+}
+
+enum Open {
+    Page(Reference),
+    List(u8, Reference),
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        repository: &'a Repository,
+        (marks, now): (Arc<Marks>, Timestamp),
+        missing_is_lost: bool,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let (walked, named, late, objects, progress, fates) = Default::default();
+        let (forgotten, standing, listed_last, seen) = Default::default();
+        Self {
+            repository,
+            observer,
+            marks,
+            now,
+            missing_is_lost,
+            walked,
+            named,
+            late,
+            progress,
+            fates,
+            objects,
+            forgotten,
+            standing,
+            listed_last,
+            seen,
+        }
+    }
+
+    /// Walks everything until two lists in a row are the same. Whatever was needed by any list stays needed.
+    pub(super) fn run(&mut self, table: &mut Table) -> Result<(), PruneError> {
+        for _ in 0..LISTS_MAX {
+            let seen = Moment::now(self.repository, &**self.repository.store())?;
+            let inventory = self.repository.inventory()?;
+            let fates = self.fates_of(&inventory)?;
+            if self.seen.is_some() && fates == self.fates {
+                self.seen = Some(seen);
+                self.note(&inventory);
+                return self.late_ones_are_there();
+            }
+            self.expect_no_fewer(&inventory)?;
+            (self.fates, self.seen) = (fates, Some(seen));
+            for snapshot in inventory.snapshots.all() {
+                self.snapshot(snapshot, table)?;
+            }
+            self.expect_named(&inventory)?;
+        }
+        Err(PruneError::Unsteady)
+    }
+
+    /// Whether the snapshots are what they were when they were walked.
+    pub(super) fn is_still(&mut self) -> Result<bool, PruneError> {
+        let seen = Moment::now(self.repository, &**self.repository.store())?;
+        let inventory = self.repository.inventory()?;
+        let fates = self.fates_of(&inventory)?;
+        self.seen = Some(seen);
+        // What this run counts on must not be condemned meanwhile. Those that are due may be gone already.
+        let is_condemned_as_before = self.repository.marks()?.packs().is_subset(&self.marks.packs());
+        Ok(is_condemned_as_before
+            && fates.live == self.fates.live
+            && fates.protected == self.fates.protected
+            && fates.due.is_subset(&self.fates.due))
+    }
+
+    fn fates_of(&self, inventory: &Inventory) -> Result<Fates, PruneError> {
+        expect_readable(&inventory.snapshots.findings)?;
+        if let Some(id) = inventory.missing.first().filter(|_| !self.missing_is_lost) {
+            return Err(PruneError::Missing { snapshot: id.to_string(), by: "its seal, or what this machine remembers".into() });
+        }
+        let live = inventory.snapshots.live.iter().map(|snapshot| snapshot.id).collect();
+        let mut fates = Fates { live, ..Fates::default() };
+        for forgotten in &inventory.snapshots.forgotten {
+            let is_due = self.marks.due(forgotten).is_some_and(|due| due <= self.now);
+            let fate = if is_due { &mut fates.due } else { &mut fates.protected };
+            fate.insert(forgotten.snapshot.id);
+        }
+        Ok(fates)
+    }
+
+    /// A list that lacks what the one before had is no list to delete by. Only what was due may go meanwhile: another prune takes it.
+    fn expect_no_fewer(&self, inventory: &Inventory) -> Result<(), PruneError> {
+        let listed: HashSet<_> = inventory.snapshots.all().map(|snapshot| snapshot.id).collect();
+        let mut before = self.fates.live.iter().chain(&self.fates.protected);
+        match before.find(|id| !listed.contains(id)) {
+            Some(id) => Err(PruneError::Missing { snapshot: id.to_string(), by: "the list of a moment ago".into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the manifests name of one another is listed, or somebody forgot it.
+    fn expect_named(&self, inventory: &Inventory) -> Result<(), PruneError> {
+        let listed: HashSet<_> = inventory.snapshots.all().map(|snapshot| snapshot.id).collect();
+        let is_lost = |id: &SnapshotId| !listed.contains(id) && !inventory.forgotten.contains(id);
+        match self.named.iter().find(|(id, _)| is_lost(id)).filter(|_| !self.missing_is_lost) {
+            Some((id, by)) => Err(PruneError::Missing { snapshot: id.to_string(), by: format!("snapshot {}", by.short()) }),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, inventory: &Inventory) {
+        let mut newest: HashMap<DeviceId, u64> = HashMap::new();
+        for snapshot in inventory.snapshots.all() {
+            let sequence = newest.entry(snapshot.device()).or_default();
+            *sequence = (*sequence).max(snapshot.sequence());
+        }
+        // The numbers of a device go on from its newest manifest: that stays, with nothing that it names.
+        let stays = |snapshot: &Snapshot| newest.get(&snapshot.device()) == Some(&snapshot.sequence());
+        for forgotten in &inventory.snapshots.forgotten {
+            let snapshot = &forgotten.snapshot;
+            self.standing.extend(forgotten.by.iter().map(|(hash, _)| (*hash, snapshot.id)));
+            if self.fates.due.contains(&snapshot.id) && !self.walked.contains_key(&snapshot.id) {
+                if !stays(snapshot) {
+                    self.objects.insert(snapshot.id, inventory.objects.get(&snapshot.id).cloned().unwrap_or_default());
+                }
+            } else if let Some((hash, _)) = forgotten.by.first() {
+                self.forgotten.push((*hash, snapshot.id, self.marks.due(forgotten)));
+            }
+        }
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, table: &mut Table) -> Result<(), PruneError> {
+        let id = snapshot.id;
+        let need = match (self.fates.live.contains(&id), self.fates.protected.contains(&id)) {
+            (true, _) => LIVE,
+            (_, true) => PROTECTED,
+            _ => return Ok(()),
+        };
+        let walked = self.walked.get(&id).copied();
+        if walked == Some(LIVE) || walked == Some(need) {
+            return Ok(());
+        }
+        let manifest = snapshot
+            .manifest()
+            .map_err(|error| PruneError::Unreadable { what: format!("snapshot {}", id.short()), source: Box::new(error.into()) })?;
+        self.note_named(id, &manifest);
+        self.tree(id, &manifest, need, table)?;
+        self.walked.insert(id, need);
+        Ok(())
+    }
+
+    fn note_named(&mut self, id: SnapshotId, manifest: &Manifest) {
+        let heads = manifest.heads.iter().map(|head| head.manifest);
+        self.named.extend(heads.chain(manifest.previous).chain(manifest.parent).map(|named| (named, id)));
+    }
+
+    fn tree(&mut self, id: SnapshotId, manifest: &Manifest, need: u8, table: &mut Table) -> Result<(), PruneError> {
+        let mut open = Vec::new();
+        let tables = manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings).chain(&manifest.changes);
+        for reference in tables {
+            self.reach(reference, need, table)?;
+        }
+        self.entry(&manifest.root, need, table, &mut open)?;
+        let unreadable = |source: ReadError| match source.is_damage() {
+            true => PruneError::Unreadable { what: format!("the tree of snapshot {}", id.short()), source: Box::new(source) },
+            false => PruneError::Read(source),
+        };
+        while let Some(next) = open.pop() {
+            if self.observer.is_cancelled() {
+                return Err(PruneError::Cancelled);
+            }
+            match next {
+                Open::Page(reference) if self.reach(&reference, need, table)? => {
+                    self.tell();
+                    match &*self.repository.page(&table.placed(&reference)).map_err(unreadable)? {
+                        Page::Index(rows) => open.extend(rows.iter().rev().map(|row| Open::Page(row.reference))),
+                        Page::Leaf(leaf) => {
+                            for entry in leaf.entries() {
+                                self.entry(entry, need, table, &mut open)?;
+                            }
+                        }
+                    }
+                }
+                Open::List(depth, reference) if self.reach(&reference, need, table)? => {
+                    let list = self.repository.list(&table.placed(&reference)).map_err(unreadable)?;
+                    for row in &list.rows {
+                        if depth > 1 {
+                            open.push(Open::List(depth - 1, row.reference));
+                        } else {
+                            self.reach(&row.reference, need, table)?;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, need: u8, table: &mut Table, open: &mut Vec<Open>) -> Result<(), PruneError> {
+        self.progress.entry_count += 1;
+        open.extend(entry.subtree.as_ref().and_then(|subtree| subtree.page).map(Open::Page));
+        self.content(&entry.content, need, table, open)?;
+        for value in entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor) {
+            if let Value::Stored { content, .. } = value {
+                self.content(content, need, table, open)?;
+            }
+        }
+        for stream in &entry.streams {
+            self.content(&stream.content, need, table, open)?;
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, content: &Content, need: u8, table: &mut Table, open: &mut Vec<Open>) -> Result<(), PruneError> {
+        if let Content::List { depth, reference } = content {
+            open.push(Open::List(*depth, *reference));
+            return Ok(());
+        }
+        for reference in content.references() {
+            self.reach(reference, need, table)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a record is needed, and whether that is new.
+    fn reach(&mut self, reference: &Reference, need: u8, table: &mut Table) -> Result<bool, PruneError> {
+        match table.reach(reference, need) {
+            Some(is_new) => Ok(is_new),
+            // Nothing that came after the list is condemned or swept by this run.
+            None if table.at(&reference.pack).is_none() => Ok(self.late.entry(reference.pack).or_default().insert(reference.id)),
+            None => Err(PruneError::Lost { record: reference.id.to_string(), pack: reference.pack }),
+        }
+    }
+
+    /// A pack that came after the list is there now; otherwise it is lost, and with it something that a snapshot needs.
+    fn late_ones_are_there(&mut self) -> Result<(), PruneError> {
+        self.listed_last = list_packs(self.repository)?.into_iter().map(|(id, _, _)| id).collect();
+        match self.late.iter().find(|(pack, _)| !self.listed_last.contains(pack)) {
+            Some((pack, records)) => {
+                let record = records.iter().next().map(ToString::to_string).unwrap_or_default();
+                Err(PruneError::Lost { record, pack: *pack })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self) {
+        self.progress.byte_count += 1;
+        if self.progress.byte_count.is_multiple_of(PAGES_TOLD) {
+            self.observer.progress(&Progress { byte_count: 0, ..self.progress });
+        }
+    }
+}
+
+/// Nothing is deleted while a manifest or tombstones cannot be read: they might be what keeps it.
+fn expect_readable(findings: &[Finding]) -> Result<(), PruneError> {
+    let is_needed = |name: &str| ["snap/", "drop/"].iter().any(|prefix| name.starts_with(prefix));
+    let unreadable = findings.iter().find_map(|finding| match &finding.place {
+        Place::Object(name) if is_needed(name) => Some((name.clone(), finding.message.clone())),
+        _ => None,
+    });
+    match unreadable {
+        Some((name, message)) => Err(PruneError::Damaged { name, message }),
+        None => Ok(()),
+    }
+}

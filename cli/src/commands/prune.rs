@@ -1,0 +1,105 @@
+//! `prune`
+
+use backup_writer::forget::authorise;
+use backup_writer::merge::MergeOptions;
+use backup_writer::prune::{Counted, Plan, PruneReport};
+use fs_core::report::is_incomplete;
+use serde_json::json;
+
+use super::merge;
+use crate::args::{Global, Prune};
+use crate::error::{Exit, Failure};
+use crate::output::{Output, size};
+use crate::progress::Watcher;
+use crate::session;
+
+pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<Exit, Failure> {
+    let (repository, store) = session::open(global)?;
+    let watcher = Watcher::new(global);
+    let planned = Plan::make(&repository, &options.options(), &watcher);
+    let done = planned.map_err(Failure::from).and_then(|plan| {
+        if options.dry_run {
+            return Ok((plan.report().clone(), None));
+        }
+        let state = session::state(global, &repository);
+        let signer = authorise(&repository, &*store, state.as_deref(), &session::host_name())?;
+        let pruned = plan.execute(&*store, &signer)?;
+        // Whatever becomes of it, what was pruned is told.
+        let merge_options = MergeOptions { grace: options.options().grace, ..MergeOptions::default() };
+        Ok((pruned, Some(backup_writer::merge::run(&repository, &*store, &signer, &merge_options, &watcher))))
+    });
+    watcher.finish();
+    let (report, merged) = done?;
+    show(&report, options.dry_run, output);
+    let mut findings = report.findings;
+    if let Some(merged) = merged {
+        let merged = merged.inspect_err(|_| output.findings(&findings))?;
+        merge::show(&merged, output);
+        merge::add_findings(&mut findings, merged.findings);
+    }
+    output.findings(&findings);
+    Ok(if is_incomplete(&findings) { Exit::Findings } else { Exit::Done })
+}
+
+fn show(report: &PruneReport, is_dry: bool, output: &Output) {
+    output.show(|| lines(report, is_dry), || record(report, is_dry));
+}
+
+fn packs(counted: Counted) -> String {
+    format!("{} packs of {}", counted.count, size(counted.bytes))
+}
+
+/// What there is, what goes now, what goes later: a line each, if there is something to say.
+fn lines(report: &PruneReport, is_dry: bool) -> String {
+    let verb = |done: &str, would: &str| if is_dry { would.to_owned() } else { done.to_owned() };
+    let mut lines =
+        vec![format!("{}, of which snapshots need {} in {} records", packs(report.packs), size(report.live.bytes), report.live.count)];
+    let mut line = |is_said: bool, text: String| {
+        if is_said {
+            lines.push(text);
+        }
+    };
+    let swept = verb("deleted", "would delete");
+    line(
+        report.swept.count + report.snapshots_swept > 0,
+        format!("{swept} {}, and {} forgotten snapshots: condemned long enough ago", packs(report.swept), report.snapshots_swept),
+    );
+    line(report.left.count > 0, format!("left for the next run: {}, because one run deletes no more (--max-delete)", packs(report.left)));
+    line(report.deferred > 0, format!("the store does not let go of {} objects yet: the next run tries again", report.deferred));
+    let repacked = verb("packed anew", "would pack anew");
+    line(
+        report.repacked.count > 0,
+        format!("{repacked} {}: {} of them are needed, read and sent again", packs(report.repacked), size(report.moved.bytes)),
+    );
+    line(report.not_repacked.count > 0, format!("not packed anew: {} (--max-repack)", packs(report.not_repacked)));
+    let condemned = verb("condemned", "would condemn");
+    line(
+        report.condemned.count + report.snapshots_condemned > 0,
+        format!("{condemned} {}, and {} forgotten snapshots: nothing is lost yet", packs(report.condemned), report.snapshots_condemned),
+    );
+    line(report.pending.count > 0, format!("condemned before, and not due yet: {}", packs(report.pending)));
+    line(
+        report.young.count > 0,
+        format!("needed by no snapshot, and left alone for two days because a backup may be about to: {}", packs(report.young)),
+    );
+    if let Some(due) = report.next_due {
+        line(true, format!("the next 'yesterdrive prune' deletes what is condemned from {due} on"));
+    }
+    if is_dry {
+        line(true, format!("dry run, nothing was changed; it would take about {} requests", report.requests));
+    }
+    lines.join("\n")
+}
+
+fn record(report: &PruneReport, is_dry: bool) -> serde_json::Value {
+    let counted = |counted: Counted| json!({"count": counted.count, "bytes": counted.bytes});
+    json!({
+        "type": "prune", "dry_run": is_dry, "packs": counted(report.packs), "live": counted(report.live),
+        "swept": counted(report.swept), "snapshots_swept": report.snapshots_swept, "left": counted(report.left), "deferred": report.deferred,
+        "condemned": counted(report.condemned), "snapshots_condemned": report.snapshots_condemned,
+        "repacked": counted(report.repacked), "moved": counted(report.moved), "not_repacked": counted(report.not_repacked),
+        "young": counted(report.young), "pending": counted(report.pending), "marks_removed": report.marks_removed,
+        "next_due": report.next_due.map(|due| due.to_string()), "requests": if is_dry { json!(report.requests) } else { json!(null) },
+        "findings": report.findings.len(),
+    })
+}
