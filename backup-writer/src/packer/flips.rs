@@ -1,5 +1,7 @@
 //! What if memory flips a bit? One bit of one run, at any place between the hash of what was read and the bytes that leave: the run must end before they do.
 
+#![allow(clippy::cast_possible_truncation, reason = "numbers are small here")]
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::compress::{Compression, Compressor};

@@ -136,7 +136,7 @@ pub fn run_with_every_fault<T>(
     let all = (1..=calls).flat_map(|call| Fault::ALL.map(|fault| (fault, call)));
     let is_tried = |place: u64| places == Places::All || place % PLACES_FOR_ONE == seed % PLACES_FOR_ONE;
     let tried = (0..).zip(all).filter(|(place, _)| is_tried(*place));
-    tried.map(|(_, (fault, call))| run(Some(fault), call)).count() as u64
+    tried.inspect(|(_, (fault, call))| _ = run(Some(*fault), *call)).count() as u64
 }
 
 /// Runs `operation` with one to three random faults from `faults`, once for each seed; otherwise as [`run_at_every_call`].
