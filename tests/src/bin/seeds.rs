@@ -75,8 +75,8 @@ fn main() -> Result<()> {
 fn fill(source: &Path) -> Result<()> {
     for folder in 0..3 {
         std::fs::create_dir(source.join(format!("folder {folder}")))?;
-        for file in 0..40 {
-            std::fs::write(source.join(format!("folder {folder}/file {file}")), noise(file, 50 * file as usize))?;
+        for file in 0..40u8 {
+            std::fs::write(source.join(format!("folder {folder}/file {file}")), noise(file.into(), 50 * usize::from(file)))?;
         }
     }
     std::fs::write(source.join("large"), noise(1, 3_000_000))?;
