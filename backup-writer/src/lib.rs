@@ -19,7 +19,10 @@ pub mod selection;
 pub mod what;
 pub mod restore;
 pub mod export;
+pub mod proven;
 pub mod check;
+pub mod drill;
+pub mod scrub;
 pub mod retention;
 pub mod forget;
 

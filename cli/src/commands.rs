@@ -14,6 +14,7 @@ mod mount;
 mod pin;
 mod report;
 mod restore;
+mod scrub;
 mod shell;
 mod snapshots;
 mod within;
@@ -36,6 +37,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Export(options) => export::run(global, options, output),
         Command::Forget(options) => forget::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
+        Command::Scrub(options) => scrub::run(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),
         Command::Mounts => Ok(mount::list(output)),
