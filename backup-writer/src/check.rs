@@ -1,27 +1,34 @@
-//! `check()`: whether everything that the snapshots need is there and opens. Changes nothing.
+//! `check()`: whether everything that the snapshots need is there and opens. Changes nothing in the repository.
+//!
+//! Every check opens all trees and asks of each record of data whether a listed pack of the right size has it, by the index; the ends of packs are read only where
+//! the index does not speak of them. What is read beyond that says [`ReadData`].
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use fs_core::id::{PackId, RecordId};
+use fs_core::index::Shard;
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
-use fs_core::pack::{self, Trailer};
 use fs_core::path::TreePath;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::snapshot::Snapshot;
-use fs_core::storage::wait;
+use fs_core::time::Timestamp;
 use fs_core::tree::{Content, Entry, Page, Value};
 
-use crate::packer::{list_packs, read_trailer};
+use crate::packer::read_trailer;
+use packs::{Packs, Records};
 
 mod objects;
+mod packs;
 
 /// How much data is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ReadData {
-    /// Trees only; data packs by their trailers.
+    /// Trees only; of data packs, whether they are there.
     #[default]
     None,
     /// The n-th of m parts of all packs, counted from 1: m runs read everything.
@@ -31,8 +38,30 @@ pub enum ReadData {
         /// Of how many.
         m: u64,
     },
+    /// What is due today so that daily runs read everything within so many days: [`crate::proven::cycle`].
+    Cycle {
+        /// Days, at least 1.
+        days: u64,
+    },
     /// Everything.
     All,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// How much data is read.
+    pub read_data: ReadData,
+    /// Bytes of packs that are read at the most; what waited longest comes first. `None` for no limit.
+    pub download_max: Option<u64>,
+    /// The repository's local folder, where it is noted which packs are in order; `None` to note nothing.
+    pub state: Option<PathBuf>,
+}
+
+impl From<ReadData> for CheckOptions {
+    fn from(read_data: ReadData) -> Self {
+        Self { read_data, ..Self::default() }
+    }
 }
 
 /// What a check saw.
@@ -44,8 +73,20 @@ pub struct CheckReport {
     pub pack_count: u64,
     /// Records that the packs hold.
     pub record_count: u64,
+    /// Packs of which no index speaks: left by a run that was interrupted, or an index was lost.
+    pub unindexed_count: u64,
     /// Packs read in full.
     pub packs_read: u64,
+    /// Their bytes.
+    pub bytes_read: u64,
+    /// Packs that were to be read, and were not: for want of bytes, or because the run was stopped.
+    pub waiting_count: u64,
+    /// Their bytes.
+    pub waiting_bytes: u64,
+    /// Packs of which this machine does not know that they were ever read in full and in order; `None` if it notes nothing.
+    pub never_read: Option<u64>,
+    /// When that one of the others was read that was read longest ago.
+    pub oldest_read: Option<Timestamp>,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -54,19 +95,27 @@ pub struct CheckReport {
 ///
 /// # Errors
 /// [`RepositoryError`] only if the store cannot be listed; damage is a finding.
-pub fn check(repository: &Repository, read_data: ReadData, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
+pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
+    let how = how.into();
+    let (shards, damaged_shards) = repository.shards()?;
     let mut run = Run {
         repository,
         observer,
         report: CheckReport::default(),
-        packs: HashMap::new(),
+        packs: Packs::list(repository, &shards)?,
+        shards,
         seen: HashSet::new(),
-        index: HashMap::new(),
+        missing: 0,
+        moved: HashMap::new(),
         absent: HashMap::new(),
     };
-    run.small_objects(read_data)?;
-    run.packs(read_data)?;
-    run.index()?;
+    run.small_objects(how.read_data)?;
+    run.note(damaged_shards);
+    run.index();
+    packs::read(&mut run, &how)?;
+    run.trailers()?;
+    let unsealing = objects::check_seals(repository)?;
+    run.note(unsealing);
     let mut snapshots = repository.all_snapshots()?;
     run.note(std::mem::take(&mut snapshots.findings));
     let marks = repository.marks()?;
@@ -86,13 +135,15 @@ struct Run<'a> {
     repository: &'a Repository,
     observer: &'a dyn Observer,
     report: CheckReport,
-    /// Where each listed pack holds which record.
-    packs: HashMap<PackId, HashMap<u32, (RecordId, u32)>>,
+    packs: Packs,
+    shards: Vec<Arc<Shard>>,
     /// Pages and lists that were checked.
     seen: HashSet<RecordId>,
-    /// Records that moved: found by the index only.
-    index: HashMap<RecordId, bool>,
-    /// Packs that the index names and that are missing or damaged. A prune leaves such names behind: they are damage if something is missed.
+    /// Parts of the entry at hand that nobody has.
+    missing: u64,
+    /// Records that are not where a reference says: whether the index knows them elsewhere.
+    moved: HashMap<RecordId, bool>,
+    /// Packs that the index names and that are not listed. A prune leaves such names behind: they are damage if something is missed.
     absent: HashMap<PackId, ObjectKind>,
 }
 
@@ -101,93 +152,77 @@ impl Run<'_> {
     fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
         let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
         if read_data != ReadData::None {
-            kinds.extend([
-                ObjectKind::Session,
-                ObjectKind::Manifest,
-                ObjectKind::Seal,
-                ObjectKind::Catalogue,
-                ObjectKind::Tombstones,
-                ObjectKind::Mark,
-            ]);
+            use ObjectKind::{Catalogue, Manifest, Mark, Seal, Session, Tombstones};
+            kinds.extend([Session, Manifest, Seal, Catalogue, Tombstones, Mark]);
         }
         let findings = objects::check_objects(self.repository, &kinds)?;
         self.note(findings);
         Ok(())
     }
 
-    fn packs(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
-        let packs = list_packs(self.repository)?;
-        let mut progress = Progress { entry_total: packs.len() as u64, ..Progress::default() };
-        for (id, kind, size) in packs {
-            if self.observer.is_cancelled() {
-                return Ok(());
+    /// What the index says of packs against what the store lists.
+    fn index(&mut self) {
+        let (mut findings, mut told) = (Vec::new(), HashSet::new());
+        for pack in self.shards.iter().flat_map(|shard| shard.packs()) {
+            if !told.insert((pack.id, pack.size)) {
+                continue;
             }
-            let name = object::pack_name(kind, &id);
-            let trailer = if wanted(read_data, &id) { self.read_whole(id, kind) } else { read_trailer(self.repository, id, kind, size) };
-            match trailer {
-                Ok(trailer) => {
-                    self.report.record_count += trailer.records.len() as u64;
-                    let records = trailer.records.iter().map(|record| (record.offset, (record.facts.id, record.stored_len)));
-                    self.packs.insert(id, records.collect());
+            let name = object::pack_name(pack.kind, &pack.id);
+            let wrong = |message: String| Finding::object(Severity::Error, name.as_str(), message);
+            match self.packs.get(&pack.id) {
+                None => drop(self.absent.insert(pack.id, pack.kind)),
+                Some(listed) if (listed.kind, listed.size) != (pack.kind, pack.size) => {
+                    findings.push(wrong(format!("it has {} bytes, and the index says {}", listed.size, pack.size)));
                 }
-                Err(RepositoryError::Object { source, .. }) => {
-                    self.note([Finding::object(Severity::Error, name.as_str(), source.to_string())])
-                }
-                Err(RepositoryError::Store(error)) => self.note([Finding::object(Severity::Error, name.as_str(), error.to_string())]),
-                Err(error) => return Err(error),
-            }
-            self.report.pack_count += 1;
-            progress.entry_count += 1;
-            progress.byte_count += size;
-            self.observer.progress(&progress);
-        }
-        Ok(())
-    }
-
-    /// Reads a pack, its end hash and every record in it.
-    fn read_whole(&mut self, id: PackId, kind: ObjectKind) -> Result<Trailer, RepositoryError> {
-        let name = object::pack_name(kind, &id);
-        let bytes = wait(name.as_str(), self.repository.store().get(&name))?;
-        let mut findings = Vec::new();
-        if !pack::verify_end_hash(&bytes) {
-            findings.push(Finding::object(Severity::Error, name.as_str(), "its bytes do not have the hash at its end"));
-        }
-        let trailer = pack::decode_whole(&bytes, (kind, id, self.repository.id()), |epoch| self.repository.ring().structure(epoch))
-            .map_err(|source| RepositoryError::Object { name: name.clone(), source })?;
-        for (at, (record_kind, _, reference)) in trailer.references(id).enumerate() {
-            let start = reference.offset as usize;
-            let stored = bytes.get(start..start + reference.stored_len as usize).map(|stored| bytes.slice_ref(stored)).unwrap_or_default();
-            let file_key = self.repository.ring().epochs.get(&reference.session.epoch).and_then(|keys| keys.file.as_ref());
-            match self.repository.open_record(record_kind, &reference, stored) {
-                Err(error) => findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string())),
-                Ok(plain) if trailer.fragments_of(at).iter().all(|part| file_key.is_none_or(|key| part.is_in(&plain, key))) => {}
-                Ok(_) => {
-                    let message = format!("the small files in record {} are not those that its list names", reference.id);
-                    findings.push(Finding::object(Severity::Error, name.as_str(), message));
-                }
+                Some(_) => {}
             }
         }
-        self.report.packs_read += 1;
         self.note(findings);
-        Ok(trailer)
-    }
-
-    fn index(&mut self) -> Result<(), RepositoryError> {
-        let (shards, findings) = self.repository.shards()?;
-        self.note(findings);
-        for shard in shards {
-            let absent = shard.packs().iter().filter(|pack| !self.packs.contains_key(&pack.id)).map(|pack| (pack.id, pack.kind));
-            self.absent.extend(absent);
-        }
-        Ok(())
+        self.report.pack_count = self.packs.len() as u64;
+        self.report.record_count = self.packs.count_by_index(&self.shards);
+        self.report.unindexed_count = self.packs.without_records().len() as u64;
     }
 
     /// Something that a snapshot needs was in this pack.
     fn missed(&mut self, pack: PackId) {
         if let Some(kind) = self.absent.remove(&pack) {
             let name = object::pack_name(kind, &pack);
-            self.note([Finding::object(Severity::Error, name.as_str(), "a snapshot needs it, and it is missing or damaged")]);
+            self.note([Finding::object(Severity::Error, name.as_str(), "a snapshot needs it, and it is missing")]);
         }
+    }
+
+    /// Packs that no shard speaks of say at their ends what they hold.
+    fn trailers(&mut self) -> Result<(), RepositoryError> {
+        let unknown = self.packs.without_records();
+        let mut progress = Progress { entry_total: unknown.len() as u64, ..Progress::default() };
+        for (id, kind, size) in unknown {
+            if self.observer.is_cancelled() {
+                return Ok(());
+            }
+            match read_trailer(self.repository, id, kind, size) {
+                Ok(trailer) => {
+                    self.report.record_count += trailer.records.len() as u64;
+                    self.packs.set_records(&id, Records::of(&trailer));
+                }
+                Err(error) => self.pack_failed(id, kind, error)?,
+            }
+            progress.entry_count += 1;
+            self.observer.progress(&progress);
+        }
+        Ok(())
+    }
+
+    /// A pack of which it is not known what it holds.
+    fn pack_failed(&mut self, id: PackId, kind: ObjectKind, error: RepositoryError) -> Result<(), RepositoryError> {
+        let name = object::pack_name(kind, &id);
+        let message = match error {
+            RepositoryError::Object { source, .. } => source.to_string(),
+            RepositoryError::Store(error) => error.to_string(),
+            error => return Err(error),
+        };
+        self.packs.set_records(&id, Records::default());
+        self.note([Finding::object(Severity::Error, name.as_str(), message)]);
+        Ok(())
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {
@@ -248,13 +283,17 @@ impl Run<'_> {
         for stream in &entry.streams {
             self.content(&stream.content, path, snapshot);
         }
+        let what = match std::mem::take(&mut self.missing) {
+            0 => return,
+            1 => "a part of it is".to_owned(),
+            count => format!("{count} parts of it are"),
+        };
+        self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: {what} missing or damaged"))]);
     }
 
     fn content(&mut self, content: &Content, path: &TreePath, snapshot: &str) {
         match content {
-            Content::Inline(_) | Content::Fragment { .. } => {
-                content.references().iter().for_each(|reference| self.present(reference, path, snapshot))
-            }
+            Content::Inline(_) | Content::Fragment { .. } => content.references().iter().for_each(|reference| self.present(reference)),
             Content::List { depth, reference } => self.list(*depth, reference, path, snapshot),
         }
     }
@@ -266,11 +305,7 @@ impl Run<'_> {
         match self.repository.list(reference) {
             Ok(list) if list.depth == depth => {
                 for row in &list.rows {
-                    if depth == 1 {
-                        self.present(&row.reference, path, snapshot)
-                    } else {
-                        self.list(depth - 1, &row.reference, path, snapshot)
-                    }
+                    if depth == 1 { self.present(&row.reference) } else { self.list(depth - 1, &row.reference, path, snapshot) }
                 }
             }
             Ok(_) => {
@@ -283,26 +318,23 @@ impl Run<'_> {
         }
     }
 
-    /// A data record counts as present if its pack's trailer has it at that place, or the index knows another.
-    fn present(&mut self, reference: &Reference, path: &TreePath, snapshot: &str) {
-        let expected = (reference.id, reference.stored_len);
-        if self.packs.get(&reference.pack).and_then(|records| records.get(&reference.offset)) == Some(&expected) {
+    /// A data record counts as present if its pack has it at that place, or the index knows another pack that has it.
+    fn present(&mut self, reference: &Reference) {
+        if self.packs.has(&self.shards, reference) {
             return;
         }
-        let found = match self.index.get(&reference.id) {
+        let found = match self.moved.get(&reference.id) {
             Some(found) => *found,
             None => {
-                let located = self.repository.locate(&reference.id).unwrap_or_default();
-                let found = located
-                    .iter()
-                    .any(|l| self.packs.get(&l.reference.pack).is_some_and(|records| records.contains_key(&l.reference.offset)));
-                self.index.insert(reference.id, found);
+                let mut places = self.shards.iter().flat_map(|shard| shard.find(&reference.id));
+                let found = places.any(|place| self.packs.has(&self.shards, &place.reference));
+                self.moved.insert(reference.id, found);
                 found
             }
         };
         if !found {
             self.missed(reference.pack);
-            self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: a part of it is missing or damaged"))]);
+            self.missing += 1;
         }
     }
 
@@ -321,17 +353,6 @@ impl Run<'_> {
         for finding in findings {
             self.observer.finding(&finding);
             self.report.findings.push(finding);
-        }
-    }
-}
-
-fn wanted(read_data: ReadData, id: &PackId) -> bool {
-    match read_data {
-        ReadData::None => false,
-        ReadData::All => true,
-        ReadData::Part { n, m } => {
-            let [a, b, c, d, ..] = *id.as_bytes();
-            u64::from(u32::from_le_bytes([a, b, c, d])) % m.max(1) + 1 == n
         }
     }
 }

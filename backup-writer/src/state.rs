@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use fs_core::crypto::{self, Key, NONCE_LENGTH, SharedRandom, random_array};
+use fs_core::crypto::{self, Key, SharedRandom};
 use fs_core::id::PackId;
 use fs_core::path::{NAME_LENGTH_MAX, Name, TreePath};
 use fs_core::repository::Repository;
@@ -22,6 +22,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use crate::parent::FileState;
 
+pub(crate) mod rows;
 mod summaries;
 
 pub use summaries::{Counts, Summaries, Summary};
@@ -49,7 +50,6 @@ const VERSION: u64 = 2;
 const FILES_MAX: usize = 1 << 24;
 /// Packs of one file: 512 TiB of full ones.
 const PACKS_MAX: usize = 1 << 24;
-const RANDOM_LENGTH: usize = 24;
 
 /// The database of one repository.
 #[derive(Debug)]
@@ -324,22 +324,12 @@ impl FileStates {
         crypto::keyed_hash(&self.key, &[b"path", &path.to_bytes()])
     }
 
-    /// 24 random bytes, then the row under a key derived from them, tied to its path.
     fn seal_row(&self, path: &[u8], plain: Vec<u8>) -> Vec<u8> {
-        let random: [u8; RANDOM_LENGTH] = random_array(&*self.random);
-        let mut row = [&random[..], &plain].concat();
-        crypto::seal(&self.row_key(&random), [0; NONCE_LENGTH], path, &mut row, RANDOM_LENGTH);
-        row
+        rows::seal(&self.key, &*self.random, path, &plain)
     }
 
-    fn open_row(&self, path: &[u8], mut row: Vec<u8>) -> Option<Vec<u8>> {
-        let (random, sealed) = row.split_first_chunk_mut::<RANDOM_LENGTH>()?;
-        let key = self.row_key(random);
-        Some(crypto::open(&key, [0; NONCE_LENGTH], path, sealed).ok()?.to_vec())
-    }
-
-    fn row_key(&self, random: &[u8; RANDOM_LENGTH]) -> Key {
-        Key::from_bytes(crypto::keyed_hash(&self.key, &[b"row", random]))
+    fn open_row(&self, path: &[u8], row: Vec<u8>) -> Option<Vec<u8>> {
+        rows::open(&self.key, path, row)
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use backup_writer::check::ReadData;
 use clap::{Parser, Subcommand};
 use fs_core::storage::RemoteOptions;
 use fs_core::storage::aws_profile::AwsFiles;
@@ -17,12 +16,14 @@ use crate::report::Format;
 use crate::secret::Credentials;
 
 pub(crate) mod backup;
+mod check;
 mod forget;
 mod prune;
 mod repair;
 mod restore;
 
-pub(crate) use backup::Backup;
+pub(crate) use backup::{Backup, Nice};
+pub(crate) use check::{Check, Drill, Scrub};
 pub(crate) use forget::Forget;
 pub(crate) use prune::Prune;
 pub(crate) use repair::{Repair, RepairIndex};
@@ -180,6 +181,8 @@ pub(crate) enum Command {
     /// Write anew what is missing. Nothing is ever deleted by it
     #[command(subcommand)]
     Repair(Repair),
+    /// Check a folder of objects, or a store, without any key: whether every byte is as it was written
+    Scrub(Scrub),
     /// Show all snapshots as a drive
     Mount(Mount),
     /// Take a drive away
@@ -286,16 +289,6 @@ pub(crate) struct Cat {
     pub(crate) what: OsString,
     #[command(flatten)]
     pub(crate) select: Select,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Check {
-    /// Read all data
-    #[arg(long, conflicts_with = "read_data_subset")]
-    pub(crate) read_data: bool,
-    /// Read the n-th of m parts of the data: `1/30` today, `2/30` tomorrow
-    #[arg(long, value_name = "N/M", value_parser = subset)]
-    pub(crate) read_data_subset: Option<ReadData>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -547,14 +540,6 @@ fn rate(text: &str) -> Result<Rate, String> {
     Rate::parse(text).ok_or_else(|| "give bytes per second, with k, M or G for powers of 1024: 800k, 2M".into())
 }
 
-fn subset(text: &str) -> Result<ReadData, String> {
-    let parts = text.split_once('/').map(|(n, m)| (n.parse::<u64>(), m.parse::<u64>()));
-    match parts {
-        Some((Ok(n), Ok(m))) if 1 <= n && n <= m => Ok(ReadData::Part { n, m }),
-        _ => Err("give two numbers, the first not larger than the second: 1/30".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -657,14 +642,6 @@ mod tests {
         assert!(label("before update").is_ok());
         for bad in ["", "two\nlines", &"x".repeat(201)] {
             assert!(label(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn subsets() {
-        assert_eq!(subset("3/30"), Ok(ReadData::Part { n: 3, m: 30 }));
-        for bad in ["0/3", "4/3", "x/3", "3", "1/2/3", "-1/3"] {
-            assert!(subset(bad).is_err(), "{bad}");
         }
     }
 }

@@ -17,6 +17,7 @@ mod prune;
 mod repair;
 mod report;
 mod restore;
+mod scrub;
 mod shell;
 mod snapshots;
 mod within;
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Prune(options) => prune::run(global, options, output),
         Command::Check(options) => check::run(global, options, output),
         Command::Repair(Repair::Index(options)) => repair::index(global, options, output),
+        Command::Scrub(options) => scrub::run(global, options, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),
         Command::Mounts => Ok(mount::list(output)),

@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod config;
 mod error;
+mod nice;
 mod output;
 mod progress;
 mod report;

@@ -89,6 +89,13 @@ enum Cached {
     UpTo(u64),
 }
 
+/// The same for those who want everything to come from the store, also what this machine has checked before.
+pub(crate) fn open_from_store(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
+    let mut global = global.clone();
+    global.cache_dir = None;
+    open_with(&global, Cached::Nothing, MEMORY_DEFAULT)
+}
+
 fn open_with(global: &Global, cached: Cached, memory: usize) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let store = store(global)?;
     let credential = secret::credential(global)?;

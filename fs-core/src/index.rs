@@ -177,6 +177,22 @@ impl Shard {
         rows.filter_map(|row| Some((RecordId::from_bytes(row.id), self.packs.get(row.pack as usize)?, row.offset, row.stored_len)))
     }
 
+    /// How many records it knows in each of its packs, in their order.
+    pub fn record_counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.packs.len()];
+        for row in self.entries.iter().map(Row::decode).filter(|row| row.kind != FRAGMENT_KIND) {
+            counts.get_mut(row.pack as usize).into_iter().for_each(|count| *count += 1);
+        }
+        counts
+    }
+
+    /// All records that it knows in one pack, in no order. Looks at every entry.
+    pub fn records_in(&self, pack: &PackId) -> impl Iterator<Item = Location> {
+        let wanted: Vec<_> = self.packs.iter().map(|known| known.id == *pack).collect();
+        let rows = self.entries.iter().map(Row::decode).filter(move |row| wanted.get(row.pack as usize) == Some(&true));
+        rows.filter(|row| row.kind != FRAGMENT_KIND).filter_map(|row| self.location(&row))
+    }
+
     /// All places where the shard saw a record.
     pub fn find(&self, id: &RecordId) -> impl Iterator<Item = Location> {
         self.rows_of(id.as_bytes()).filter_map(|row| self.location(&row))

@@ -9,6 +9,8 @@ use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, RunId, Sessio
 use crate::storage::ObjectName;
 use crate::wire::{self, CborReader, CborWriter, WireError};
 
+pub mod keyless;
+
 /// Length of the header.
 pub const HEADER_LENGTH: usize = 48;
 /// Ends packs and index shards.

@@ -47,6 +47,7 @@ pub mod probe;
 pub mod retry;
 pub mod sftp;
 pub mod webdav;
+pub mod whole;
 
 /// Longest object name, in bytes.
 pub const OBJECT_NAME_LENGTH_MAX: usize = 200;

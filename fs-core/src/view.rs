@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use bytes::Bytes;
 use lru::LruCache;
 
+use crate::id::SnapshotId;
 use crate::path::Name;
 use crate::prefetch::Runs;
 use crate::record::Reference;
@@ -338,6 +339,12 @@ impl View {
         let node = self.node(&tree, held, inode)?;
         let target = node.entry.target.as_deref().ok_or(ViewError::Invalid)?;
         Ok(self.target(target, node.line()).into_owned())
+    }
+
+    /// The number of a snapshot's root directory; `None` if the view does not show the snapshot.
+    pub fn root_of(&self, snapshot: &SnapshotId) -> Option<u64> {
+        let slot = lock(&self.slots).slot(snapshot)?;
+        self.tree().snapshot(slot).map(|_| Inode { slot, position: ROOT_POSITION }.number())
     }
 
     /// Where an entry stands in its snapshot, for messages; `None` if that is not in memory.

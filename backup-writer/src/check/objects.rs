@@ -1,6 +1,8 @@
 //! The objects that nobody reads every day: configurations, key slots, certificates, sessions, catalogues, and manifests and seals that stand in one.
 //! One that rots is missed only when it is needed.
 
+use std::collections::HashSet;
+
 use fs_core::config::{Certificate, Session, decode_config};
 use fs_core::key::slot;
 use fs_core::object::{self, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX};
@@ -30,6 +32,23 @@ pub(super) fn check_objects(repository: &Repository, kinds: &[ObjectKind]) -> Re
         }
     }
     Ok(findings)
+}
+
+/// Seals whose manifests are not listed: a manifest that is lost leaves nothing else behind.
+///
+/// # Errors
+/// The store's, if they cannot be listed.
+pub(super) fn check_seals(repository: &Repository) -> Result<Vec<Finding>, StoreError> {
+    let list = |kind: ObjectKind| wait(kind.prefix(), repository.store().list_names(kind.prefix()));
+    // Seals first: a manifest that comes meanwhile is then listed, and a seal that does is not missed.
+    let (seals, manifests) = (list(ObjectKind::Seal)?, list(ObjectKind::Manifest)?);
+    let place = |kind, name: &ObjectName| object::parse_sequence_name(kind, name).map(|(device, sequence, _)| (device, sequence));
+    let there: HashSet<_> = manifests.iter().filter_map(|(name, _)| place(ObjectKind::Manifest, name)).collect();
+    let is_alone = |name: &ObjectName| place(ObjectKind::Seal, name).is_some_and(|place| !there.contains(&place));
+    let alone = seals.into_iter().map(|(name, _)| name).filter(is_alone);
+    Ok(alone
+        .map(|name| Finding::object(Severity::Warning, name.as_str(), "the manifest that it seals is missing: a snapshot is lost"))
+        .collect())
 }
 
 fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<(), RepositoryError> {

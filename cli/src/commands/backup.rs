@@ -14,9 +14,9 @@ use fs_core::report::{Finding, Place, Severity, is_incomplete};
 use fs_core::repository::Repository;
 use fs_core::time::{Clock as _, SystemClock, Zone};
 
-use crate::args::backup::Nice;
 use crate::args::{Backup, Global};
 use crate::error::{Exit, Failure};
+use crate::nice;
 use crate::output::Output;
 use crate::progress::Watcher;
 use crate::report::Report;
@@ -28,9 +28,6 @@ mod show;
 
 use hooks::Hooks;
 
-/// Behind everything that runs at the usual 0, but never without any time at all.
-const NICENESS: i32 = 10;
-
 pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<Exit, Failure> {
     if options.is_empty() {
         let hint = "name files and folders, --device, --stdin or --command, or give the profile 'paths'";
@@ -38,10 +35,7 @@ pub(crate) fn run(global: &Global, options: &Backup, output: &Output) -> Result<
     }
     let of_profile = options.commands.iter().map(Stream::try_from).collect::<Result<Vec<_>, _>>()?;
     let streams = [options.other.streams(standard_input)?, of_profile].concat();
-    let gentle = is_gentle(options.nice);
-    if gentle {
-        yield_to_others();
-    }
+    let gentle = nice::yield_if(options.nice);
     if options.dry_run {
         return try_out(global, options, (streams, gentle, Pauses::default()), output);
     }
@@ -158,20 +152,4 @@ fn standard_input() -> Result<Input, Failure> {
         return Err(failure.hint("pipe something into it, or let --command run what makes it"));
     }
     Ok(Input::Open(Arc::new(input.as_fd().try_clone_to_owned()?)))
-}
-
-fn is_gentle(nice: Nice) -> bool {
-    match nice {
-        Nice::Yes => true,
-        Nice::No => false,
-        Nice::Auto => !std::io::stderr().is_terminal(),
-    }
-}
-
-/// Before any thread is started: a thread has the priority of the one that starts it. The system derives the priority of reading from it.
-fn yield_to_others() {
-    let is_lower = rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness >= NICENESS);
-    if !is_lower && let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "the priority stays as it is");
-    }
 }

@@ -7,6 +7,7 @@ use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::time::Zone;
 use serde_json::json;
 
+use super::check::show_last_drills;
 use crate::args::{Global, Snapshots};
 use crate::error::{Exit, Failure};
 use crate::output::{Output, size};
@@ -27,6 +28,7 @@ pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Resu
         let manifest = snapshot.manifest()?;
         output.show(|| line(snapshot, &manifest, &zone), || record(snapshot, &manifest));
     }
+    show_last_drills(global, &repository, output);
     Ok(exit(&findings, output))
 }
 

@@ -94,7 +94,7 @@ impl<'a> Opening<'a> {
 
     /// The keys that the credential opens, and the configuration.
     pub(super) fn unlock(&mut self, credential: &Credential) -> Result<(KeyRing, Config), RepositoryError> {
-        let repository = self.first_valid(|_, object| Ok(Header::decode(object)?.0.repository))?;
+        let repository = self.first_valid(claimed_id)?;
         let ring = self.open_slots(repository, credential)?;
         let config = self.first_valid(|(generation, hash), object| {
             check_hash(object, &hash)?;
@@ -142,7 +142,7 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`].
     pub fn identify(store: &dyn ReadStore) -> Result<RepositoryId, RepositoryError> {
-        Opening::read(store, &OpenOptions::default())?.first_valid(|_, object| Ok(Header::decode(object)?.0.repository))
+        Opening::read(store, &OpenOptions::default())?.first_valid(claimed_id)
     }
 
     /// Looks for certificates of new devices.
@@ -172,6 +172,13 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// The repository that a configuration says to belong to, if its bytes are those that were written: one that has rotted must not speak for the others.
+fn claimed_id((_, hash): (u64, ObjectHash), object: &[u8]) -> Result<RepositoryId, ObjectError> {
+    // A newer format says so before anything else.
+    let (header, ..) = Header::decode(object)?;
+    check_hash(object, &hash).map(|()| header.repository)
 }
 
 /// Configurations by generation, the newest first.

@@ -26,6 +26,7 @@ use crate::time::Timestamp;
 mod opened;
 #[cfg(any(not(unix), test))]
 mod portable;
+pub mod strangers;
 #[cfg(unix)]
 mod unix;
 
