@@ -11,11 +11,13 @@ use fs_core::id::{PackId, RecordId};
 use fs_core::index::Shard;
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
+use fs_core::pack;
 use fs_core::path::TreePath;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::snapshot::Snapshot;
+use fs_core::storage::StoreError;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Content, Entry, Page, Value};
 
@@ -97,6 +99,10 @@ pub struct CheckReport {
 /// [`RepositoryError`] only if the store cannot be listed; damage is a finding.
 pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
     let how = how.into();
+    // Before the packs: what a snapshot that is seen needs is listed then. And before hours of reading, so that no failure hides what they find.
+    let mut snapshots = repository.all_snapshots()?;
+    let (marks, now) = (repository.marks()?, repository.clock().now());
+    let unsealing = objects::check_seals(repository)?;
     let (shards, damaged_shards) = repository.shards()?;
     let mut run = Run {
         repository,
@@ -107,21 +113,22 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         seen: HashSet::new(),
         missing: 0,
         moved: HashMap::new(),
-        absent: HashMap::new(),
+        absent: HashSet::new(),
     };
     run.small_objects(how.read_data)?;
     run.note(damaged_shards);
     run.index();
     packs::read(&mut run, &how)?;
     run.trailers()?;
-    let unsealing = objects::check_seals(repository)?;
     run.note(unsealing);
-    let mut snapshots = repository.all_snapshots()?;
     run.note(std::mem::take(&mut snapshots.findings));
-    let marks = repository.marks()?;
     run.note(marks.findings.iter().cloned());
-    // Those that are forgotten can still be brought back; of those that a prune has condemned parts may be gone.
-    let forgotten = snapshots.forgotten.iter().filter(|forgotten| marks.due(forgotten).is_none()).map(|forgotten| &forgotten.snapshot);
+    // Those that are forgotten can still be brought back; of those that are due to be swept parts may be gone.
+    let forgotten = snapshots
+        .forgotten
+        .iter()
+        .filter(|forgotten| marks.due(forgotten).is_none_or(|due| due > now))
+        .map(|forgotten| &forgotten.snapshot);
     for snapshot in snapshots.live.iter().chain(forgotten) {
         if observer.is_cancelled() {
             break;
@@ -143,8 +150,8 @@ struct Run<'a> {
     missing: u64,
     /// Records that are not where a reference says: whether the index knows them elsewhere.
     moved: HashMap<RecordId, bool>,
-    /// Packs that the index names and that are not listed. A prune leaves such names behind: they are damage if something is missed.
-    absent: HashMap<PackId, ObjectKind>,
+    /// Packs that are not there and that something needs, as far as told.
+    absent: HashSet<PackId>,
 }
 
 impl Run<'_> {
@@ -170,7 +177,8 @@ impl Run<'_> {
             let name = object::pack_name(pack.kind, &pack.id);
             let wrong = |message: String| Finding::object(Severity::Error, name.as_str(), message);
             match self.packs.get(&pack.id) {
-                None => drop(self.absent.insert(pack.id, pack.kind)),
+                // A prune leaves such names behind: they are damage if something is missed.
+                None => {}
                 Some(listed) if (listed.kind, listed.size) != (pack.kind, pack.size) => {
                     findings.push(wrong(format!("it has {} bytes, and the index says {}", listed.size, pack.size)));
                 }
@@ -184,9 +192,9 @@ impl Run<'_> {
     }
 
     /// Something that a snapshot needs was in this pack.
-    fn missed(&mut self, pack: PackId) {
-        if let Some(kind) = self.absent.remove(&pack) {
-            let name = object::pack_name(kind, &pack);
+    fn missed(&mut self, pack: PackId, kind: RecordKind) {
+        if self.packs.get(&pack).is_none() && self.absent.insert(pack) {
+            let name = object::pack_name(pack::pack_kind(kind), &pack);
             self.note([Finding::object(Severity::Error, name.as_str(), "a snapshot needs it, and it is missing")]);
         }
     }
@@ -216,6 +224,11 @@ impl Run<'_> {
     fn pack_failed(&mut self, id: PackId, kind: ObjectKind, error: RepositoryError) -> Result<(), RepositoryError> {
         let name = object::pack_name(kind, &id);
         let message = match error {
+            // A prune took it after it was listed: damage only if something is missed.
+            RepositoryError::Store(StoreError::NotFound { .. }) => {
+                self.packs.remove(&id);
+                return Ok(());
+            }
             RepositoryError::Object { source, .. } => source.to_string(),
             RepositoryError::Store(error) => error.to_string(),
             error => return Err(error),
@@ -253,21 +266,25 @@ impl Run<'_> {
     }
 
     fn pages(&mut self, page: Reference, path: &TreePath, snapshot: &str, open: &mut Vec<(TreePath, Entry)>) {
-        if !self.seen.insert(page.id) {
-            return;
-        }
-        match self.repository.page(&page).as_deref() {
-            Ok(Page::Index(rows)) => rows.iter().for_each(|row| self.pages(row.reference, path, snapshot, open)),
-            Ok(Page::Leaf(leaf)) => {
-                for entry in leaf.entries() {
-                    let Some(name) = entry.name.clone() else { continue };
-                    let below = path.join(name);
-                    if entry.subtree.is_some() { open.push((below, entry.clone())) } else { self.contents(entry, &below, snapshot) }
-                }
+        // No recursion: whoever writes decides how deep pages stand in one another.
+        let mut pages = vec![page];
+        while let Some(page) = pages.pop().filter(|_| !self.observer.is_cancelled()) {
+            if !self.seen.insert(page.id) {
+                continue;
             }
-            Err(error) => {
-                self.missed(page.pack);
-                self.damaged(path, snapshot, "its list of entries", error);
+            match self.repository.page(&page).as_deref() {
+                Ok(Page::Index(rows)) => pages.extend(rows.iter().rev().map(|row| row.reference)),
+                Ok(Page::Leaf(leaf)) => {
+                    for entry in leaf.entries() {
+                        let Some(name) = entry.name.clone() else { continue };
+                        let below = path.join(name);
+                        if entry.subtree.is_some() { open.push((below, entry.clone())) } else { self.contents(entry, &below, snapshot) }
+                    }
+                }
+                Err(error) => {
+                    self.missed(page.pack, RecordKind::Tree);
+                    self.damaged(path, snapshot, "its list of entries", error);
+                }
             }
         }
     }
@@ -312,7 +329,7 @@ impl Run<'_> {
                 self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: its lists contradict each other"))])
             }
             Err(error) => {
-                self.missed(reference.pack);
+                self.missed(reference.pack, RecordKind::List);
                 self.damaged(path, snapshot, "the list of its parts", &error);
             }
         }
@@ -333,14 +350,14 @@ impl Run<'_> {
             }
         };
         if !found {
-            self.missed(reference.pack);
+            self.missed(reference.pack, RecordKind::Data);
             self.missing += 1;
         }
     }
 
     fn read(&mut self, kind: RecordKind, reference: &Reference, path: &TreePath, snapshot: &str) {
         if let Err(error) = self.repository.read_record(kind, reference) {
-            self.missed(reference.pack);
+            self.missed(reference.pack, kind);
             self.damaged(path, snapshot, "a table", &error);
         }
     }

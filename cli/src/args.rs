@@ -178,7 +178,7 @@ pub(crate) enum Command {
     Prune(Prune),
     /// Check that everything the snapshots need is there and opens
     Check(Check),
-    /// Write anew what is missing. Nothing is ever deleted by it
+    /// Write anew what is missing
     #[command(subcommand)]
     Repair(Repair),
     /// Check a folder of objects, or a store, without any key: whether every byte is as it was written

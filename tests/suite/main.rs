@@ -51,5 +51,6 @@ mod repair;
 mod prune;
 mod prune_beside;
 mod prune_faults;
+mod prune_planted;
 mod prune_program;
 mod scrub;

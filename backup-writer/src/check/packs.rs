@@ -73,6 +73,11 @@ impl Packs {
         Ok(Self(packs))
     }
 
+    /// Takes a pack out that is not there any more.
+    pub(super) fn remove(&mut self, id: &PackId) {
+        self.0.remove(id);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }

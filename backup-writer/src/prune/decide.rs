@@ -29,6 +29,8 @@ pub(super) struct Decision {
     asked: Timestamp,
     /// Packs to be swept, if a closer look finds nothing in them that is needed.
     pub(super) sweep: Vec<usize>,
+    /// How many of those go at the most. What cannot go does not count: it must not be in the way of the others for ever.
+    pub(super) delete_max: usize,
     /// Packs to be condemned: no live record depends on them.
     pub(super) condemn: Vec<usize>,
     /// Packs of which the live records move; then they are condemned too.
@@ -49,7 +51,9 @@ impl Decision {
         let asked = now.saturating_add(options.grace);
         let mut decision = Self { due: dues(table, marks), asked, ..Self::default() };
         let used = decision.used(table, report);
-        decision.sweep(table, now, options, report);
+        if walk.unknown.is_empty() {
+            decision.sweep(table, now, options, report);
+        }
         decision.condemn(table, &used, (now, options), report);
         let is_new = |due: &Option<Timestamp>| due.is_none_or(|due| due > asked);
         let snapshots = walk.forgotten.iter().filter(|(_, _, due)| is_new(due));
@@ -113,8 +117,7 @@ impl Decision {
         for at in all.iter().skip(most) {
             report.left.add(size(table, *at));
         }
-        all.truncate(most);
-        self.sweep = all;
+        (self.sweep, self.delete_max) = (all, most);
     }
 
     fn condemn(&mut self, table: &Table, used: &[u64], (now, options): (Timestamp, &PruneOptions), report: &mut PruneReport) {
@@ -156,7 +159,7 @@ impl Decision {
 
     fn count(&self, table: &Table, (walk, now): (&Walk<'_>, Timestamp), report: &mut PruneReport) {
         table.packs().iter().for_each(|pack| report.packs.add(pack.size));
-        self.sweep.iter().for_each(|at| report.swept.add(size(table, *at)));
+        self.sweep.iter().take(self.delete_max).for_each(|at| report.swept.add(size(table, *at)));
         let moved = self.repack.iter().filter(|at| self.is_to_be_marked(**at));
         self.condemn.iter().chain(moved).for_each(|at| report.condemned.add(size(table, *at)));
         self.repack.iter().for_each(|at| report.repacked.add(size(table, *at)));

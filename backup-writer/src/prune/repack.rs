@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use fs_core::id::PackId;
 use fs_core::index::{Shard, ShardPack};
-use fs_core::object::{self, Header, ObjectKind, Signer};
+use fs_core::object::{self, ObjectKind, Signer};
 use fs_core::observer::Progress;
 use fs_core::pack::{self, Pack, PackBuilder, Trailer};
 use fs_core::record::Reference;
@@ -16,10 +16,7 @@ use fs_core::storage::{WriteStore, wait_for_put};
 use super::read::{records, trailer};
 use super::table::LIVE;
 use super::{Plan, PruneError, may_open};
-use crate::create::put_hashed;
-
-/// Entries of a shard.
-const SHARD_ENTRIES: usize = 1 << 17;
+use crate::packer::{put_shard, shard_entries_max};
 
 /// The new packs of a run.
 struct Moving {
@@ -145,7 +142,7 @@ impl Plan<'_> {
         let bytes = Bytes::from(pack.bytes);
         wait_for_put(&name, bytes.len(), store.put_new(&name, bytes.clone(), &pack.hash))?;
         index.add_pack(ShardPack { id: pack.id, kind: pack.kind, size }, &pack.trailer);
-        if index.len() >= SHARD_ENTRIES {
+        if index.is_full(shard_entries_max(self.repository)) {
             self.write_index(index, store, signer)?;
         }
         Ok(())
@@ -157,7 +154,7 @@ impl Plan<'_> {
         let failed = || PruneError::NotVerified { pack: pack.id };
         let place = (pack.kind, pack.id, repository.id());
         let trailer = pack::decode_whole(&pack.bytes, place, |epoch| repository.ring().structure(epoch)).map_err(|_| failed())?;
-        if trailer != pack.trailer {
+        if trailer != pack.trailer || object::object_hash(&pack.bytes) != pack.hash {
             return Err(failed());
         }
         for (kind, _, reference) in trailer.references(pack.id) {
@@ -174,10 +171,7 @@ impl Plan<'_> {
             return Ok(());
         }
         shard.sort();
-        let ring = self.repository.ring();
-        let header = Header::new(ObjectKind::Shard, ring.epoch(), ring.repository, &**self.repository.random());
-        let object = shard.encode(&header, &ring.current().index, signer);
-        put_hashed(store, object, |hash| object::hashed_name(ObjectKind::Shard, hash))?;
+        put_shard(self.repository, store, signer, &shard)?;
         Ok(())
     }
 }

@@ -49,7 +49,11 @@ impl Plan<'_> {
         let packs = std::mem::take(&mut self.decision.sweep);
         let mut progress = Progress { entry_total: packs.len() as u64, ..Progress::default() };
         let mut kept = HashMap::new();
+        let most = self.decision.delete_max as u64;
         for some in packs.chunks(AT_ONCE) {
+            if self.report.swept.count >= most {
+                break;
+            }
             let of_table: Vec<_> = some.iter().filter_map(|at| self.table.packs().get(*at).cloned().map(|pack| (*at, pack))).collect();
             let mut read = Vec::with_capacity(of_table.len());
             trailers(self.repository, of_table.iter().map(|(_, pack)| pack), |_, trailer| {
@@ -66,6 +70,7 @@ impl Plan<'_> {
                 progress.byte_count += pack.size;
                 self.observer.progress(&progress);
             }
+            dead.truncate(usize::try_from(most - self.report.swept.count).unwrap_or(usize::MAX));
             if !self.may_go_on()? {
                 return Ok(());
             }

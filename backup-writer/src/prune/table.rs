@@ -148,18 +148,16 @@ impl Table {
         self.by_id.get(pack).map(|at| *at as usize)
     }
 
-    /// Notes that a record is needed. Whether that is new; `None` if it lies in no pack that is known.
-    pub(super) fn reach(&mut self, reference: &Reference, need: u8) -> Option<bool> {
+    /// Notes that a record is needed. Not if it lies in no pack that is known.
+    pub(super) fn reach(&mut self, reference: &Reference, need: u8) -> bool {
         let group = self.group(&reference.id);
         let hint = self.by_id.get(&reference.pack).copied();
-        let flags = self.flags.get_mut(group.clone()).filter(|flags| !flags.is_empty())?;
-        let met = if need == LIVE { LIVE } else { LIVE | PROTECTED };
-        let is_new = flags.iter().all(|flag| flag & met == 0);
-        for (flag, row) in flags.iter_mut().zip(self.rows.get(group)?) {
+        let (Some(flags), Some(rows)) = (self.flags.get_mut(group.clone()), self.rows.get(group)) else { return false };
+        for (flag, row) in flags.iter_mut().zip(rows) {
             let is_hinted = need == LIVE && Some(row.pack) == hint && row.offset == reference.offset;
             *flag |= need | if is_hinted { HINTED } else { 0 };
         }
-        Some(is_new)
+        !rows.is_empty()
     }
 
     /// A reference to the same record in a place where it lies: where it says, if the pack is there.
@@ -272,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_met_once_for_each_need() {
+    fn what_is_needed_is_noted_with_the_place_that_is_named() {
         let mut table = table(3, &[(5, 1, 48), (5, 0, 48), (7, 1, 58), (5, 0, 48)]);
         assert_eq!((table.row_count(), table.packs()[0].record_bytes, table.packs()[1].record_bytes), (3, 10, 20), "one place counts once");
-        assert_eq!(table.reach(&reference(6, 0, 48), LIVE), None);
-        assert_eq!(table.reach(&reference(5, 1, 48), PROTECTED), Some(true));
-        assert_eq!(table.reach(&reference(5, 1, 48), PROTECTED), Some(false));
-        assert_eq!(table.reach(&reference(5, 1, 48), LIVE), Some(true), "more is needed of what is live");
-        assert_eq!(table.reach(&reference(5, 2, 48), PROTECTED), Some(false));
+        assert!(!table.reach(&reference(6, 0, 48), LIVE));
+        assert!(table.reach(&reference(5, 1, 48), PROTECTED));
+        assert_eq!(table.needs(&id(5)), PROTECTED);
+        assert!(table.reach(&reference(5, 1, 48), LIVE));
+        assert!(table.reach(&reference(5, 2, 48), PROTECTED));
         assert_eq!((table.needs(&id(5)), table.needs(&id(7))), (LIVE | PROTECTED, 0));
         let needed: Vec<_> =
             table.needed(LIVE).map(|(id, copies)| (id, copies.map(|copy| (copy.pack, copy.is_hinted)).collect())).collect();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use fs_core::id::{DeviceId, ObjectHash, PackId, RecordId, SnapshotId};
 use fs_core::observer::{Observer, Progress};
 use fs_core::record::Reference;
-use fs_core::report::{Finding, Place};
+use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{Inventory, Marks, ReadError, Repository};
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::storage::ObjectName;
@@ -49,8 +49,12 @@ pub(super) struct Walk<'a> {
     walked: HashMap<SnapshotId, u8>,
     /// Manifests that others name, and one that names each.
     named: HashMap<SnapshotId, SnapshotId>,
+    /// Pages and lists that were descended into, with the greatest need. Not those that something merely names: a reference says nothing of what stands below it.
+    descended: HashMap<(RecordId, Inner), u8>,
     /// Packs that came after the list, and what is needed of them.
     late: HashMap<PackId, HashSet<RecordId>>,
+    /// Forgotten snapshots that cannot be walked: what they need is not known, so nothing is swept.
+    pub(super) unknown: Vec<Finding>,
     progress: Progress,
     pub(super) fates: Fates,
     /// The objects of each snapshot that is due, in the order in which they may go; not those of the newest manifest of a device.
@@ -65,9 +69,10 @@ pub(super) struct Walk<'a> {
     pub(super) seen: Option<Moment>,
 }
 
-enum Open {
-    Page(Reference),
-    List(u8, Reference),
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Inner {
+    Page,
+    List,
 }
 
 impl<'a> Walk<'a> {
@@ -77,7 +82,7 @@ impl<'a> Walk<'a> {
         missing_is_lost: bool,
         observer: &'a dyn Observer,
     ) -> Self {
-        let (walked, named, late, objects, progress, fates) = Default::default();
+        let (walked, named, descended, late, unknown, objects, progress, fates) = Default::default();
         let (forgotten, standing, listed_last, seen) = Default::default();
         Self {
             repository,
@@ -87,7 +92,9 @@ impl<'a> Walk<'a> {
             missing_is_lost,
             walked,
             named,
+            descended,
             late,
+            unknown,
             progress,
             fates,
             objects,
@@ -204,7 +211,14 @@ impl<'a> Walk<'a> {
             .manifest()
             .map_err(|error| PruneError::Unreadable { what: format!("snapshot {}", id.short()), source: Box::new(error.into()) })?;
         self.note_named(id, &manifest);
-        self.tree(id, &manifest, need, table)?;
+        match self.tree(id, &manifest, need, table) {
+            // Of use to nobody but whoever brings it back: it must not be in the way of marks, which it needs to be gone one day.
+            Err(error @ (PruneError::Unreadable { .. } | PruneError::Lost { .. })) if need == PROTECTED => {
+                let message = format!("snapshot {} is forgotten, and damaged: nothing is deleted before it is due: {error}", id.short());
+                self.unknown.push(Finding { severity: Severity::Warning, place: Place::Operation, message });
+            }
+            result => result?,
+        }
         self.walked.insert(id, need);
         Ok(())
     }
@@ -230,10 +244,10 @@ impl<'a> Walk<'a> {
                 return Err(PruneError::Cancelled);
             }
             match next {
-                Open::Page(reference) if self.reach(&reference, need, table)? => {
+                (Inner::Page, reference) if self.descend(Inner::Page, &reference, need, table)? => {
                     self.tell();
                     match &*self.repository.page(&table.placed(&reference)).map_err(unreadable)? {
-                        Page::Index(rows) => open.extend(rows.iter().rev().map(|row| Open::Page(row.reference))),
+                        Page::Index(rows) => open.extend(rows.iter().rev().map(|row| (Inner::Page, row.reference))),
                         Page::Leaf(leaf) => {
                             for entry in leaf.entries() {
                                 self.entry(entry, need, table, &mut open)?;
@@ -241,11 +255,12 @@ impl<'a> Walk<'a> {
                         }
                     }
                 }
-                Open::List(depth, reference) if self.reach(&reference, need, table)? => {
+                (Inner::List, reference) if self.descend(Inner::List, &reference, need, table)? => {
                     let list = self.repository.list(&table.placed(&reference)).map_err(unreadable)?;
                     for row in &list.rows {
-                        if depth > 1 {
-                            open.push(Open::List(depth - 1, row.reference));
+                        // Its own depth counts: what names it may lie.
+                        if list.depth > 1 {
+                            open.push((Inner::List, row.reference));
                         } else {
                             self.reach(&row.reference, need, table)?;
                         }
@@ -257,9 +272,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry, need: u8, table: &mut Table, open: &mut Vec<Open>) -> Result<(), PruneError> {
+    fn entry(&mut self, entry: &Entry, need: u8, table: &mut Table, open: &mut Vec<(Inner, Reference)>) -> Result<(), PruneError> {
         self.progress.entry_count += 1;
-        open.extend(entry.subtree.as_ref().and_then(|subtree| subtree.page).map(Open::Page));
+        open.extend(entry.subtree.as_ref().and_then(|subtree| subtree.page).map(|page| (Inner::Page, page)));
         self.content(&entry.content, need, table, open)?;
         for value in entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor) {
             if let Value::Stored { content, .. } = value {
@@ -272,9 +287,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn content(&mut self, content: &Content, need: u8, table: &mut Table, open: &mut Vec<Open>) -> Result<(), PruneError> {
-        if let Content::List { depth, reference } = content {
-            open.push(Open::List(*depth, *reference));
+    fn content(&mut self, content: &Content, need: u8, table: &mut Table, open: &mut Vec<(Inner, Reference)>) -> Result<(), PruneError> {
+        if let Content::List { reference, .. } = content {
+            open.push((Inner::List, *reference));
             return Ok(());
         }
         for reference in content.references() {
@@ -283,13 +298,27 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Notes that a record is needed, and whether that is new.
-    fn reach(&mut self, reference: &Reference, need: u8, table: &mut Table) -> Result<bool, PruneError> {
+    /// Notes that a page or list is needed. Whether what stands below it is not noted yet.
+    fn descend(&mut self, kind: Inner, reference: &Reference, need: u8, table: &mut Table) -> Result<bool, PruneError> {
+        self.reach(reference, need, table)?;
+        let before = self.descended.entry((reference.id, kind)).or_default();
+        if *before == LIVE || *before == need {
+            return Ok(false);
+        }
+        *before = need;
+        Ok(true)
+    }
+
+    /// Notes that a record is needed.
+    fn reach(&mut self, reference: &Reference, need: u8, table: &mut Table) -> Result<(), PruneError> {
         match table.reach(reference, need) {
-            Some(is_new) => Ok(is_new),
+            true => Ok(()),
             // Nothing that came after the list is condemned or swept by this run.
-            None if table.at(&reference.pack).is_none() => Ok(self.late.entry(reference.pack).or_default().insert(reference.id)),
-            None => Err(PruneError::Lost { record: reference.id.to_string(), pack: reference.pack }),
+            false if table.at(&reference.pack).is_none() => {
+                self.late.entry(reference.pack).or_default().insert(reference.id);
+                Ok(())
+            }
+            false => Err(PruneError::Lost { record: reference.id.to_string(), pack: reference.pack }),
         }
     }
 

@@ -294,6 +294,8 @@ pub(super) fn read_each<T: Send>(
                     let message = "it was listed, and is not there any more: a prune may have deleted it just now";
                     findings.push(Finding { severity: Severity::Note, ..damaged(&name, message) });
                 }
+                // Anybody who may put objects can put one that is too large: it counts for nothing.
+                Err(error @ StoreError::WrongSize { .. }) => findings.push(damaged(&name, error)),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -169,6 +169,10 @@ impl Repository {
                     Err(RepositoryError::Object { name, source }) => {
                         findings.push(Finding::object(Severity::Error, name.as_str(), source.to_string()));
                     }
+                    // Anybody who may put objects can put that.
+                    Err(RepositoryError::Store(error @ StoreError::WrongSize { .. })) => {
+                        findings.push(Finding::object(Severity::Error, listed.name().as_str(), error.to_string()));
+                    }
                     Err(error) => return Err(error),
                 }
                 Ok(())
