@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_core::id::{PackId, RecordId};
-use fs_core::index::Shard;
+use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
 use fs_core::pack;
@@ -21,7 +21,7 @@ use fs_core::storage::StoreError;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Content, Entry, Page, Value};
 
-use crate::packer::read_trailer;
+use crate::packer::{ASKED_MAX, read_trailers};
 use packs::{Packs, Records};
 
 mod objects;
@@ -176,13 +176,9 @@ impl Run<'_> {
             }
             let name = object::pack_name(pack.kind, &pack.id);
             let wrong = |message: String| Finding::object(Severity::Error, name.as_str(), message);
-            match self.packs.get(&pack.id) {
-                // A prune leaves such names behind: they are damage if something is missed.
-                None => {}
-                Some(listed) if (listed.kind, listed.size) != (pack.kind, pack.size) => {
-                    findings.push(wrong(format!("it has {} bytes, and the index says {}", listed.size, pack.size)));
-                }
-                Some(_) => {}
+            // Names of packs that are not listed a prune leaves behind: they are damage if something is missed.
+            if let Some(listed) = self.packs.get(&pack.id).filter(|listed| (listed.kind, listed.size) != (pack.kind, pack.size)) {
+                findings.push(wrong(format!("it has {} bytes, and the index says {}", listed.size, pack.size)));
             }
         }
         self.note(findings);
@@ -203,18 +199,21 @@ impl Run<'_> {
     fn trailers(&mut self) -> Result<(), RepositoryError> {
         let unknown = self.packs.without_records();
         let mut progress = Progress { entry_total: unknown.len() as u64, ..Progress::default() };
-        for (id, kind, size) in unknown {
+        let unknown: Vec<_> = unknown.into_iter().map(|(id, kind, size)| ShardPack { id, kind, size }).collect();
+        for some in unknown.chunks(ASKED_MAX) {
             if self.observer.is_cancelled() {
                 return Ok(());
             }
-            match read_trailer(self.repository, id, kind, size) {
-                Ok(trailer) => {
-                    self.report.record_count += trailer.records.len() as u64;
-                    self.packs.set_records(&id, Records::of(&trailer));
+            for (pack, trailer) in some.iter().zip(read_trailers(self.repository, some)) {
+                match trailer {
+                    Ok(trailer) => {
+                        self.report.record_count += trailer.records.len() as u64;
+                        self.packs.set_records(&pack.id, Records::of(&trailer));
+                    }
+                    Err(error) => self.pack_failed(pack.id, pack.kind, error)?,
                 }
-                Err(error) => self.pack_failed(id, kind, error)?,
             }
-            progress.entry_count += 1;
+            progress.entry_count += some.len() as u64;
             self.observer.progress(&progress);
         }
         Ok(())

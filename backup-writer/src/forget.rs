@@ -189,7 +189,7 @@ fn put(
     for (forgotten, undone) in parts {
         let tombstones = Tombstones { run, device: signer.device, time, server_time, why: why.to_owned(), forgotten, undone };
         let object = tombstones.encode_object(repository.ring(), signer, random);
-        put_hashed(store, object, |hash| object::tombstones_name(&run, hash))?;
+        put_hashed(store, object, |hash| object::run_name(ObjectKind::Tombstones, &run, hash))?;
     }
     Ok(run)
 }

@@ -15,6 +15,7 @@ use fs_core::object::{self, HEADER_LENGTH, Signer};
 use fs_core::observer::{Observer, Progress};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{ListedShard, Repository, RepositoryError};
+use fs_core::snapshot::mark::GRACE_LEAST;
 use fs_core::storage::{ObjectName, StoreError, WriteStore, get_ranges, wait};
 
 use crate::packer::{list_packs, put_shard, shard_entries_max};
@@ -24,8 +25,6 @@ mod sweep;
 
 /// How long what is superseded stays, so that everybody who listed before has read.
 pub const GRACE: Duration = Duration::from_secs(7 * 86_400);
-/// The shortest time that is allowed: far above what a store's lists and a run lag behind.
-pub const GRACE_MIN: Duration = Duration::from_secs(2 * 86_400);
 
 /// Fewer shards are not worth putting together.
 const TOGETHER_MIN: usize = 8;
@@ -39,7 +38,7 @@ const ENTRY_SIZE: u64 = 52;
 /// How to merge.
 #[derive(Clone, Debug)]
 pub struct MergeOptions {
-    /// How long what is superseded stays; at least [`GRACE_MIN`] counts.
+    /// How long what is superseded stays; at least [`GRACE_LEAST`] counts.
     pub grace: Duration,
     /// Entries of a shard that is large enough; `None` for what backups take for that.
     pub entries_max: Option<usize>,
@@ -114,7 +113,7 @@ pub fn run(
         return Err(MergeError::NotAllowed);
     }
     let now = wait("clock", store.server_time())?;
-    let before = now.map(|now| now.saturating_sub(options.grace.max(GRACE_MIN)));
+    let before = now.map(|now| now.saturating_sub(options.grace.max(GRACE_LEAST)));
     let key = &repository.ring().current().index;
     let entries_max = options.entries_max.unwrap_or_else(|| shard_entries_max(repository));
     let packs = Packs { present: list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect(), gone: HashSet::new() };

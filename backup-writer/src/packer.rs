@@ -32,7 +32,6 @@ mod stages;
 mod upload;
 mod usable;
 
-pub(crate) use left_over::open_end;
 pub use left_over::read_trailer;
 pub(crate) use left_over::{ASKED_MAX, read_trailers};
 pub use shared::{Part, Sealed, Shared, list_packs};

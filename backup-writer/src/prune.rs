@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fs_core::id::PackId;
-use fs_core::object::{ObjectError, ObjectKind, Signer};
+use fs_core::object::{ObjectKind, Signer};
 use fs_core::observer::Observer;
 use fs_core::report::Finding;
 use fs_core::repository::{ReadError, Repository, RepositoryError};
@@ -17,6 +17,7 @@ use fs_core::storage::{StoreError, WriteStore};
 use fs_core::time::Timestamp;
 
 use crate::forget::{self, ForgetError};
+use crate::merge::GRACE;
 
 mod decide;
 mod mark;
@@ -30,8 +31,6 @@ use decide::Decision;
 use table::Table;
 use walk::Walk;
 
-/// How long what is condemned stays, unless somebody says otherwise.
-pub const GRACE: Duration = Duration::from_secs(7 * 86_400);
 /// How much of all packs a run deletes at most, in per cent, unless somebody says otherwise.
 pub const DELETE_PERCENT: u8 = 20;
 
@@ -108,9 +107,6 @@ pub enum PruneError {
     /// It was stopped.
     #[error("the run was stopped")]
     Cancelled,
-    /// The key's role does not allow it.
-    #[error("this key may not prune: it takes the owner's")]
-    Key(#[from] ObjectError),
     /// Clocks or snapshots cannot be looked at.
     #[error(transparent)]
     Look(#[from] ForgetError),
@@ -217,7 +213,7 @@ impl<'a> Plan<'a> {
             return Err(PruneError::NoSnapshot { packs: table.packs().len() });
         }
         let mut report = PruneReport { findings, ..PruneReport::default() };
-        report.findings.append(&mut walk.unknown.clone());
+        report.findings.extend(walk.unknown.iter().cloned());
         let decision = Decision::make(&table, (&marks, &walk), (looked.now, options), &mut report);
         Ok(Self { repository, options: *options, now: looked.now, table, walk, decision, report, observer })
     }

@@ -313,7 +313,7 @@ impl From<PruneError> for Failure {
                 .hint("nothing was deleted; if the store has lost it for good, --missing-is-lost goes on without it"),
             PruneError::NoSnapshot { .. } => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; the next backup uses what is of use"),
             PruneError::Unsteady => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; run it again"),
-            PruneError::NotVerified { .. } | PruneError::Key(_) => Self::from_error(Exit::Failed, &error),
+            PruneError::NotVerified { .. } => Self::from_error(Exit::Failed, &error),
         }
     }
 }

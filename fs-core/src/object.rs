@@ -344,11 +344,6 @@ pub fn sequence_name(kind: ObjectKind, device: &DeviceId, sequence: u64, hash: &
 /// The last number that a name has room for.
 pub const SEQUENCE_MAX: u64 = 9_999_999_999;
 
-/// `drop/RUN-HASH`.
-pub fn tombstones_name(run: &RunId, hash: &ObjectHash) -> ObjectName {
-    run_name(ObjectKind::Tombstones, run, hash)
-}
-
 /// `drop/RUN-HASH` or `mark/RUN-HASH`.
 pub fn run_name(kind: ObjectKind, run: &RunId, hash: &ObjectHash) -> ObjectName {
     ObjectName::new(format!("{}{run}-{hash}", kind.prefix()))
@@ -441,7 +436,7 @@ mod tests {
         for kind in [ObjectKind::Tombstones, ObjectKind::Mark] {
             assert_eq!(parse_run_name(kind, &run_name(kind, &run, &hash)), Some((run, hash)));
         }
-        assert_eq!(parse_run_name(ObjectKind::Mark, &tombstones_name(&run, &hash)), None);
+        assert_eq!(parse_run_name(ObjectKind::Mark, &run_name(ObjectKind::Tombstones, &run, &hash)), None);
         assert_eq!(parse_run_name(ObjectKind::Tombstones, &ObjectName::new(format!("drop/{run}"))), None);
     }
 }

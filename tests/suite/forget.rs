@@ -259,7 +259,7 @@ fn only_owners_and_maintainers_forget() {
         // Whatever the program that wrote it thought: what counts is the certificate.
         let put = |tombstones: &Tombstones, signer: &Signer| {
             let object = tombstones.encode_object(repository.ring(), signer, &*place.bench.random);
-            put_hashed(&*place.bench.store, object, |hash| object::tombstones_name(&tombstones.run, hash)).unwrap()
+            put_hashed(&*place.bench.store, object, |hash| object::run_name(ObjectKind::Tombstones, &tombstones.run, hash)).unwrap()
         };
         let said = Tombstones {
             run: RunId::from_bytes([9; 16]),
@@ -323,7 +323,7 @@ fn damaged_tombstones_forget_nothing() {
     }
     place.memory.overwrite(&name, None);
     let hash = object::object_hash(&bytes);
-    let other = object::tombstones_name(&RunId::from_bytes([5; 16]), &hash);
+    let other = object::run_name(ObjectKind::Tombstones, &RunId::from_bytes([5; 16]), &hash);
     place.memory.overwrite(&other, Some(bytes));
     let listed = place.bench.open().unwrap().all_snapshots().unwrap();
     assert_eq!((listed.live.len(), listed.findings.len()), (3, 1), "of another run");

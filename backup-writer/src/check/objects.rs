@@ -99,7 +99,7 @@ fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName) -> Result<
         ObjectKind::Tombstones => {
             // Who signed it was checked when the snapshots were listed.
             let (tombstones, _, _) = Tombstones::decode_object(&object, id, structure).map_err(wrong)?;
-            object::tombstones_name(&tombstones.run, &hash)
+            object::run_name(ObjectKind::Tombstones, &tombstones.run, &hash)
         }
         ObjectKind::Mark => {
             // Who signed it is checked for all of them.

@@ -56,7 +56,7 @@ pub(crate) fn read_trailers(repository: &Repository, packs: &[ShardPack]) -> Vec
 
 /// Opens a trailer with the header that the pack must have if it was written under the present key: a trailer opens only together with its header, so
 /// nothing is lost by not reading that. `None` if there is more to read.
-pub(crate) fn open_end(repository: &Repository, pack: &ShardPack, end: &[u8]) -> Option<Trailer> {
+fn open_end(repository: &Repository, pack: &ShardPack, end: &[u8]) -> Option<Trailer> {
     let (_, tail) = end.split_last_chunk::<TAIL_LENGTH>()?;
     let span = usize::try_from(trailer_span(tail, pack.size).ok()?).ok()?;
     let end = end.get(end.len().checked_sub(span)?..)?;

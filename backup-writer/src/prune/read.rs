@@ -11,10 +11,8 @@ use fs_core::repository::{Repository, RepositoryError};
 use fs_core::storage::{self, CALLS_AT_ONCE, StoreError};
 
 use super::table::Pack;
-use crate::packer::{open_end, read_trailer};
+use crate::packer::{ASKED_MAX, read_trailer, read_trailers};
 
-/// Bytes that are read from the end of a pack: most trailers fit.
-const END_LENGTH: u64 = 64 << 10;
 /// Largest request for records that stand close together.
 const PART_MAX: u64 = 4 << 20;
 /// Bytes between two records that are read with them rather than left out.
@@ -26,22 +24,11 @@ pub(super) fn trailers<'a>(
     packs: impl Iterator<Item = &'a Pack>,
     mut take: impl FnMut(usize, Result<Trailer, RepositoryError>) -> Result<(), RepositoryError>,
 ) -> Result<(), RepositoryError> {
-    let packs: Vec<_> = packs.collect();
+    let packs: Vec<_> = packs.map(|pack| ShardPack { id: pack.id, kind: pack.kind, size: pack.size }).collect();
     let mut number = 0;
-    for some in packs.chunks(2 * CALLS_AT_ONCE) {
-        let end = |pack: &&Pack| (object::pack_name(pack.kind, &pack.id), pack.size.saturating_sub(END_LENGTH)..pack.size);
-        let ends: Vec<_> = some.iter().map(end).collect();
-        for (pack, end) in some.iter().zip(storage::get_ranges(&**repository.store(), &ends)) {
-            let named = ShardPack { id: pack.id, kind: pack.kind, size: pack.size };
-            let trailer = match end {
-                Err(error @ (StoreError::NotFound { .. } | StoreError::WrongSize { .. })) => Err(gone(pack, &error)),
-                Err(error) => Err(error.into()),
-                Ok(end) => match open_end(repository, &named, &end) {
-                    Some(trailer) => Ok(trailer),
-                    None => read_trailer(repository, pack.id, pack.kind, pack.size),
-                },
-            };
-            take(number, trailer)?;
+    for some in packs.chunks(ASKED_MAX) {
+        for (pack, trailer) in some.iter().zip(read_trailers(repository, some)) {
+            take(number, trailer.map_err(|error| if is_gone(&error) { gone(pack, &error) } else { error }))?;
             number += 1;
         }
     }
@@ -59,7 +46,11 @@ pub(super) fn trailer(repository: &Repository, pack: &Pack) -> Result<Trailer, R
 }
 
 /// What is damage to one pack, and no failure of the store.
-fn gone(pack: &Pack, error: &StoreError) -> RepositoryError {
+fn is_gone(error: &RepositoryError) -> bool {
+    matches!(error, RepositoryError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }))
+}
+
+fn gone(pack: &ShardPack, error: &RepositoryError) -> RepositoryError {
     tracing::debug!(pack = %pack.id, %error, "a pack does not have what it was listed with");
     RepositoryError::Object {
         name: object::pack_name(pack.kind, &pack.id),

@@ -4,7 +4,6 @@
 //! is not enough, nor what trailers say: both are written by those who may only back up.
 
 use std::collections::HashMap;
-use std::thread;
 
 use fs_core::id::PackId;
 use fs_core::object::{self, ObjectKind};
@@ -13,7 +12,7 @@ use fs_core::pack::Trailer;
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::RepositoryError;
-use fs_core::storage::{ObjectName, StoreError, WriteStore, wait};
+use fs_core::storage::{ObjectName, StoreError, WriteStore, delete_all};
 
 use super::read::{records, trailer as trailer_of, trailers};
 use super::table::{LIVE, PROTECTED, Pack};
@@ -22,8 +21,6 @@ use crate::backup::window::{COMMIT_WINDOW, Moment};
 
 /// Packs, or snapshots, between two looks at clock and snapshots.
 const AT_ONCE: usize = 64;
-/// Objects that are deleted side by side.
-const DELETERS: usize = 8;
 /// Trailers that are kept of packs that hold copies.
 const TRAILERS_KEPT: usize = 16;
 
@@ -172,23 +169,17 @@ impl Plan<'_> {
     /// Deletes objects, several at a time. Of each whether it is gone; what the store holds on to is told.
     fn delete(&mut self, store: &dyn WriteStore, names: &[ObjectName]) -> Result<Vec<bool>, PruneError> {
         let mut gone = Vec::with_capacity(names.len());
-        for some in names.chunks(DELETERS) {
-            let deleted: Vec<_> = thread::scope(|scope| {
-                let running: Vec<_> = some.iter().map(|name| scope.spawn(move || wait(name.as_str(), store.delete(name)))).collect();
-                running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-            });
-            for deleted in deleted {
-                match deleted {
-                    Ok(()) => gone.push(true),
-                    Err(StoreError::Denied { .. }) => {
-                        if self.report.deferred == 0 {
-                            self.note(Severity::Warning, "the store does not let go of what is to be deleted: it keeps objects for a time, or these credentials may not delete");
-                        }
-                        self.report.deferred += 1;
-                        gone.push(false);
+        for deleted in delete_all(store, names) {
+            match deleted {
+                Ok(()) => gone.push(true),
+                Err(StoreError::Denied { .. }) => {
+                    if self.report.deferred == 0 {
+                        self.note(Severity::Warning, "the store does not let go of what is to be deleted: it keeps objects for a time, or these credentials may not delete");
                     }
-                    Err(error) => return Err(error.into()),
+                    self.report.deferred += 1;
+                    gone.push(false);
                 }
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(gone)

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use backup_writer::prune::{DELETE_PERCENT, GRACE, PruneOptions};
+use backup_writer::merge::GRACE;
+use backup_writer::prune::{DELETE_PERCENT, PruneOptions};
 use backup_writer::retention::Rule;
 use fs_core::snapshot::mark::GRACE_LEAST;
 

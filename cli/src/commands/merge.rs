@@ -1,12 +1,13 @@
 //! What `repair index --merge` and `prune` say of a merge of the index.
 
-use backup_writer::merge::MergeReport;
-use fs_core::report::Finding;
+use backup_writer::merge::{MergeError, MergeReport};
+use fs_core::report::{Finding, is_incomplete};
 use serde_json::json;
 
+use crate::error::{Exit, Failure};
 use crate::output::Output;
 
-pub(super) fn show(report: &MergeReport, output: &Output) {
+fn show(report: &MergeReport, output: &Output) {
     let MergeReport { shard_count, merged_count, written_count, deleted_count, waiting_count, left_out_count, .. } = report;
     let (catalogues, catalogues_deleted) = (report.catalogue_count, report.catalogues_deleted_count);
     output.show(
@@ -28,8 +29,23 @@ pub(super) fn show(report: &MergeReport, output: &Output) {
     );
 }
 
+/// Ends a command that merged, or was not to: says what came of that, and all findings. Those of what was done before are told even if the merge failed.
+pub(super) fn conclude(
+    mut findings: Vec<Finding>,
+    merged: Option<Result<MergeReport, MergeError>>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    if let Some(merged) = merged {
+        let merged = merged.inspect_err(|_| output.findings(&findings))?;
+        show(&merged, output);
+        add_findings(&mut findings, merged.findings);
+    }
+    output.findings(&findings);
+    Ok(if is_incomplete(&findings) { Exit::Findings } else { Exit::Done })
+}
+
 /// Adds what a merge found. What was looked at before it has met the same damage.
-pub(super) fn add_findings(findings: &mut Vec<Finding>, merged: Vec<Finding>) {
+fn add_findings(findings: &mut Vec<Finding>, merged: Vec<Finding>) {
     let is_new = |finding: &Finding| findings.iter().all(|known| known.place != finding.place);
     let new: Vec<_> = merged.into_iter().filter(is_new).collect();
     findings.extend(new);

@@ -3,7 +3,6 @@
 use backup_writer::forget::authorise;
 use backup_writer::merge::MergeOptions;
 use backup_writer::prune::{Counted, Plan, PruneReport};
-use fs_core::report::is_incomplete;
 use serde_json::json;
 
 use super::merge;
@@ -31,14 +30,7 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
     watcher.finish();
     let (report, merged) = done?;
     show(&report, options.dry_run, output);
-    let mut findings = report.findings;
-    if let Some(merged) = merged {
-        let merged = merged.inspect_err(|_| output.findings(&findings))?;
-        merge::show(&merged, output);
-        merge::add_findings(&mut findings, merged.findings);
-    }
-    output.findings(&findings);
-    Ok(if is_incomplete(&findings) { Exit::Findings } else { Exit::Done })
+    merge::conclude(report.findings, merged, output)
 }
 
 fn show(report: &PruneReport, is_dry: bool, output: &Output) {

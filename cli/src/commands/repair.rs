@@ -4,7 +4,6 @@ use backup_writer::device;
 use backup_writer::forget::authorise;
 use backup_writer::merge::MergeOptions;
 use backup_writer::repair::{RepairError, RepairOptions, RepairReport, repair_index};
-use fs_core::report::is_incomplete;
 use serde_json::json;
 
 use super::merge;
@@ -34,14 +33,7 @@ pub(crate) fn index(global: &Global, options: &RepairIndex, output: &Output) -> 
     watcher.finish();
     let repaired = repaired?;
     show_repaired(&repaired, output);
-    let mut findings = repaired.findings;
-    if let Some(merged) = merged {
-        let merged = merged.inspect_err(|_| output.findings(&findings))?;
-        merge::show(&merged, output);
-        merge::add_findings(&mut findings, merged.findings);
-    }
-    output.findings(&findings);
-    Ok(if is_incomplete(&findings) { Exit::Findings } else { Exit::Done })
+    merge::conclude(repaired.findings, merged, output)
 }
 
 fn show_repaired(report: &RepairReport, output: &Output) {
