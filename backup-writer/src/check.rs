@@ -12,20 +12,24 @@ use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
 use fs_core::pack;
-use fs_core::path::TreePath;
-use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Place, Severity};
+use fs_core::record::RecordKind;
+use fs_core::report::{Finding, Severity};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
-use fs_core::snapshot::Snapshot;
 use fs_core::storage::StoreError;
 use fs_core::time::Timestamp;
-use fs_core::tree::{Content, Entry, Page, Value};
 
 use crate::packer::{ASKED_MAX, read_trailers};
+use crate::proven::Proven;
+use objects::Which;
 use packs::{Packs, Records};
+use trees::Damage;
 
 mod objects;
 mod packs;
+mod trees;
+
+/// So many objects in a row that cannot be read are no damage to them: nothing can be read.
+const FAILURES_MAX: u32 = 16;
 
 /// How much data is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -96,14 +100,19 @@ pub struct CheckReport {
 /// Checks a repository.
 ///
 /// # Errors
-/// [`RepositoryError`] only if the store cannot be listed; damage is a finding.
-pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &dyn Observer) -> Result<CheckReport, RepositoryError> {
+/// [`ReadError`] if the store cannot be listed, or nothing more can be read of it; damage is a finding, and so is an object that cannot be read. The observer is told
+/// of findings as they come, so that none is lost then.
+pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &dyn Observer) -> Result<CheckReport, ReadError> {
     let how = how.into();
+    let proven = how.state.as_deref().and_then(|state| {
+        let opened = Proven::open(state, repository);
+        opened.inspect_err(|error| tracing::warn!(%error, "it is not remembered what is read")).ok()
+    });
     // Before the packs: what a snapshot that is seen needs is listed then. And before hours of reading, so that no failure hides what they find.
-    let mut snapshots = repository.all_snapshots()?;
-    let (marks, now) = (repository.marks()?, repository.clock().now());
+    let mut snapshots = repository.all_snapshots().map_err(listing)?;
+    let (marks, now) = (repository.marks().map_err(listing)?, repository.clock().now());
     let unsealing = objects::check_seals(repository)?;
-    let (shards, damaged_shards) = repository.shards()?;
+    let (shards, damaged_shards) = repository.shards().map_err(listing)?;
     let mut run = Run {
         repository,
         observer,
@@ -114,11 +123,15 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         missing: 0,
         moved: HashMap::new(),
         absent: HashSet::new(),
+        tainted: HashSet::new(),
+        damage: Damage::default(),
+        failure: None,
+        failures: 0,
     };
-    run.small_objects(how.read_data)?;
+    run.small_objects(how.read_data, proven.as_ref(), now)?;
     run.note(damaged_shards);
     run.index();
-    packs::read(&mut run, &how)?;
+    packs::read(&mut run, &how, proven.as_ref())?;
     run.trailers()?;
     run.note(unsealing);
     run.note(std::mem::take(&mut snapshots.findings));
@@ -130,12 +143,21 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         .filter(|forgotten| marks.due(forgotten).is_none_or(|due| due > now))
         .map(|forgotten| &forgotten.snapshot);
     for snapshot in snapshots.live.iter().chain(forgotten) {
-        if observer.is_cancelled() {
-            break;
-        }
         run.snapshot(snapshot);
     }
-    Ok(run.report)
+    let damage = std::mem::take(&mut run.damage);
+    run.note(damage.findings());
+    match run.failure {
+        Some(failure) => Err(failure),
+        None => Ok(run.report),
+    }
+}
+
+fn listing(error: RepositoryError) -> ReadError {
+    match error {
+        RepositoryError::Store(error) => error.into(),
+        error => ReadError::Index(Box::new(error)),
+    }
 }
 
 struct Run<'a> {
@@ -152,17 +174,31 @@ struct Run<'a> {
     moved: HashMap<RecordId, bool>,
     /// Packs that are not there and that something needs, as far as told.
     absent: HashSet<PackId>,
+    /// Pages and lists with something damaged in or below them: these are looked at again for each snapshot that shows them.
+    tainted: HashSet<RecordId>,
+    /// What is damaged in the trees.
+    damage: Damage,
+    /// Why the run ends before it has seen everything.
+    failure: Option<ReadError>,
+    /// Objects in a row that could not be read.
+    failures: u32,
 }
 
 impl Run<'_> {
     /// Sessions, manifests and seals are as many as runs: they count as data.
-    fn small_objects(&mut self, read_data: ReadData) -> Result<(), RepositoryError> {
-        let mut kinds = vec![ObjectKind::Config, ObjectKind::Slot, ObjectKind::Device];
-        if read_data != ReadData::None {
-            use ObjectKind::{Catalogue, Manifest, Mark, Seal, Session, Tombstones};
-            kinds.extend([Session, Manifest, Seal, Catalogue, Tombstones, Mark]);
+    fn small_objects(&mut self, read_data: ReadData, proven: Option<&Proven>, now: Timestamp) -> Result<(), StoreError> {
+        use ObjectKind::{Catalogue, Config, Device, Manifest, Mark, Seal, Session, Slot, Tombstones};
+        let repository = self.repository;
+        let mut findings = objects::check_objects(repository, &[Config, Slot, Device], &Which::All, self.observer)?;
+        if let Some(which) = Which::of(read_data, proven, now) {
+            let kinds = [Session, Manifest, Seal, Catalogue, Tombstones, Mark];
+            let found = objects::check_objects(repository, &kinds, &which, self.observer)?;
+            // What is damaged stays due until it is not.
+            if found.is_empty() && !self.observer.is_cancelled() {
+                proven.into_iter().for_each(|proven| proven.note_small(now));
+            }
+            findings.extend(found);
         }
-        let findings = objects::check_objects(self.repository, &kinds)?;
         self.note(findings);
         Ok(())
     }
@@ -196,17 +232,18 @@ impl Run<'_> {
     }
 
     /// Packs that no shard speaks of say at their ends what they hold.
-    fn trailers(&mut self) -> Result<(), RepositoryError> {
+    fn trailers(&mut self) -> Result<(), ReadError> {
         let unknown = self.packs.without_records();
         let mut progress = Progress { entry_total: unknown.len() as u64, ..Progress::default() };
         let unknown: Vec<_> = unknown.into_iter().map(|(id, kind, size)| ShardPack { id, kind, size }).collect();
         for some in unknown.chunks(ASKED_MAX) {
-            if self.observer.is_cancelled() {
+            if self.is_over() {
                 return Ok(());
             }
             for (pack, trailer) in some.iter().zip(read_trailers(self.repository, some)) {
                 match trailer {
                     Ok(trailer) => {
+                        self.failures = 0;
                         self.report.record_count += trailer.records.len() as u64;
                         self.packs.set_records(&pack.id, Records::of(&trailer));
                     }
@@ -220,7 +257,7 @@ impl Run<'_> {
     }
 
     /// A pack of which it is not known what it holds.
-    fn pack_failed(&mut self, id: PackId, kind: ObjectKind, error: RepositoryError) -> Result<(), RepositoryError> {
+    fn pack_failed(&mut self, id: PackId, kind: ObjectKind, error: RepositoryError) -> Result<(), ReadError> {
         let name = object::pack_name(kind, &id);
         let message = match error {
             // A prune took it after it was listed: damage only if something is missed.
@@ -229,140 +266,30 @@ impl Run<'_> {
                 return Ok(());
             }
             RepositoryError::Object { source, .. } => source.to_string(),
-            RepositoryError::Store(error) => error.to_string(),
-            error => return Err(error),
+            RepositoryError::Store(error) => self.unread(error.into()),
+            error => return Err(listing(error)),
         };
         self.packs.set_records(&id, Records::default());
         self.note([Finding::object(Severity::Error, name.as_str(), message)]);
         Ok(())
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot) {
-        self.report.snapshot_count += 1;
-        let id = snapshot.id.short();
-        if !snapshot.sealed {
-            let message =
-                format!("snapshot {id} is incomplete: its backup was interrupted before the last check; the next run replaces it");
-            self.note([Finding { severity: Severity::Note, place: Place::Operation, message }]);
-        }
-        let manifest = match snapshot.manifest() {
-            Ok(manifest) => manifest,
-            Err(error) => return self.damaged(&TreePath::ROOT, &id, "its manifest", &error.into()),
-        };
-        for reference in manifest.link_table.iter().map(|(_, reference)| reference).chain(&manifest.findings).chain(&manifest.changes) {
-            self.read(RecordKind::Table, reference, &TreePath::ROOT, &id);
-        }
-        let mut open = vec![(TreePath::ROOT, manifest.root)];
-        while let Some((path, entry)) = open.pop() {
-            if self.observer.is_cancelled() {
-                return;
+    /// Something cannot be read: what there is to say of it. A disk may have lost just that, so the run goes on, unless nothing else can be read either.
+    fn unread(&mut self, error: ReadError) -> String {
+        let message = with_causes(&error);
+        if error.is_damage() {
+            self.failures = 0;
+        } else {
+            self.failures += 1;
+            if self.failures >= FAILURES_MAX {
+                self.failure.get_or_insert(error);
             }
-            self.observer.at(&path);
-            self.contents(&entry, &path, &id);
-            let Some(page) = entry.subtree.as_ref().and_then(|subtree| subtree.page) else { continue };
-            self.pages(page, &path, &id, &mut open);
         }
+        message
     }
 
-    fn pages(&mut self, page: Reference, path: &TreePath, snapshot: &str, open: &mut Vec<(TreePath, Entry)>) {
-        // No recursion: whoever writes decides how deep pages stand in one another.
-        let mut pages = vec![page];
-        while let Some(page) = pages.pop().filter(|_| !self.observer.is_cancelled()) {
-            if !self.seen.insert(page.id) {
-                continue;
-            }
-            match self.repository.page(&page).as_deref() {
-                Ok(Page::Index(rows)) => pages.extend(rows.iter().rev().map(|row| row.reference)),
-                Ok(Page::Leaf(leaf)) => {
-                    for entry in leaf.entries() {
-                        let Some(name) = entry.name.clone() else { continue };
-                        let below = path.join(name);
-                        if entry.subtree.is_some() { open.push((below, entry.clone())) } else { self.contents(entry, &below, snapshot) }
-                    }
-                }
-                Err(error) => {
-                    self.missed(page.pack, RecordKind::Tree);
-                    self.damaged(path, snapshot, "its list of entries", error);
-                }
-            }
-        }
-    }
-
-    fn contents(&mut self, entry: &Entry, path: &TreePath, snapshot: &str) {
-        self.content(&entry.content, path, snapshot);
-        let values = entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor);
-        for value in values {
-            if let Value::Stored { content, .. } = value {
-                self.content(content, path, snapshot);
-            }
-        }
-        for stream in &entry.streams {
-            self.content(&stream.content, path, snapshot);
-        }
-        let what = match std::mem::take(&mut self.missing) {
-            0 => return,
-            1 => "a part of it is".to_owned(),
-            count => format!("{count} parts of it are"),
-        };
-        self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: {what} missing or damaged"))]);
-    }
-
-    fn content(&mut self, content: &Content, path: &TreePath, snapshot: &str) {
-        match content {
-            Content::Inline(_) | Content::Fragment { .. } => content.references().iter().for_each(|reference| self.present(reference)),
-            Content::List { depth, reference } => self.list(*depth, reference, path, snapshot),
-        }
-    }
-
-    fn list(&mut self, depth: u8, reference: &Reference, path: &TreePath, snapshot: &str) {
-        if !self.seen.insert(reference.id) {
-            return;
-        }
-        match self.repository.list(reference) {
-            Ok(list) if list.depth == depth => {
-                for row in &list.rows {
-                    if depth == 1 { self.present(&row.reference) } else { self.list(depth - 1, &row.reference, path, snapshot) }
-                }
-            }
-            Ok(_) => {
-                self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: its lists contradict each other"))])
-            }
-            Err(error) => {
-                self.missed(reference.pack, RecordKind::List);
-                self.damaged(path, snapshot, "the list of its parts", &error);
-            }
-        }
-    }
-
-    /// A data record counts as present if its pack has it at that place, or the index knows another pack that has it.
-    fn present(&mut self, reference: &Reference) {
-        if self.packs.has(&self.shards, reference) {
-            return;
-        }
-        let found = match self.moved.get(&reference.id) {
-            Some(found) => *found,
-            None => {
-                let mut places = self.shards.iter().flat_map(|shard| shard.find(&reference.id));
-                let found = places.any(|place| self.packs.has(&self.shards, &place.reference));
-                self.moved.insert(reference.id, found);
-                found
-            }
-        };
-        if !found {
-            self.missed(reference.pack, RecordKind::Data);
-            self.missing += 1;
-        }
-    }
-
-    fn read(&mut self, kind: RecordKind, reference: &Reference, path: &TreePath, snapshot: &str) {
-        if let Err(error) = self.repository.read_record(kind, reference) {
-            self.missed(reference.pack, kind);
-            self.damaged(path, snapshot, "a table", &error);
-        }
-    }
-
-    fn damaged(&mut self, path: &TreePath, snapshot: &str, what: &str, error: &ReadError) {
-        self.note([Finding::at(Severity::Error, path.clone(), format!("in snapshot {snapshot}: {what} cannot be read: {error}"))]);
+    fn is_over(&self) -> bool {
+        self.failure.is_some() || self.observer.is_cancelled()
     }
 
     fn note(&mut self, findings: impl IntoIterator<Item = Finding>) {
@@ -371,4 +298,14 @@ impl Run<'_> {
             self.report.findings.push(finding);
         }
     }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        message.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    message
 }

@@ -211,7 +211,8 @@ impl<'a> Run<'a> {
         repository.read_shards(&unread, |listed, shard| match shard {
             Ok(shard) => self.gather(seen, &mut gathered, listed.hash, &shard),
             // It stays as it is.
-            Err(RepositoryError::Object { .. } | RepositoryError::Store(StoreError::NotFound { .. })) => Ok(()),
+            Err(RepositoryError::Object { .. }) => Ok(()),
+            Err(RepositoryError::Store(error)) if error.is_of_object() => Ok(()),
             Err(error) => Err(error.into()),
         })?;
         self.flush(seen, gathered)

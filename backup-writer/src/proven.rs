@@ -25,6 +25,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS packs (pack BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS files (file BLOB PRIMARY KEY, seconds INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS drills (series BLOB PRIMARY KEY, facts BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS small (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), seconds INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS began (only_one INTEGER PRIMARY KEY CHECK (only_one = 1), seconds INTEGER NOT NULL);";
 /// Files that were drilled longer ago may as well be drilled again.
 const FILE_DAYS_KEPT: i64 = 400;
@@ -128,6 +129,18 @@ impl Proven {
     pub fn began(&self, now: Timestamp) -> rusqlite::Result<i64> {
         self.database.execute("INSERT OR IGNORE INTO began VALUES (1, ?1)", [now.seconds()])?;
         self.database.query_row("SELECT seconds FROM began", [], |row| row.get(0))
+    }
+
+    /// When all small objects that were due in a cycle were last in order, in seconds.
+    pub(crate) fn small(&self) -> Option<i64> {
+        self.database.query_row("SELECT seconds FROM small", [], |row| row.get(0)).ok()
+    }
+
+    /// Notes that all small objects that were due are in order. What cannot be noted is opened again.
+    pub(crate) fn note_small(&self, now: Timestamp) {
+        if let Err(error) = self.database.execute("INSERT OR REPLACE INTO small VALUES (1, ?1)", [now.seconds()]) {
+            tracing::warn!(%error, "it is not remembered what was opened");
+        }
     }
 
     /// What a file goes by: its path and what proves its content, whatever snapshot it is in.

@@ -34,22 +34,27 @@ use walk::Walk;
 /// How much of all packs a run deletes at most, in per cent, unless somebody says otherwise.
 pub const DELETE_PERCENT: u8 = 20;
 
+/// How long packs stay that no snapshot has ever named: a first backup over a slow line may take so long.
+pub const AGE: Duration = Duration::from_secs(30 * 86_400);
+
 /// What may be done.
 #[derive(Clone, Copy, Debug)]
 pub struct PruneOptions {
     /// How long what is condemned now stays; at least [`fs_core::snapshot::mark::GRACE_LEAST`].
     pub grace: Duration,
+    /// How long packs stay that no listed snapshot names, since the store received them; at least [`fs_core::snapshot::mark::GRACE_LEAST`].
+    pub age: Duration,
     /// How much of all packs this run may delete, in per cent.
     pub delete_percent: u8,
     /// Most bytes of records that are packed anew.
     pub repack_bytes: u64,
-    /// Whether snapshots that are missing from the list, and that nobody forgot, are given up for lost.
+    /// Whether snapshots that are missing from the list, and that nobody forgot, are given up for lost: they are then forgotten.
     pub missing_is_lost: bool,
 }
 
 impl Default for PruneOptions {
     fn default() -> Self {
-        Self { grace: GRACE, delete_percent: DELETE_PERCENT, repack_bytes: u64::MAX, missing_is_lost: false }
+        Self { grace: GRACE, age: AGE, delete_percent: DELETE_PERCENT, repack_bytes: u64::MAX, missing_is_lost: false }
     }
 }
 
@@ -144,6 +149,8 @@ pub struct PruneReport {
     pub packs: Counted,
     /// Records that snapshots need, each once.
     pub live: Counted,
+    /// Missing snapshots that are given up for lost, and forgotten.
+    pub snapshots_lost: u64,
     /// Forgotten snapshots whose manifests are deleted.
     pub snapshots_swept: u64,
     /// Packs that are deleted.
@@ -245,6 +252,10 @@ impl<'a> Plan<'a> {
             findings: planned.findings,
             ..PruneReport::default()
         };
+        if !self.walk.lost.is_empty() {
+            forget::forget(self.repository, store, signer, &self.walk.lost, "missing from the store, and given up for lost")?;
+            self.report.snapshots_lost = self.walk.lost.len() as u64;
+        }
         self.sweep(store)?;
         let condemned = self.repack(store, signer)?;
         self.mark(store, signer, condemned)?;

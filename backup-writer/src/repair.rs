@@ -10,9 +10,12 @@ use fs_core::observer::{Observer, Progress};
 use fs_core::pack::Trailer;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{Repository, RepositoryError};
-use fs_core::storage::{StoreError, WriteStore};
+use fs_core::storage::{ObjectName, StoreError, WriteStore};
 
 use crate::packer::{ASKED_MAX, list_packs, put_shard, read_trailers, shard_entries_max};
+
+/// So many packs in a row that cannot be read are no damage to them.
+const FAILURES_MAX: u32 = 16;
 
 /// How to repair.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,9 +78,10 @@ pub fn repair_index(
     let mut packs: Vec<_> = list_packs(repository)?.into_iter().map(|(id, kind, size)| ShardPack { id, kind, size }).collect();
     packs.sort_by_key(|pack| pack.id);
     let key = &repository.ring().current().index;
-    let mut run = Run { repository, store, signer, key, named: HashSet::new(), open: Shard::default(), report: RepairReport::default() };
+    let (named, open, report) = (HashSet::new(), Shard::default(), RepairReport::default());
+    let mut run = Run { repository, store, signer, observer, key, named, open, report, failures: 0 };
     run.report.pack_count = packs.len() as u64;
-    run.read_index(options.all, observer)?;
+    run.read_index(options.all)?;
     packs.retain(|pack| options.all || !run.named.contains(&(*pack, None)));
     for some in packs.chunks(ASKED_MAX) {
         if observer.is_cancelled() {
@@ -85,7 +89,11 @@ pub fn repair_index(
             return Err(RepairError::Cancelled);
         }
         for (pack, trailer) in some.iter().zip(read_trailers(repository, some)) {
-            run.note(*pack, trailer)?;
+            if let Err(error) = run.note(*pack, trailer) {
+                // What was read is of use.
+                run.put()?;
+                return Err(error);
+            }
         }
         let (entry_count, entry_total) = (run.report.read_count, packs.len() as u64);
         observer.progress(&Progress { entry_count, entry_total, ..Progress::default() });
@@ -98,17 +106,20 @@ struct Run<'a> {
     repository: &'a Repository,
     store: &'a dyn WriteStore,
     signer: &'a Signer,
+    observer: &'a dyn Observer,
     key: &'a Key,
     /// Packs that sound shards name; if all are to be looked into, with what the entries amount to.
     named: HashSet<(ShardPack, Option<SetDigest>)>,
     /// What is to be added.
     open: Shard,
     report: RepairReport,
+    /// Packs in a row that could not be read.
+    failures: u32,
 }
 
 impl Run<'_> {
-    fn read_index(&mut self, all: bool, observer: &dyn Observer) -> Result<(), RepairError> {
-        let repository = self.repository;
+    fn read_index(&mut self, all: bool) -> Result<(), RepairError> {
+        let (repository, observer) = (self.repository, self.observer);
         repository.read_shards(&repository.list_shards()?, |_, shard| {
             match shard {
                 Ok(shard) if all => {
@@ -117,8 +128,7 @@ impl Run<'_> {
                 }
                 Ok(shard) => self.named.extend(shard.packs().iter().map(|pack| (*pack, None))),
                 Err(RepositoryError::Object { name, source }) => {
-                    let message = format!("{source}; it is left alone");
-                    self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
+                    self.found(&name, format!("{source}; it is left alone"));
                 }
                 // Somebody has just deleted it: what it held is in another one, which is listed.
                 Err(RepositoryError::Store(StoreError::NotFound { .. })) => {}
@@ -136,16 +146,18 @@ impl Run<'_> {
             // It was deleted after it was listed.
             Err(RepositoryError::Store(StoreError::NotFound { .. })) => return Ok(()),
             Err(RepositoryError::Object { source, .. }) => {
-                let message = format!("{source}; what it holds is not in the index, and it is left alone");
-                self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
+                self.found(&name, format!("{source}; what it holds is not in the index, and it is left alone"));
                 return Ok(());
             }
-            Err(RepositoryError::Store(error @ StoreError::WrongSize { .. })) => {
-                self.report.findings.push(Finding::object(Severity::Error, name.as_str(), error.to_string()));
+            // A disk may have lost just this one. If nothing can be read, that is no use.
+            Err(RepositoryError::Store(error)) if self.failures < FAILURES_MAX => {
+                self.failures += 1;
+                self.found(&name, format!("{error}; what it holds is not in the index, and it is left alone"));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
+        self.failures = 0;
         self.report.read_count += 1;
         let mut whole = Shard::default();
         whole.add_pack(pack, &trailer);
@@ -156,6 +168,12 @@ impl Run<'_> {
         self.report.entry_count += trailer.records.len() + trailer.fragments.len();
         self.open.add_pack(pack, &trailer);
         if self.open.is_full(shard_entries_max(self.repository)) { self.put() } else { Ok(()) }
+    }
+
+    fn found(&mut self, name: &ObjectName, message: String) {
+        let finding = Finding::object(Severity::Error, name.as_str(), message);
+        self.observer.finding(&finding);
+        self.report.findings.push(finding);
     }
 
     fn put(&mut self) -> Result<(), RepairError> {

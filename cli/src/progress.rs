@@ -1,11 +1,12 @@
 //! Progress on a terminal, and the interruption by the user.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
+use fs_core::report::Finding;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::args::Global;
@@ -21,6 +22,8 @@ pub(crate) struct Watcher {
     /// Nobody looks on, but whoever reads the messages wants to know why nothing happens.
     tells: bool,
     cancelled: Arc<AtomicBool>,
+    /// What was found so far, for those who want to tell it if the operation fails.
+    findings: Mutex<Vec<Finding>>,
     /// When the bar was drawn last, in milliseconds since it began.
     drawn_ms: AtomicU64,
 }
@@ -37,7 +40,12 @@ impl Watcher {
         if let Err(error) = signals::set(OnSignal::Cancel(Arc::clone(&cancelled))) {
             tracing::debug!(%error, "signals end the program at once");
         }
-        Self { bar, tells: !wanted && !global.quiet, cancelled, drawn_ms: AtomicU64::new(0) }
+        Self { bar, tells: !wanted && !global.quiet, cancelled, findings: Mutex::default(), drawn_ms: AtomicU64::new(0) }
+    }
+
+    /// What was found so far.
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        std::mem::take(&mut *self.findings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes the bar away; a signal ends the program again.
@@ -90,6 +98,10 @@ impl Observer for Watcher {
             }
             None => {}
         }
+    }
+
+    fn finding(&self, finding: &Finding) {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(finding.clone());
     }
 
     fn is_cancelled(&self) -> bool {

@@ -196,6 +196,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether it is the object that is not what it should be, and the store works: it is gone, or has a size that no such object has. Anybody who may put
+    /// objects can put one like that, so it is no reason to do without all others.
+    pub fn is_of_object(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::WrongSize { .. })
+    }
+}
+
 /// Reads objects. Object safe, shared between threads, cheap to clone behind an [`Arc`].
 #[async_trait]
 pub trait ReadStore: Send + Sync + fmt::Debug {

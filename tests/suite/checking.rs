@@ -1,19 +1,20 @@
 //! What `check` costs, finds and remembers.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backup_writer::check::{CheckOptions, CheckReport, ReadData, check};
 use backup_writer::packer::read_trailer;
 use bytes::Bytes;
+use fs_core::id::{DeviceId, KeyId, ObjectHash};
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress, Silent};
-use fs_core::report::Place;
+use fs_core::report::{Finding, Place};
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{ObjectName, WriteStore};
-use fs_core::testing::CountingStore;
+use fs_core::testing::{CallKind, CountingStore, Fault, FaultyStore, Rule};
 use tests::{Bench, noise};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -243,4 +244,124 @@ fn what_is_remembered_may_be_lost_or_damaged() {
     std::fs::write(saved.state(), "in the way").unwrap();
     let without = saved.check(saved.remembering(ReadData::Cycle { days: 1 }));
     assert_eq!((without.never_read, without.packs_read), (None, without.pack_count), "what cannot be remembered is read all the same");
+}
+
+/// Whoever may put objects can put some that are too large to be what they are called. They close nothing.
+#[test]
+fn objects_that_are_too_large_are_in_nobodys_way() {
+    let saved = Saved::new();
+    let hash = ObjectHash::from_bytes([7; 32]);
+    let large = [
+        object::config_name(99, &hash),
+        object::slot_name(&KeyId::from_bytes([7; 16])),
+        object::device_name(&DeviceId::from_bytes([7; 16]), &hash),
+    ];
+    for name in &large {
+        saved.memory.overwrite(name, Some(vec![7; 3 << 20].into()));
+    }
+    saved.bench.backup(&saved.place.path().join("source"), None).unwrap();
+    let report = saved.check(ReadData::None);
+    assert!(large.iter().all(|name| names(&report, name)), "{:?}", report.findings);
+    assert_eq!((report.findings.len(), report.snapshot_count), (3, 2));
+}
+
+/// Each snapshot is asked for: what they share is read once, and what is wrong with it is wrong with all of them.
+#[test]
+fn damage_is_told_of_every_snapshot_that_shows_it() {
+    let saved = Saved::new();
+    let source = saved.place.path().join("source");
+    for n in 0..3u64 {
+        std::fs::write(source.join("new"), noise(n + 100, 1000)).unwrap();
+        saved.bench.backup(&source, None).unwrap();
+    }
+    let counting = CountingStore::new(Arc::new(saved.memory.clone()));
+    let bench = Bench { store: Arc::clone(&counting) as Arc<dyn WriteStore>, ..saved.bench.clone() };
+    let snapshots = bench.open().unwrap().snapshots().unwrap();
+    let (first, last) = (snapshots[0].id.short(), snapshots[3].id.short());
+    let (name, _) = saved.packs("pack/").swap_remove(2);
+    let bytes = saved.memory.overwrite(&name, None);
+    let report = saved.check(ReadData::None);
+    assert!((1..6).contains(&files(&report)), "{:?}", report.findings);
+    let told = format!("in 4 snapshots, from {first} to {last}: ");
+    let of_files = report.findings.iter().filter(|finding| matches!(finding.place, Place::Path(_)));
+    assert!(of_files.clone().all(|finding| finding.message.starts_with(&told)), "{:?}", report.findings);
+    // In the newest one only.
+    saved.memory.overwrite(&name, bytes);
+    std::fs::write(source.join("newer"), noise(900, 300_000)).unwrap();
+    let before = saved.packs("pack/");
+    let newest = saved.bench.backup(&source, None).unwrap().snapshot.short();
+    for (name, _) in saved.packs("pack/").into_iter().filter(|named| !before.contains(named)) {
+        saved.memory.overwrite(&name, None);
+    }
+    let report = saved.check(ReadData::None);
+    let told: Vec<_> =
+        report.findings.iter().filter(|finding| matches!(finding.place, Place::Path(_))).map(|finding| &finding.message).collect();
+    assert!(!told.is_empty() && told.iter().all(|message| message.starts_with(&format!("in snapshot {newest}: "))), "{told:?}");
+}
+
+/// A disk that has lost one object does not hide what else is wrong; a line that is cut is no damage to everything behind it.
+#[test]
+fn one_object_that_cannot_be_read_is_a_finding_and_a_store_that_cannot_be_read_an_error() {
+    let saved = Saved::new();
+    let over = |rules: Vec<Rule>| {
+        let store = FaultyStore::new(Arc::new(saved.memory.clone()), rules);
+        let bench = Bench { store: store as Arc<dyn WriteStore>, ..saved.bench.clone() };
+        let seen = Seen::default();
+        (check(&bench.open().unwrap(), ReadData::All, &seen), seen)
+    };
+    let (name, _) = saved.packs("pack/").swap_remove(4);
+    let unreadable = Rule::every(Fault::ErrorBefore).prefix(name.as_str());
+    let (report, _) = over(vec![unreadable.clone()]);
+    let report = report.unwrap();
+    assert!(names(&report, &name) && report.packs_read == report.pack_count, "{report:?}");
+    let damaged = saved.packs("pack/").swap_remove(6).0;
+    saved.flip(&damaged, 5000);
+    let (error, seen) =
+        over([CallKind::Get, CallKind::GetRange].map(|kind| Rule::every(Fault::ErrorBefore).prefix("pack/").kind(kind)).to_vec());
+    assert!(error.is_err(), "{error:?}");
+    let told = seen.0.lock().unwrap().len();
+    assert!(told >= 16 && told < 40, "{told} findings");
+}
+
+/// What an observer is told.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Finding>>);
+
+impl Observer for Seen {
+    fn finding(&self, finding: &Finding) {
+        self.0.lock().unwrap().push(finding.clone());
+    }
+}
+
+#[test]
+fn small_objects_have_their_day_in_a_cycle_too() {
+    let saved = Saved::new();
+    let source = saved.place.path().join("source");
+    for _ in 0..20 {
+        saved.bench.backup(&source, None).unwrap();
+    }
+    let counting = CountingStore::new(Arc::new(saved.memory.clone()));
+    let bench = Bench { store: Arc::clone(&counting) as Arc<dyn WriteStore>, ..saved.bench.clone() };
+    let small = |read_data| {
+        let repository = bench.open().unwrap();
+        counting.reset();
+        check(&repository, saved.remembering(read_data), &Silent).unwrap();
+        counting.counts().get
+    };
+    let (none, all) = (small(ReadData::None), small(ReadData::All));
+    assert!(all > none + 40, "{none} and {all} objects");
+    let days: Vec<_> = (0..10)
+        .map(|_| {
+            saved.bench.clock.advance(DAY);
+            small(ReadData::Cycle { days: 10 }) - none
+        })
+        .collect();
+    assert!(days.iter().all(|count| *count < (all - none) / 2) && days.iter().sum::<u64>() >= all - none, "{days:?} of {}", all - none);
+    let (name, bytes) = saved.packs("seal/").swap_remove(3);
+    saved.flip(&name, bytes.len() - 10);
+    let found = (0..10).filter(|_| {
+        saved.bench.clock.advance(DAY);
+        names(&check(&bench.open().unwrap(), saved.remembering(ReadData::Cycle { days: 10 }), &Silent).unwrap(), &name)
+    });
+    assert!(found.count() >= 1);
 }

@@ -51,6 +51,7 @@ mod repair;
 mod prune;
 mod prune_beside;
 mod prune_faults;
+mod prune_lost;
 mod prune_planted;
 mod prune_program;
 mod scrub;

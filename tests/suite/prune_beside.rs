@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backup_writer::create::put_hashed;
-use backup_writer::prune::{Plan, PruneOptions};
+use backup_writer::prune::{AGE, Plan, PruneOptions};
 use bytes::Bytes;
 use fs_core::compress::Codec;
 use fs_core::crypto;
@@ -246,7 +246,7 @@ fn the_table_takes_less_than_64_bytes_for_each_record() {
     put_hashed(&*place.bench.store, object, |hash| object::hashed_name(ObjectKind::Shard, hash)).unwrap();
     drop(index);
     assert_eq!(place.bench.clock.now(), clock);
-    place.bench.clock.advance(GRACE_LEAST + HOUR);
+    place.bench.clock.advance(AGE + HOUR);
     let plan = Plan::make(&repository, &PruneOptions::default(), &Silent).unwrap();
     let (bytes, rows) = plan.memory();
     assert!(rows as u64 >= PACKS * RECORDS && bytes <= 64 * rows, "{bytes} bytes for {rows} records");

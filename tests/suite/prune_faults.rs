@@ -8,6 +8,7 @@ use backup_writer::forget::authorise;
 use backup_writer::prune::{Plan, PruneOptions, PruneReport};
 use fs_core::observer::Silent;
 use fs_core::report::{Finding, Place as Where, Severity};
+use fs_core::snapshot::mark::GRACE_LEAST;
 use fs_core::storage::WriteStore;
 use fs_core::testing::Fault;
 use fs_core::testing::simulator::{Outcome, Simulator, run_at_every_call};
@@ -17,8 +18,13 @@ use tests::driven::is_long;
 
 use super::prune::{DAY, HOUR, Place};
 
-const EVERYTHING: PruneOptions =
-    PruneOptions { grace: Duration::from_secs(7 * 86_400), delete_percent: 100, repack_bytes: u64::MAX, missing_is_lost: false };
+const EVERYTHING: PruneOptions = PruneOptions {
+    grace: Duration::from_secs(7 * 86_400),
+    age: GRACE_LEAST,
+    delete_percent: 100,
+    repack_bytes: u64::MAX,
+    missing_is_lost: false,
+};
 
 /// What is at stake, with all that it takes to prune: `wait` passes between its last change and the prune.
 struct Stage {

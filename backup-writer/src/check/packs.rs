@@ -13,7 +13,7 @@ use fs_core::observer::Progress;
 use fs_core::pack::{self, Trailer};
 use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Severity};
-use fs_core::repository::{Repository, RepositoryError};
+use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::storage::whole::read_in_parts;
 use fs_core::storage::{StoreError, wait};
 use fs_core::time::Timestamp;
@@ -129,21 +129,17 @@ impl Packs {
 }
 
 /// Reads the packs that are wanted, and notes those that are in order as it goes: whoever stops it keeps what is proven.
-pub(super) fn read(run: &mut Run<'_>, how: &CheckOptions) -> Result<(), RepositoryError> {
-    let proven = how.state.as_deref().and_then(|state| {
-        let opened = Proven::open(state, run.repository);
-        opened.inspect_err(|error| tracing::warn!(%error, "it is not remembered what is read")).ok()
-    });
+pub(super) fn read(run: &mut Run<'_>, how: &CheckOptions, proven: Option<&Proven>) -> Result<(), ReadError> {
     let now = run.repository.clock().now();
-    let (wanted, waiting) = choose(run, how, proven.as_ref(), now);
-    let mut notes = Notes { proven: proven.as_ref(), packs: Vec::new(), now };
+    let (wanted, waiting) = choose(run, how, proven, now);
+    let mut notes = Notes { proven, packs: Vec::new(), now };
     let read = read_all(run, &wanted, &mut notes);
     notes.write();
     let done = read?;
     let left: Vec<_> = wanted.iter().filter(|pack| !done.contains(&pack.id)).chain(&waiting).collect();
     run.report.waiting_count = left.len() as u64;
     run.report.waiting_bytes = left.iter().map(|pack| pack.size).sum();
-    if let Some(proven) = &proven {
+    if let Some(proven) = proven {
         let known = proven.keep_packs(&run.packs.0.keys().copied().collect()).and_then(|()| proven.packs()).unwrap_or_default();
         run.report.never_read = Some(run.packs.0.keys().filter(|id| !known.contains_key(*id)).count() as u64);
         run.report.oldest_read = known.values().min().and_then(|seconds| Timestamp::new(*seconds, 0));
@@ -204,7 +200,7 @@ struct WholePack {
 }
 
 /// Reads packs side by side; those that were read to their end.
-fn read_all(run: &mut Run<'_>, wanted: &[Listed], notes: &mut Notes<'_>) -> Result<HashSet<PackId>, RepositoryError> {
+fn read_all(run: &mut Run<'_>, wanted: &[Listed], notes: &mut Notes<'_>) -> Result<HashSet<PackId>, ReadError> {
     let (next, observer, repository) = (AtomicUsize::new(0), run.observer, run.repository);
     let shards = run.shards.clone();
     let kinds: HashMap<_, _> = wanted.iter().filter_map(|pack| Some((pack.id, run.packs.get(&pack.id)?.kind))).collect();
@@ -232,13 +228,16 @@ fn read_all(run: &mut Run<'_>, wanted: &[Listed], notes: &mut Notes<'_>) -> Resu
             observer.progress(&progress);
             done.insert(whole.id);
             run.take(whole, notes)?;
+            if run.is_over() {
+                break;
+            }
         }
         Ok(done)
     })
 }
 
 impl Run<'_> {
-    fn take(&mut self, whole: WholePack, notes: &mut Notes<'_>) -> Result<(), RepositoryError> {
+    fn take(&mut self, whole: WholePack, notes: &mut Notes<'_>) -> Result<(), ReadError> {
         self.report.packs_read += 1;
         self.report.bytes_read += whole.size;
         if whole.findings.is_empty() && whole.records.is_ok() {
@@ -247,6 +246,7 @@ impl Run<'_> {
         self.note(whole.findings);
         match whole.records {
             Ok(records) => {
+                self.failures = 0;
                 let is_new = self.packs.get(&whole.id).is_some_and(|listed| listed.shards.is_empty());
                 self.report.record_count += if is_new { records.0.len() as u64 } else { 0 };
                 self.packs.set_records(&whole.id, records);

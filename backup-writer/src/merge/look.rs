@@ -54,6 +54,10 @@ impl Run<'_> {
                 self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
                 return Ok(None);
             }
+            Err(RepositoryError::Store(error @ StoreError::WrongSize { .. })) => {
+                self.report.findings.push(Finding::object(Severity::Error, listed.name().as_str(), format!("{error}; it is left alone")));
+                return Ok(None);
+            }
             // Somebody else has just deleted it.
             Err(RepositoryError::Store(StoreError::NotFound { .. })) => return Ok(None),
             Err(error) => return Err(error.into()),

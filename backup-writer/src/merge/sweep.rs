@@ -20,7 +20,7 @@ impl Run<'_> {
         let mut by: Vec<_> = seen.sound.iter().filter(|sound| !sound.superseded.is_empty()).collect();
         by.sort_by_key(|sound| (sound.listed.modified, sound.listed.hash));
         let (mut deleted, mut lacking) = (HashSet::new(), HashMap::new());
-        for sound in by {
+        'all: for sound in by {
             let is_due = sound.listed.modified.is_some_and(|modified| modified <= before);
             let there = |hash| seen.listed.get(hash).filter(|listed| !deleted.contains(&listed.hash));
             let targets: Vec<_> = sound.superseded.iter().filter_map(there).copied().collect();
@@ -36,8 +36,9 @@ impl Run<'_> {
                 let count = self.delete(&names)?;
                 self.report.deleted_count += count;
                 deleted.extend(held.iter().map(|listed| listed.hash));
+                // A store that holds on to one holds on to all: but what is lacking somewhere is to be taken in all the same.
                 if count < names.len() as u64 {
-                    return Ok(());
+                    break 'all;
                 }
             }
         }
@@ -51,14 +52,21 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn read_again(&self, listed: &ListedShard) -> Result<Option<Shard>, MergeError> {
+    fn read_again(&mut self, listed: &ListedShard) -> Result<Option<Shard>, MergeError> {
         let mut found = None;
-        self.repository.read_shards(&[*listed], |_, shard| match shard {
+        let repository = self.repository;
+        repository.read_shards(&[*listed], |_, shard| match shard {
             Ok(shard) => {
                 found = Some(shard);
                 Ok(())
             }
-            Err(RepositoryError::Object { .. } | RepositoryError::Store(StoreError::NotFound { .. })) => Ok(()),
+            // What it replaces stays then.
+            Err(RepositoryError::Object { name, source }) => {
+                let message = format!("{source}; it is left alone, and so is what it was to replace");
+                self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
+                Ok(())
+            }
+            Err(RepositoryError::Store(error)) if error.is_of_object() => Ok(()),
             Err(error) => Err(MergeError::from(error)),
         })?;
         Ok(found)
@@ -89,7 +97,7 @@ impl Run<'_> {
                     let message = format!("{source}; it is left alone");
                     self.report.findings.push(Finding::object(Severity::Error, name.as_str(), message));
                 }
-                Err(RepositoryError::Store(StoreError::NotFound { .. })) => {}
+                Err(RepositoryError::Store(error)) if error.is_of_object() => {}
                 Err(error) => return Err(MergeError::from(error)),
             }
             Ok(())

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
+use std::time::Duration;
 
 use fs_core::id::{ObjectHash, PackId, SnapshotId};
 use fs_core::repository::Marks;
@@ -122,6 +123,7 @@ impl Decision {
 
     fn condemn(&mut self, table: &Table, used: &[u64], (now, options): (Timestamp, &PruneOptions), report: &mut PruneReport) {
         let mut mostly_dead = Vec::new();
+        let named = named(table);
         for (at, (pack, used)) in table.packs().iter().zip(used).enumerate().filter(|(_, (pack, _))| !pack.is_unknown) {
             let (is_dead, is_condemned) = (*used == 0, self.is_condemned(at));
             if is_condemned && !is_dead {
@@ -131,7 +133,7 @@ impl Decision {
             } else if is_condemned {
                 // By a mark that takes longer than this run was asked for.
                 self.condemn.extend(self.is_to_be_marked(at).then_some(at));
-            } else if is_young(pack, now) {
+            } else if is_younger(pack, now, if named.contains(&at) { GRACE_LEAST } else { options.age.max(GRACE_LEAST) }) {
                 if is_dead {
                     report.young.add(pack.size);
                 }
@@ -190,9 +192,15 @@ fn dues(table: &Table, marks: &Marks) -> Vec<Option<Timestamp>> {
     dues
 }
 
+/// Packs of which a snapshot has named something, forgotten or not.
+fn named(table: &Table) -> HashSet<usize> {
+    let needed = table.needed(LIVE | PROTECTED).flat_map(|(_, copies)| copies);
+    needed.filter(|copy| copy.is_named).map(|copy| copy.pack).collect()
+}
+
 /// A backup that runs may be about to need what it put, and nothing says so yet.
-fn is_young(pack: &Pack, now: Timestamp) -> bool {
-    pack.received.is_some_and(|received| received > now.saturating_sub(GRACE_LEAST))
+fn is_younger(pack: &Pack, now: Timestamp, age: Duration) -> bool {
+    pack.received.is_some_and(|received| received > now.saturating_sub(age))
 }
 
 fn size(table: &Table, at: usize) -> u64 {

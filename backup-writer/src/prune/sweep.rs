@@ -143,6 +143,10 @@ impl Plan<'_> {
         for (other, copies) in copies {
             let Some(kind) = self.table.packs().get(other).map(|pack| pack.kind) else { return Ok(false) };
             if !self.opens(kind, copies)? {
+                let other = self.table.packs().get(other).map(|pack| object::pack_name(kind, &pack.id).to_string());
+                let message =
+                    format!("it is due to be deleted, and stays: what is needed of it does not open in {}", other.unwrap_or_default());
+                self.report.findings.push(Finding::object(Severity::Warning, name.as_str(), message));
                 return Ok(false);
             }
         }

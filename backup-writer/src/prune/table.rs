@@ -22,6 +22,8 @@ pub(super) const LIVE: u8 = 1;
 pub(super) const PROTECTED: u8 = 2;
 /// A live reference names the record in this very place.
 const HINTED: u8 = 4;
+/// Any reference does, of whatever snapshot.
+const NAMED: u8 = 8;
 
 /// A pack that the store lists.
 #[derive(Clone, Debug)]
@@ -65,13 +67,22 @@ pub(super) struct Copy {
     pub(super) offset: u32,
     pub(super) stored_len: u32,
     pub(super) is_hinted: bool,
+    /// Whether a snapshot that was put names this very place: whoever wrote it has come to an end.
+    pub(super) is_named: bool,
 }
 
 impl Table {
     /// Lists the packs, then reads the index, then the trailers of packs that it does not name.
     pub(super) fn read(repository: &Repository, findings: &mut Vec<Finding>) -> Result<Self, RepositoryError> {
         let mut table = Self { packs: list(repository)?, ..Self::default() };
-        table.by_id = (0u32..).zip(&table.packs).map(|(at, pack)| (pack.id, at)).collect();
+        let mut twins = Vec::new();
+        for (at, pack) in (0u32..).zip(&table.packs) {
+            twins.extend(table.by_id.insert(pack.id, at).into_iter().flat_map(|other| [other, at]));
+        }
+        findings.extend(twins.iter().filter_map(|at| table.packs.get(*at as usize)).map(|pack| {
+            let message = "another pack has the same id, so one of the two was planted: both are left alone; 'yesterdrive scrub' tells which one is sound";
+            Finding::object(Severity::Warning, object::pack_name(pack.kind, &pack.id).as_str(), message)
+        }));
         let mut rows = Vec::new();
         let (by_id, packs) = (&table.by_id, &mut table.packs);
         let expected = Cell::new(0);
@@ -97,7 +108,8 @@ impl Table {
         )?;
         findings.extend(damaged);
         let unnamed: Vec<_> = (0u32..).zip(&*packs).filter(|(_, pack)| !pack.is_indexed).map(|(at, pack)| (at, pack.clone())).collect();
-        let mut unknown = Vec::new();
+        // A mark names no kind: one that is dead would condemn the other.
+        let mut unknown = twins;
         trailers(repository, unnamed.iter().map(|(_, pack)| pack), |place, trailer| {
             let Some((at, pack)) = unnamed.get(place) else { return Ok(()) };
             match trailer {
@@ -154,8 +166,8 @@ impl Table {
         let hint = self.by_id.get(&reference.pack).copied();
         let (Some(flags), Some(rows)) = (self.flags.get_mut(group.clone()), self.rows.get(group)) else { return false };
         for (flag, row) in flags.iter_mut().zip(rows) {
-            let is_hinted = need == LIVE && Some(row.pack) == hint && row.offset == reference.offset;
-            *flag |= need | if is_hinted { HINTED } else { 0 };
+            let is_named = Some(row.pack) == hint && row.offset == reference.offset;
+            *flag |= need | if is_named { NAMED } else { 0 } | if is_named && need == LIVE { HINTED } else { 0 };
         }
         !rows.is_empty()
     }
@@ -213,6 +225,7 @@ impl Table {
             offset: row.offset,
             stored_len: row.stored_len,
             is_hinted: flag & HINTED != 0,
+            is_named: flag & NAMED != 0,
         })
     }
 

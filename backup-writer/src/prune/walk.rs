@@ -23,6 +23,8 @@ use crate::packer::list_packs;
 
 /// How often the snapshots are listed before it is given up that they stand still.
 const LISTS_MAX: usize = 50;
+/// How often a manifest may be listed that is not there: another prune deletes it meanwhile. After that it is missing.
+const GOING_MAX: usize = 3;
 /// Pages between two looks at the progress.
 const PAGES_TOLD: u64 = 64;
 
@@ -53,6 +55,8 @@ pub(super) struct Walk<'a> {
     descended: HashMap<(RecordId, Inner), u8>,
     /// Packs that came after the list, and what is needed of them.
     late: HashMap<PackId, HashSet<RecordId>>,
+    /// Missing snapshots that nobody forgot, and that are given up.
+    pub(super) lost: BTreeSet<SnapshotId>,
     /// Forgotten snapshots that cannot be walked: what they need is not known, so nothing is swept.
     pub(super) unknown: Vec<Finding>,
     progress: Progress,
@@ -83,7 +87,7 @@ impl<'a> Walk<'a> {
         observer: &'a dyn Observer,
     ) -> Self {
         let (walked, named, descended, late, unknown, objects, progress, fates) = Default::default();
-        let (forgotten, standing, listed_last, seen) = Default::default();
+        let (forgotten, standing, listed_last, seen, lost) = Default::default();
         Self {
             repository,
             observer,
@@ -94,6 +98,7 @@ impl<'a> Walk<'a> {
             named,
             descended,
             late,
+            lost,
             unknown,
             progress,
             fates,
@@ -107,9 +112,12 @@ impl<'a> Walk<'a> {
 
     /// Walks everything until two lists in a row are the same. Whatever was needed by any list stays needed.
     pub(super) fn run(&mut self, table: &mut Table) -> Result<(), PruneError> {
-        for _ in 0..LISTS_MAX {
+        for count in 0..LISTS_MAX {
             let seen = Moment::now(self.repository, &**self.repository.store())?;
             let inventory = self.repository.inventory()?;
+            if count < GOING_MAX && is_going(&inventory.snapshots.findings) {
+                continue;
+            }
             let fates = self.fates_of(&inventory)?;
             if self.seen.is_some() && fates == self.fates {
                 self.seen = Some(seen);
@@ -130,6 +138,9 @@ impl<'a> Walk<'a> {
     pub(super) fn is_still(&mut self) -> Result<bool, PruneError> {
         let seen = Moment::now(self.repository, &**self.repository.store())?;
         let inventory = self.repository.inventory()?;
+        if is_going(&inventory.snapshots.findings) {
+            return Ok(false);
+        }
         let fates = self.fates_of(&inventory)?;
         self.seen = Some(seen);
         // What this run counts on must not be condemned meanwhile. Those that are due may be gone already.
@@ -140,10 +151,10 @@ impl<'a> Walk<'a> {
             && fates.due.is_subset(&self.fates.due))
     }
 
-    fn fates_of(&self, inventory: &Inventory) -> Result<Fates, PruneError> {
+    fn fates_of(&mut self, inventory: &Inventory) -> Result<Fates, PruneError> {
         expect_readable(&inventory.snapshots.findings)?;
-        if let Some(id) = inventory.missing.first().filter(|_| !self.missing_is_lost) {
-            return Err(PruneError::Missing { snapshot: id.to_string(), by: "its seal, or what this machine remembers".into() });
+        for id in &inventory.missing {
+            self.is_missing(*id, || "its seal, or what this machine remembers".into())?;
         }
         let live = inventory.snapshots.live.iter().map(|snapshot| snapshot.id).collect();
         let mut fates = Fates { live, ..Fates::default() };
@@ -166,13 +177,20 @@ impl<'a> Walk<'a> {
     }
 
     /// What the manifests name of one another is listed, or somebody forgot it.
-    fn expect_named(&self, inventory: &Inventory) -> Result<(), PruneError> {
+    fn expect_named(&mut self, inventory: &Inventory) -> Result<(), PruneError> {
         let listed: HashSet<_> = inventory.snapshots.all().map(|snapshot| snapshot.id).collect();
         let is_lost = |id: &SnapshotId| !listed.contains(id) && !inventory.forgotten.contains(id);
-        match self.named.iter().find(|(id, _)| is_lost(id)).filter(|_| !self.missing_is_lost) {
-            Some((id, by)) => Err(PruneError::Missing { snapshot: id.to_string(), by: format!("snapshot {}", by.short()) }),
-            None => Ok(()),
+        let lost: Vec<_> = self.named.iter().filter(|(id, _)| is_lost(id)).map(|(id, by)| (*id, *by)).collect();
+        lost.into_iter().try_for_each(|(id, by)| self.is_missing(id, || format!("snapshot {}", by.short())))
+    }
+
+    /// A snapshot that nobody forgot is not there: given up if that was asked for.
+    fn is_missing(&mut self, id: SnapshotId, by: impl FnOnce() -> String) -> Result<(), PruneError> {
+        if !self.missing_is_lost {
+            return Err(PruneError::Missing { snapshot: id.to_string(), by: by() });
         }
+        self.lost.insert(id);
+        Ok(())
     }
 
     fn note(&mut self, inventory: &Inventory) {
@@ -340,6 +358,11 @@ impl<'a> Walk<'a> {
             self.observer.progress(&Progress { byte_count: 0, ..self.progress });
         }
     }
+}
+
+/// Whether something was listed, and was not there when it was read.
+fn is_going(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Note && matches!(finding.place, Place::Object(_)))
 }
 
 /// Nothing is deleted while a manifest or tombstones cannot be read: they might be what keeps it.

@@ -28,7 +28,7 @@ pub(crate) fn run(global: &Global, options: &Check, output: &Output) -> Result<E
     let watcher = Watcher::new(global);
     let report = check(&repository, how, &watcher);
     watcher.finish();
-    let report = report?;
+    let report = report.inspect_err(|_| output.findings(&watcher.findings()))?;
     output.findings(&report.findings);
     if watcher.is_cancelled() {
         let message = format!("the check was interrupted; {} packs that were read are remembered", report.packs_read);
@@ -47,7 +47,7 @@ pub(crate) fn run(global: &Global, options: &Check, output: &Output) -> Result<E
 }
 
 fn line(report: &CheckReport, damaged: bool) -> String {
-    let verdict = if damaged { "something is damaged" } else { "no damage found" };
+    let verdict = if damaged { "something is damaged or cannot be read" } else { "no damage found" };
     let (snapshots, packs, records, read) = (report.snapshot_count, report.pack_count, report.record_count, report.packs_read);
     let mut line = format!("{verdict}: {snapshots} snapshots, {packs} packs with {records} records, {read} packs read in full");
     if report.unindexed_count > 0 {

@@ -56,6 +56,7 @@ fn lines(report: &PruneReport, is_dry: bool) -> String {
         report.swept.count + report.snapshots_swept > 0,
         format!("{swept} {}, and {} forgotten snapshots: condemned long enough ago", packs(report.swept), report.snapshots_swept),
     );
+    line(report.snapshots_lost > 0, format!("{} missing snapshots are given up for lost, and forgotten", report.snapshots_lost));
     line(report.left.count > 0, format!("left for the next run: {}, because one run deletes no more (--max-delete)", packs(report.left)));
     line(report.deferred > 0, format!("the store does not let go of {} objects yet: the next run tries again", report.deferred));
     let repacked = verb("packed anew", "would pack anew");
@@ -72,7 +73,10 @@ fn lines(report: &PruneReport, is_dry: bool) -> String {
     line(report.pending.count > 0, format!("condemned before, and not due yet: {}", packs(report.pending)));
     line(
         report.young.count > 0,
-        format!("needed by no snapshot, and left alone for two days because a backup may be about to: {}", packs(report.young)),
+        format!(
+            "needed by no snapshot, and left alone for now because a backup that runs may be about to (--min-age): {}",
+            packs(report.young)
+        ),
     );
     if let Some(due) = report.next_due {
         line(true, format!("the next 'yesterdrive prune' deletes what is condemned from {due} on"));
@@ -87,7 +91,7 @@ fn record(report: &PruneReport, is_dry: bool) -> serde_json::Value {
     let counted = |counted: Counted| json!({"count": counted.count, "bytes": counted.bytes});
     json!({
         "type": "prune", "dry_run": is_dry, "packs": counted(report.packs), "live": counted(report.live),
-        "swept": counted(report.swept), "snapshots_swept": report.snapshots_swept, "left": counted(report.left), "deferred": report.deferred,
+        "swept": counted(report.swept), "snapshots_swept": report.snapshots_swept, "snapshots_lost": report.snapshots_lost, "left": counted(report.left), "deferred": report.deferred,
         "condemned": counted(report.condemned), "snapshots_condemned": report.snapshots_condemned,
         "repacked": counted(report.repacked), "moved": counted(report.moved), "not_repacked": counted(report.not_repacked),
         "young": counted(report.young), "pending": counted(report.pending), "marks_removed": report.marks_removed,

@@ -31,7 +31,7 @@ pub(crate) fn index(global: &Global, options: &RepairIndex, output: &Output) -> 
         _ => None,
     };
     watcher.finish();
-    let repaired = repaired?;
+    let repaired = repaired.inspect_err(|_| output.findings(&watcher.findings()))?;
     show_repaired(&repaired, output);
     merge::conclude(repaired.findings, merged, output)
 }

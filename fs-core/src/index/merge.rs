@@ -1,11 +1,11 @@
 //! Puts shards together into one, and says what one shard has that others have not. Pure; who reads and writes the objects is `backup-writer`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::digest::SetDigest;
 use super::{Row, Shard, ShardPack};
 use crate::crypto::Key;
-use crate::id::{ObjectHash, PackId};
+use crate::id::{ObjectHash, PackId, RecordId};
 use crate::pack::PackSession;
 
 /// A shard that is being put together from others.
@@ -116,13 +116,16 @@ impl Shard {
 
     /// The packs of which this shard has an entry that none of the others has.
     pub fn packs_missing_in(&self, others: &[&Self]) -> Vec<ShardPack> {
-        let is_in = |said: &Said| others.iter().any(|other| other.rows_of(&said.0).any(|row| other.said(&row).as_ref() == Some(said)));
         let mut is_missing = vec![false; self.packs.len()];
-        for row in self.entries.iter().map(Row::decode) {
-            if let Some(is_missing) = is_missing.get_mut(row.pack as usize)
-                && !*is_missing
-            {
-                *is_missing = !self.said(&row).is_some_and(|said| is_in(&said));
+        // Entries of one id come together. Whoever writes decides how many there are, so what others say of it is gathered once.
+        for same in self.entries.chunk_by(|one, next| one.split_at(RecordId::LENGTH).0 == next.split_at(RecordId::LENGTH).0) {
+            let Some(first) = same.first().map(Row::decode) else { continue };
+            let there: HashSet<Said> =
+                others.iter().flat_map(|other| other.rows_of(&first.id).filter_map(|row| other.said(&row))).collect();
+            for row in same.iter().map(Row::decode) {
+                if let Some(is_missing) = is_missing.get_mut(row.pack as usize) {
+                    *is_missing |= !self.said(&row).is_some_and(|said| there.contains(&said));
+                }
             }
         }
         self.packs.iter().zip(is_missing).filter(|(_, is_missing)| *is_missing).map(|(pack, _)| *pack).collect()

@@ -56,6 +56,7 @@ impl Repository {
         known.opening = None;
         let mut seen: BTreeSet<_> = known.manifests.keys().copied().collect();
         let (snapshots, listing) = catalogue::refresh_all(self, &mut known)?;
+        seen.extend(&known.gone);
         let mut objects: HashMap<SnapshotId, Vec<ObjectName>> = HashMap::new();
         for seal in &listing.seals {
             if let Some(id) = known.seals.get(&seal.hash) {
@@ -69,6 +70,7 @@ impl Repository {
             objects.entry(named.hash.into()).or_default().push(named.name());
         }
         let forgotten: HashSet<_> = standing(known.tombstones.iter().map(|(hash, said)| (hash, &**said))).into_keys().collect();
+        known.gone.retain(|id| !listed.contains(id) && !forgotten.contains(id));
         let missing = seen.into_iter().filter(|id| !listed.contains(id) && !forgotten.contains(id)).collect();
         Ok(Inventory { snapshots, objects, forgotten, missing })
     }

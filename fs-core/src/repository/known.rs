@@ -2,7 +2,7 @@
 //!
 //! Of every manifest only what lists need is at hand; the rest stays compressed (`snapshot/kept.rs`).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::listing::Listing;
@@ -11,7 +11,7 @@ use crate::id::{ObjectHash, SnapshotId};
 use crate::object::ObjectError;
 use crate::snapshot::kept::{Block, Filling, Kept, Recent};
 use crate::snapshot::mark::Mark;
-use crate::snapshot::tombstone::Tombstones;
+use crate::snapshot::tombstone::{Tombstones, standing};
 use crate::snapshot::{Manifest, Outline, Series};
 use crate::time::Timestamp;
 
@@ -31,6 +31,8 @@ pub(super) struct Known {
     pub(super) series: HashSet<Arc<Series>>,
     /// The blocks that they are kept in.
     pub(super) recent: Recent,
+    /// Manifests that were read once, that nobody forgot, and that are not listed any more: the store has lost them.
+    pub(super) gone: BTreeSet<SnapshotId>,
     /// Seals that were checked, by the hash of the seal object: what they seal.
     pub(super) seals: BTreeMap<ObjectHash, SnapshotId>,
     /// Tombstones that were checked, by the hash of their object.
@@ -92,20 +94,24 @@ impl Known {
         self.manifests.values().filter(|row| !row.is_covered).count()
     }
 
-    /// What was forgotten by the store is not kept by us.
+    /// What the store has no more is not kept by us, but for its name.
     pub(super) fn forget_lost_manifests(&mut self, listing: &Listing) {
         if self.manifests.len() > listing.manifests.len() {
             let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
-            self.manifests.retain(|id, _| listed.contains(id));
+            let forgotten = standing(self.tombstones.iter().map(|(hash, said)| (hash, &**said)));
+            let gone = self.manifests.extract_if(.., |id, _| !listed.contains(id)).map(|(id, _)| id);
+            self.gone.extend(gone.filter(|id| !forgotten.contains_key(id)));
             self.seals.retain(|_, id| listed.contains(id));
             self.series.retain(|series| Arc::strong_count(series) > 1);
         }
     }
 
-    /// Tombstones that the store has no more do not count.
+    /// Tombstones that the store has no more do not count, unless all they do is bring back: nobody deletes tombstones, so the store has lost them, and
+    /// what was brought back must not go for that.
     pub(super) fn forget_lost_tombstones(&mut self, listing: &Listing) {
         let listed: HashSet<_> = listing.tombstones.iter().map(|named| (named.run, named.hash)).collect();
-        self.tombstones.retain(|hash, known| listed.contains(&(known.run, *hash)));
+        let only_undoes = |known: &Tombstones| known.forgotten.is_empty() && !known.undone.is_empty();
+        self.tombstones.retain(|hash, known| listed.contains(&(known.run, *hash)) || only_undoes(known));
     }
 
     /// If a catalogue that was read is gone, nobody knows which manifests stand in one.

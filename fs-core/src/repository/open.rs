@@ -110,7 +110,13 @@ impl<'a> Opening<'a> {
         for (generation, hash, name) in &self.configs {
             let object = match self.read.get(name) {
                 Some(object) => object.clone(),
-                None => self.ahead.get_small(self.store, name)?,
+                None => match self.ahead.get_small(self.store, name) {
+                    Err(RepositoryError::Store(error)) if error.is_of_object() => {
+                        first_error.get_or_insert(error.into());
+                        continue;
+                    }
+                    object => object?,
+                },
             };
             self.read.insert(name.clone(), object.clone());
             match read((*generation, *hash), &object) {
@@ -125,7 +131,14 @@ impl<'a> Opening<'a> {
         let mut damaged = None;
         for name in &self.slots {
             let Some(id) = name.as_str().strip_prefix(ObjectKind::Slot.prefix()).and_then(|id| id.parse().ok()) else { continue };
-            match slot::open(id, &self.ahead.get_small(self.store, name)?, credential) {
+            let object = match self.ahead.get_small(self.store, name) {
+                Err(RepositoryError::Store(error)) if error.is_of_object() => {
+                    damaged = Some(error.into());
+                    continue;
+                }
+                object => object?,
+            };
+            match slot::open(id, &object, credential) {
                 Ok(Some(ring)) if ring.repository == repository => return Ok(ring),
                 Ok(Some(_)) => damaged = Some(RepositoryError::Object { name: name.clone(), source: ObjectError::Misplaced }),
                 Ok(None) => {}
@@ -161,7 +174,13 @@ impl Repository {
         let unknown: Vec<_> = names.into_iter().filter_map(parse).collect();
         let objects = fetch(self, ahead, unknown.iter().map(|(_, _, name)| (name, 0)));
         for ((device, hash, name), object) in unknown.into_iter().zip(objects) {
-            let object = small(&name, object)?;
+            let object = match small(&name, object) {
+                Err(error) if error.is_of_object() => {
+                    tracing::warn!(%name, %error, "a device certificate cannot be read");
+                    continue;
+                }
+                object => object?,
+            };
             let read = check_hash(&object, &hash)
                 .and_then(|()| Certificate::decode_object(&object, self.id(), &self.ring.root_public, |epoch| self.ring.structure(epoch)));
             match read {

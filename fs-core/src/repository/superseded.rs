@@ -72,6 +72,10 @@ impl Repository {
                 Ok(None)
             }
             Err(RepositoryError::Store(StoreError::NotFound { .. })) => Ok(None),
+            Err(RepositoryError::Store(error)) if error.is_of_object() => {
+                found.findings.push(damaged(&named.name, error));
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

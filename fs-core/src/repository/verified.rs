@@ -26,7 +26,7 @@ use crate::wire::{CborReader, CborWriter};
 
 const FILE: &str = "snapshots";
 /// Another program may know more of a manifest than this one has kept.
-const VERSION: &str = concat!("3 ", env!("CARGO_PKG_VERSION"));
+const VERSION: &str = concat!("4 ", env!("CARGO_PKG_VERSION"));
 /// A section is closed when it has so many bytes. Each is read, opened and taken over before the next, so they should be small.
 const SECTION_SIZE: usize = 128 << 10;
 /// Largest section that is read; a single manifest may be long.
@@ -73,13 +73,14 @@ fn local_key(repository: &Repository, epoch: u16) -> Option<Key> {
     Some(repository.ring.catalogue(epoch)?.derive("yesterdrive 1 local snapshots"))
 }
 
-/// `[version, [[device, public key]], [catalogue that was read], [useless catalogue], [series], [[hash, payload of tombstones]]]`
+/// `[version, [[device, public key]], [catalogue that was read], [useless catalogue], [series], [[hash, payload of tombstones]], [manifest that is gone]]`
 struct Front {
     devices: HashMap<DeviceId, [u8; 32]>,
     done: Vec<ObjectHash>,
     useless: Vec<ObjectHash>,
     series: Vec<Series>,
     tombstones: Vec<(ObjectHash, Arc<Tombstones>)>,
+    gone: Vec<SnapshotId>,
 }
 
 fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
@@ -105,7 +106,13 @@ fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
     };
     let (plain, mut is_last) = section()?;
     let front = Front::decode(&plain).map_err(damaged)?;
-    let mut known = Known { done: front.done.into_iter().collect(), useless: front.useless.into_iter().collect(), ..Known::default() };
+    let (done, useless, gone) = (front.done, front.useless, front.gone);
+    let mut known = Known {
+        done: done.into_iter().collect(),
+        useless: useless.into_iter().collect(),
+        gone: gone.into_iter().collect(),
+        ..Known::default()
+    };
     let series: Vec<_> = {
         let (certificates, devices) = (lock(&repository.certificates), &front.devices);
         let stands = |tombstones: &Tombstones| is_certified(&certificates, devices, &tombstones.device, Role::may_forget);
@@ -133,7 +140,7 @@ fn is_certified(certificates: &Certificates, devices: &HashMap<DeviceId, [u8; 32
 impl Front {
     fn encode(&self) -> Vec<u8> {
         let mut writer = CborWriter::new();
-        writer.array(6).text(VERSION);
+        writer.array(7).text(VERSION);
         writer.array_of(&self.devices, |writer, (device, public)| {
             writer.array(2).bytes(device.as_bytes()).bytes(public);
         });
@@ -146,12 +153,15 @@ impl Front {
         writer.array_of(&self.tombstones, |writer, (hash, tombstones)| {
             writer.array(2).bytes(hash.as_bytes()).bytes(&tombstones.encode());
         });
+        writer.array_of(&self.gone, |writer, id| {
+            writer.bytes(id.as_bytes());
+        });
         writer.finish()
     }
 
     fn decode(plain: &[u8]) -> Result<Self, ObjectError> {
         let mut reader = CborReader::new(plain);
-        let front = reader.tuple(6, |reader| {
+        let front = reader.tuple(7, |reader| {
             if reader.text(64)? != VERSION {
                 return Err(ObjectError::Broken("another version of the program wrote it"));
             }
@@ -166,7 +176,9 @@ impl Front {
                     Ok::<_, ObjectError>((object_hash(reader)?, Arc::new(Tombstones::decode(reader.bytes(plain.len())?)?)))
                 })
             };
-            Ok(Self { devices, done, useless, series, tombstones: reader.array(ITEMS_MAX, tombstones)? })
+            let tombstones = reader.array(ITEMS_MAX, tombstones)?;
+            let gone = reader.array(ITEMS_MAX, |reader| Ok::<_, ObjectError>(SnapshotId::from_bytes(reader.byte_array()?)))?;
+            Ok(Self { devices, done, useless, series, tombstones, gone })
         })?;
         reader.finish()?;
         Ok(front)
@@ -291,7 +303,8 @@ fn write_sections(repository: &Repository, key: &Key, known: &Known, file: &mut 
         });
     }
     let tombstones = known.tombstones.iter().map(|(hash, tombstones)| (*hash, Arc::clone(tombstones))).collect();
-    put(Front { devices, done, useless, series, tombstones }.encode(), false)?;
+    let gone = known.gone.iter().copied().collect();
+    put(Front { devices, done, useless, series, tombstones, gone }.encode(), false)?;
     let mut seals: Vec<_> = known.seals.iter().map(|(seal, manifest)| (manifest, seal)).collect();
     seals.sort_unstable();
     let mut rows: Vec<_> = known.manifests.iter().collect();
