@@ -17,7 +17,6 @@ use fs_core::observer::Silent;
 use fs_core::pack::{PackRecord, PackSession, Trailer};
 use fs_core::record::{RecordFacts, RecordKind, SessionKeyRef};
 use fs_core::snapshot::Manifest;
-use fs_core::snapshot::mark::GRACE_LEAST;
 use fs_core::storage::WriteStore;
 use fs_core::time::Clock as _;
 use tests::driven::is_long;

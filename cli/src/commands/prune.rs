@@ -1,6 +1,6 @@
 //! `prune`
 
-use backup_writer::forget::authorise;
+use backup_writer::forget::{ForgetError, authorise};
 use backup_writer::merge::MergeOptions;
 use backup_writer::prune::{Counted, Plan, PruneReport};
 use serde_json::json;
@@ -14,6 +14,10 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<Exit, Failure> {
     let (repository, store) = session::open(global)?;
+    // Known before anything is walked.
+    if !options.dry_run && !repository.ring().role.may_forget() {
+        return Err(ForgetError::NotAllowed.into());
+    }
     let watcher = Watcher::new(global);
     let planned = Plan::make(&repository, &options.options(), &watcher);
     let done = planned.map_err(Failure::from).and_then(|plan| {
