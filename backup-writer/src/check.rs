@@ -15,7 +15,7 @@ use fs_core::pack;
 use fs_core::record::RecordKind;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
-use fs_core::storage::StoreError;
+use fs_core::storage::{StoreError, wait};
 use fs_core::time::Timestamp;
 
 use crate::packer::{ASKED_MAX, read_trailers};
@@ -110,7 +110,9 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
     });
     // Before the packs: what a snapshot that is seen needs is listed then. And before hours of reading, so that no failure hides what they find.
     let mut snapshots = repository.all_snapshots().map_err(listing)?;
-    let (marks, now) = (repository.marks().map_err(listing)?, repository.clock().now());
+    // By the store's clock, if it has one: nothing was swept before its time by that, whatever this machine's says.
+    let server = wait("clock", repository.store().server_time())?;
+    let (marks, now) = (repository.marks().map_err(listing)?, server.unwrap_or_else(|| repository.clock().now()));
     let unsealing = objects::check_seals(repository)?;
     let (shards, damaged_shards) = repository.shards().map_err(listing)?;
     let mut run = Run {
@@ -128,7 +130,7 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         failure: None,
         failures: 0,
     };
-    run.small_objects(how.read_data, proven.as_ref(), now)?;
+    run.small_objects(how.read_data, proven.as_ref())?;
     run.note(damaged_shards);
     run.index();
     packs::read(&mut run, &how, proven.as_ref())?;
@@ -186,9 +188,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Sessions, manifests and seals are as many as runs: they count as data.
-    fn small_objects(&mut self, read_data: ReadData, proven: Option<&Proven>, now: Timestamp) -> Result<(), StoreError> {
+    fn small_objects(&mut self, read_data: ReadData, proven: Option<&Proven>) -> Result<(), StoreError> {
         use ObjectKind::{Catalogue, Config, Device, Manifest, Mark, Seal, Session, Slot, Tombstones};
-        let repository = self.repository;
+        let (repository, now) = (self.repository, self.repository.clock().now());
         let mut findings = objects::check_objects(repository, &[Config, Slot, Device], &Which::All, self.observer)?;
         if let Some(which) = Which::of(read_data, proven, now) {
             let kinds = [Session, Manifest, Seal, Catalogue, Tombstones, Mark];

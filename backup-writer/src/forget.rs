@@ -165,7 +165,8 @@ pub fn undo<'a>(
     let is_in_time = expect_time();
     if is_in_time.is_err() {
         // What may be deleted by now must not look alive.
-        let ids: Vec<_> = forgotten.iter().map(|forgotten| forgotten.snapshot.id).collect();
+        let ids: BTreeSet<_> = forgotten.iter().map(|forgotten| forgotten.snapshot.id).collect();
+        let ids: Vec<_> = ids.into_iter().collect();
         put(repository, store, signer, "undone too late", ids.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new())))?;
     }
     is_in_time?;

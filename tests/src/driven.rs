@@ -174,6 +174,13 @@ pub fn is_long() -> bool {
     std::env::var_os("YESTERDRIVE_TEST_LONG").is_some()
 }
 
+/// How long a test goes on that could go on for ever: `tests/run --long MINUTES` says so.
+#[expect(clippy::disallowed_methods, reason = "tests/run hands over how long the tests may take")]
+pub fn minutes() -> Option<std::time::Duration> {
+    let minutes: u64 = std::env::var("YESTERDRIVE_TEST_MINUTES").ok()?.parse().ok()?;
+    Some(std::time::Duration::from_secs(60 * minutes))
+}
+
 /// Where chance begins in a test: another place in every run, or what `YESTERDRIVE_TEST_SEED` says. It is printed, so that a test that fails can be run
 /// again as it was.
 #[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "whoever runs the tests may say it, and has to know it")]

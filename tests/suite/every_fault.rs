@@ -19,14 +19,17 @@ use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::Repository;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{StoreError, WriteStore};
-use fs_core::testing::simulator::{Simulator, run_with_every_fault};
+use fs_core::testing::simulator::{Outcome, Simulator, run_with_every_fault, run_with_pairs_of_faults};
 use fs_core::testing::{CallKind, CountingStore, Fault, FaultyStore, Rule};
 use fs_core::time::{Clock as _, Timestamp, Zone};
 use fs_core::tree::EntryKind;
 use fs_core::view::layout::ROOT;
 use fs_core::view::{Links, Listed, Owner, View, ViewOptions};
-use tests::driven::{places, seed};
+use tests::driven::{is_long, places, seed};
 use tests::{Bench, look, noise, options};
+
+/// Pairs of faults for each operation in long runs.
+const PAIRS: u64 = 2000;
 
 /// Files by path.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -62,14 +65,19 @@ impl Begin {
         self.bench.clock.now()
     }
 
-    /// Runs an operation with every fault, or a tenth of them.
-    fn with_every_fault<T>(&self, operation: impl Fn(&Bench) -> T, judge: impl Fn(&Bench, Option<Fault>, T)) {
+    /// Runs an operation with every fault, or a tenth of them; if there is time, with pairs too. Who judges is told what struck.
+    fn with_every_fault<T>(&self, operation: impl Fn(&Bench) -> T, judge: impl Fn(&Bench, &[Fault], T)) {
         let bench = |simulator: &Simulator, store| Bench { store, clock: simulator.clock(), ..self.bench.clone() };
         let operation = |simulator: &Simulator| operation(&bench(simulator, simulator.store()));
-        let runs = run_with_every_fault((seed(), places()), (&self.memory, self.now()), operation, |simulator, fault, outcome| {
+        let check = |simulator: &Simulator, outcome: Outcome<T>| {
             let store: Arc<dyn WriteStore> = Arc::new(simulator.memory().clone());
-            judge(&bench(simulator, store), fault.filter(|_| outcome.was_struck), outcome.result);
-        });
+            judge(&bench(simulator, store), &outcome.struck, outcome.result);
+        };
+        let (seed, start) = (seed(), (&self.memory, self.now()));
+        let runs = run_with_every_fault((seed, places()), start, operation, check);
+        if is_long() {
+            run_with_pairs_of_faults((seed, PAIRS), start, operation, check);
+        }
         assert!(runs > 5, "{runs} faults");
     }
 
@@ -122,7 +130,7 @@ fn everything(repository: &Arc<Repository>) -> Result<BTreeMap<Vec<u8>, Files>> 
     Ok(all)
 }
 
-fn list(view: &View, folder: u64) -> Result<Vec<(Vec<u8>, u64, EntryKind)>> {
+pub(crate) fn list(view: &View, folder: u64) -> Result<Vec<(Vec<u8>, u64, EntryKind)>> {
     let mut lines = Vec::new();
     let more = &mut |line: Listed| {
         lines.push((line.name, line.attr.inode, line.attr.kind));
@@ -133,15 +141,15 @@ fn list(view: &View, folder: u64) -> Result<Vec<(Vec<u8>, u64, EntryKind)>> {
     Ok(lines)
 }
 
-fn read(view: &View, inode: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(view: &View, inode: u64) -> Result<Vec<u8>> {
     let size = view.wait(|view, held| view.getattr(held, inode))?.size;
     Ok(view.wait(|view, held| view.read(held, inode, 0, u32::try_from(size).unwrap_or(u32::MAX) as _))?.to_vec())
 }
 
 /// Nothing is wrong, except that what was cut off under its name is named.
-fn is_clean(bench: &Bench, fault: Option<Fault>) {
+fn is_clean(bench: &Bench, faults: &[Fault]) {
     let findings = check(&bench.open().unwrap(), ReadData::All, &Silent).unwrap().findings;
-    let is_cut = |finding: &Finding| fault == Some(Fault::TornWrite) && matches!(finding.place, Place::Object(_));
+    let is_cut = |finding: &Finding| faults.contains(&Fault::TornWrite) && matches!(finding.place, Place::Object(_));
     assert!(findings.iter().all(|finding| finding.severity == Severity::Note || is_cut(finding)), "{findings:?}");
 }
 
@@ -151,13 +159,13 @@ fn a_backup() {
     let take = |bench: &Bench| -> Result<SnapshotId> {
         Ok(backup(&bench.open()?, &bench.store, &options(begin.source.path(), None), &Silent)?.snapshot)
     };
-    begin.with_every_fault(take, |bench, fault, result| {
+    begin.with_every_fault(take, |bench, faults, result| {
         let sealed = begin.is_sound(bench);
         assert!(sealed == 2 || result.is_err() && sealed == 1, "success means sealed: {result:?}");
-        assert!(fault.is_some() || result.is_ok(), "{result:?}");
+        assert!(!faults.is_empty() || result.is_ok(), "{result:?}");
         bench.backup(begin.source.path(), None).unwrap();
         assert_eq!(begin.is_sound(bench), sealed + 1);
-        is_clean(bench, fault);
+        is_clean(bench, faults);
     });
 }
 
@@ -182,7 +190,7 @@ fn a_full_disk_is_said() {
         take(&store).unwrap();
         let bench = Bench { store, ..begin.bench.clone() };
         assert!(begin.is_sound(&bench) >= 2);
-        is_clean(&bench, None);
+        is_clean(&bench, &[]);
     }
 }
 
@@ -205,13 +213,13 @@ fn forgetting_and_bringing_back() {
     };
     begin.with_every_fault(
         |bench| gone(bench).and_then(|()| back(bench)),
-        |bench, fault, result| {
+        |bench, faults, result| {
             let sealed = begin.is_sound(bench);
-            let lies = fault.is_some_and(|fault| !fault.keeps_contract());
+            let lies = faults.iter().any(|fault| !fault.keeps_contract());
             assert!(sealed == 2 || sealed == 1 && (result.is_err() || lies), "{sealed} are left: {result:?}");
             back(bench).unwrap();
             assert_eq!(begin.is_sound(bench), 2, "it comes back");
-            is_clean(bench, fault);
+            is_clean(bench, faults);
         },
     );
 }
@@ -231,7 +239,7 @@ fn a_restore() {
         (target, result)
     };
     let source = look(begin.source.path()).unwrap();
-    begin.with_every_fault(run, |_, fault, (target, result)| {
+    begin.with_every_fault(run, |_, faults, (target, result)| {
         let place = target.path().join("restored");
         let there = if place.exists() { look(&place).unwrap() } else { BTreeMap::new() };
         let is_file = |mode: u32| mode & 0o170_000 == 0o100_000;
@@ -243,7 +251,7 @@ fn a_restore() {
         let is_told = result.as_ref().map_or(true, |findings| !findings.is_empty());
         let files: Vec<_> = there.iter().filter(|(_, seen)| is_file(seen.mode)).map(|(path, _)| path).collect();
         assert!(is_told || files == begin.before.keys().collect::<Vec<_>>(), "something is missing and nobody said so: {files:?}");
-        assert!(fault.is_some() || !is_told, "{result:?}");
+        assert!(!faults.is_empty() || !is_told, "{result:?}");
     });
 }
 
@@ -251,13 +259,13 @@ fn a_restore() {
 fn a_drive() {
     let begin = Begin::new();
     let run = |bench: &Bench| -> Result<BTreeMap<Vec<u8>, Files>> { everything(&bench.open()?) };
-    begin.with_every_fault(run, |_, fault, result| match result {
+    begin.with_every_fault(run, |_, faults, result| match result {
         Ok(shown) => {
             assert!(shown.values().all(|files| *files == begin.before), "what is shown is right");
             // A list that lies hides snapshots; nobody who has never been here can know.
-            assert!(shown.len() == 1 || fault.is_some_and(|fault| !fault.keeps_contract()), "{fault:?}");
+            assert!(shown.len() == 1 || faults.iter().any(|fault| !fault.keeps_contract()), "{faults:?}");
         }
-        Err(error) => assert!(fault.is_some(), "{error:#}"),
+        Err(error) => assert!(!faults.is_empty(), "{error:#}"),
     });
 }
 
@@ -266,15 +274,18 @@ fn a_drive() {
 fn a_check() {
     let begin = Begin::new();
     let run = |bench: &Bench| -> Result<Vec<Finding>> { Ok(check(&*bench.open()?, ReadData::All, &Silent)?.findings) };
-    begin.with_every_fault(run, |_, fault, result| {
-        assert!(fault.is_some() || result.as_ref().is_ok_and(Vec::is_empty), "{result:?}");
+    begin.with_every_fault(run, |_, faults, result| {
+        assert!(!faults.is_empty() || result.as_ref().is_ok_and(Vec::is_empty), "{result:?}");
     });
     let pack = begin.memory.contents().into_iter().find(|(name, _)| name.as_str().starts_with("pack/")).unwrap();
     let mut bytes = pack.1.to_vec();
     bytes[1000] ^= 1;
     begin.memory.overwrite(&pack.0, Some(Bytes::from(bytes)));
-    begin.with_every_fault(run, |_, fault, result| {
+    begin.with_every_fault(run, |_, faults, result| {
         let is_told = result.as_ref().map_or(true, |findings| !findings.is_empty());
-        assert!(is_told || fault == Some(Fault::EmptyList) || fault == Some(Fault::StaleList), "{fault:?}: damage, and nothing was said");
+        assert!(
+            is_told || faults.contains(&Fault::EmptyList) || faults.contains(&Fault::StaleList),
+            "{faults:?}: damage, and nothing was said"
+        );
     });
 }

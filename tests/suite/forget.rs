@@ -367,7 +367,7 @@ fn every_store_call_of_forget_and_undo_may_fail_in_every_way() {
             let live = ids(&repository).len();
             // Ten snapshots of two devices, of which one has one: five go, and one of them is back.
             assert!((5..=10).contains(&live), "{live} are left");
-            assert!(outcome.result.is_err() || outcome.was_struck || live == 6, "{:?}", outcome.result);
+            assert!(outcome.result.is_err() || outcome.was_struck() || live == 6, "{:?}", outcome.result);
             let signer = authorise(&repository, &*bench.store, None, "host").unwrap();
             let looked = look(&repository).unwrap();
             let gone = forgotten_ids(&decide(&looked.candidates, &Policy::parse("last:4").unwrap(), looked.now));

@@ -55,3 +55,4 @@ mod prune_lost;
 mod prune_planted;
 mod prune_program;
 mod scrub;
+mod world;

@@ -262,7 +262,7 @@ fn every_store_call_of_a_merge_may_fail_in_every_way() {
             let all = record_count(&bench);
             assert!(all > 50);
             assert_eq!(said(&bench).len(), all, "call {}: {:?}", outcome.call, outcome.result);
-            assert!(outcome.result.is_err() || outcome.was_struck || count("idx/") == 11, "{} {:?}", count("idx/"), outcome.result);
+            assert!(outcome.result.is_err() || outcome.was_struck() || count("idx/") == 11, "{} {:?}", count("idx/"), outcome.result);
             merge(&bench, &MergeOptions::default()).unwrap();
             assert_eq!(said(&bench).len(), all, "call {}: the same again", outcome.call);
             for _ in 0..2 {
@@ -270,7 +270,7 @@ fn every_store_call_of_a_merge_may_fail_in_every_way() {
                 merge(&bench, &MergeOptions::default()).unwrap();
                 assert_eq!(said(&bench).len(), all, "call {}: later", outcome.call);
             }
-            let torn = usize::from(fault == Fault::TornWrite && outcome.was_struck);
+            let torn = usize::from(fault == Fault::TornWrite && outcome.was_struck());
             // What looked damaged once was not taken in, and is too little to be merged by itself.
             let few = 1 + torn + usize::from(!fault.keeps_contract());
             assert!(count("idx/") <= few && count("cat/") <= few, "call {}: {} {}", outcome.call, count("idx/"), count("cat/"));

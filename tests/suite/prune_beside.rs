@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backup_writer::create::put_hashed;
+use backup_writer::forget::ForgetError;
 use backup_writer::prune::{AGE, Plan, PruneOptions};
 use bytes::Bytes;
 use fs_core::compress::Codec;
@@ -16,9 +17,12 @@ use fs_core::object::{self, Header, ObjectKind};
 use fs_core::observer::Silent;
 use fs_core::pack::{PackRecord, PackSession, Trailer};
 use fs_core::record::{RecordFacts, RecordKind, SessionKeyRef};
+use fs_core::report::Severity;
 use fs_core::snapshot::Manifest;
 use fs_core::storage::WriteStore;
+use fs_core::testing::ManualClock;
 use fs_core::time::Clock as _;
+use tests::Bench;
 use tests::driven::is_long;
 use tests::hooked::{HookedStore, When};
 use tests::noise;
@@ -287,4 +291,36 @@ fn a_sweep_that_wakes_late_harms_nobody() {
     place.prune();
     place.prune();
     place.expect_whole("and pruned");
+}
+
+/// Of what is swept the newest manifest of a device stays. To a machine whose clock is behind it looks as if it could still be brought back.
+#[test]
+fn to_a_clock_that_is_behind_nothing_that_was_swept_is_lost() {
+    let place = Place::with_days(3);
+    place.forget(&place.ids()[2..]);
+    place.prune();
+    place.bench.clock.advance(8 * DAY);
+    assert!(place.prune().swept.count > 0 && place.count("snap/") == 3);
+    let clock = ManualClock::at(place.bench.clock.now().saturating_sub(20 * DAY));
+    let behind = Place { bench: Bench { clock, ..place.bench.clone() }, ..place.clone() };
+    behind.expect_whole("checked by a clock that is behind");
+    let report = behind.prune();
+    assert!(report.swept.count == 0 && report.findings.iter().any(|finding| finding.severity == Severity::Warning), "{report:?}");
+    place.expect_whole("pruned by a clock that is behind");
+}
+
+/// Who brings back several, and sleeps until it is too late, forgets all of them again, by tombstones that everybody can read.
+#[test]
+fn several_that_are_brought_back_too_late_are_forgotten_again() {
+    let place = Place::with_days(7);
+    let ids = place.ids();
+    place.forget(&ids[..6]);
+    place.prune();
+    let clock = Arc::clone(&place.bench.clock);
+    let store = HookedStore::new(Arc::new(place.memory.clone()), When::Put("drop/"), move || clock.advance(8 * DAY));
+    let undone = place.over(store as Arc<dyn WriteStore>).undo(&ids[..6]);
+    assert!(matches!(undone, Err(ForgetError::TooLate { .. })), "{undone:?}");
+    assert_eq!(place.ids(), ids[6..]);
+    place.prune();
+    place.expect_whole("forgotten again");
 }

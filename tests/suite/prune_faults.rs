@@ -66,7 +66,7 @@ impl Stage {
         if !is_long() && outcome.call > 0 && !(outcome.call + fault as u64).is_multiple_of(3) {
             return;
         }
-        assert!(outcome.result.is_ok() || outcome.was_struck, "{:?}", outcome.result);
+        assert!(outcome.result.is_ok() || outcome.was_struck(), "{:?}", outcome.result);
         let place = self.over(simulator, Arc::new(simulator.memory().clone()));
         let is_sound = |finding: &Finding| {
             // What was cut off under its name stays there and is named; it changes nothing.

@@ -160,7 +160,7 @@ fn every_store_call_of_a_repair_may_fail_in_every_way() {
             assert!(is_whole || is_told || !fault.keeps_contract(), "call {}: {:?}", outcome.call, outcome.result);
             repair(&bench, false).unwrap();
             assert_eq!(said(&bench).len(), record_count(&bench), "call {}", outcome.call);
-            let torn = fault == Fault::TornWrite && outcome.was_struck;
+            let torn = fault == Fault::TornWrite && outcome.was_struck();
             let findings = check(&bench.open().unwrap(), ReadData::None, &Silent).unwrap().findings;
             assert!(torn || findings.is_empty(), "{fault:?}: {findings:?}");
         });

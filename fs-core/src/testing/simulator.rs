@@ -73,10 +73,17 @@ impl Simulator {
 pub struct Outcome<T> {
     /// The call that was to be struck, counted from 1; 0 for a random script.
     pub call: u64,
-    /// Whether any fault struck. Not if the operation made fewer calls this time.
-    pub was_struck: bool,
+    /// The faults that struck, in order. None if the operation made fewer calls this time.
+    pub struck: Vec<Fault>,
     /// What the operation returned.
     pub result: T,
+}
+
+impl<T> Outcome<T> {
+    /// Whether any fault struck.
+    pub fn was_struck(&self) -> bool {
+        !self.struck.is_empty()
+    }
 }
 
 /// Runs `operation` once without faults to count its store calls, then once for each of them with `fault` at it.
@@ -116,7 +123,7 @@ pub enum Places {
 /// Runs `operation` once without faults to count its store calls, then with every fault at each of them, or at a tenth of these places.
 ///
 /// Each run begins with a copy of `start`, at its moment. After each run, the undisturbed one included, the store works again and `check` looks at what is
-/// left; it is told which fault it was. Returns the number of runs with a fault.
+/// left. Returns the number of runs with a fault.
 ///
 /// # Panics
 /// If a closure does; seed, fault and call are then printed.
@@ -124,19 +131,42 @@ pub fn run_with_every_fault<T>(
     (seed, places): (u64, Places),
     (start, now): (&MemoryStore, Timestamp),
     operation: impl Fn(&Simulator) -> T,
-    check: impl Fn(&Simulator, Option<Fault>, Outcome<T>),
+    check: impl Fn(&Simulator, Outcome<T>),
 ) -> u64 {
     let begin = || Simulator::over(seed, start, now);
     let run = |fault: Option<Fault>, call: u64| {
         let rules = fault.map(|fault| Rule::nth(call, fault));
         let what = fault.map_or_else(|| "no fault".to_owned(), |fault| format!("{fault:?} at store call {call}"));
-        run_over(&begin, seed, &what, rules, call, (&|_| {}, &operation, &|simulator, outcome| check(simulator, fault, outcome)))
+        run_over(&begin, seed, &what, rules, call, (&|_| {}, &operation, &check))
     };
     let calls = run(None, 0);
     let all = (1..=calls).flat_map(|call| Fault::ALL.map(|fault| (fault, call)));
     let is_tried = |place: u64| places == Places::All || place % PLACES_FOR_ONE == seed % PLACES_FOR_ONE;
     let tried = (0..).zip(all).filter(|(place, _)| is_tried(*place));
     tried.inspect(|(_, (fault, call))| _ = run(Some(*fault), *call)).count() as u64
+}
+
+/// Runs `operation` with two faults at once, `count` times: which ones and at which two calls follows from the seed. Otherwise as [`run_with_every_fault`].
+///
+/// # Panics
+/// If a closure does; seed, faults and calls are then printed.
+pub fn run_with_pairs_of_faults<T>(
+    (seed, count): (u64, u64),
+    (start, now): (&MemoryStore, Timestamp),
+    operation: impl Fn(&Simulator) -> T,
+    check: impl Fn(&Simulator, Outcome<T>),
+) {
+    let begin = || Simulator::over(seed, start, now);
+    let run = |script: Vec<Rule>| {
+        let what = format!("{script:?}");
+        run_over(&begin, seed, &what, script, 0, (&|_| {}, &operation, &check))
+    };
+    let (calls, mut random) = (run(Vec::new()), Random::new(seed));
+    for _ in 0..count {
+        let mut fault = || random.one_of(&Fault::ALL).copied().unwrap_or(Fault::ErrorBefore);
+        let faults = [fault(), fault()];
+        run(faults.map(|fault| Rule::nth(1 + random.below(calls), fault)).into());
+    }
 }
 
 /// Runs `operation` with one to three random faults from `faults`, once for each seed; otherwise as [`run_at_every_call`].
@@ -152,7 +182,7 @@ pub fn run_with_random_faults<T>(
 ) {
     for seed in seeds {
         let calls = run_once(seed, "no fault", [], 0, (&prepare, &operation, &check));
-        let script = random_script(seed, faults, calls);
+        let script = random_script(&mut Random::new(seed), faults, calls);
         run_once(seed, &format!("{script:?}"), script, 0, (&prepare, &operation, &check));
     }
 }
@@ -181,14 +211,14 @@ fn run_over<T>(
     }
     let result = operation(&simulator);
     let calls = simulator.faulty.calls() - calls_before;
-    let was_struck = !simulator.faulty.struck().is_empty();
+    let struck = simulator.faulty.struck().into_iter().map(|(_, fault)| fault).collect();
     simulator.faulty.heal();
-    check(&simulator, Outcome { call, was_struck, result });
+    check(&simulator, Outcome { call, struck, result });
     calls
 }
 
-fn random_script(seed: u64, faults: &[Fault], calls: u64) -> Vec<Rule> {
-    let mut random = Random(seed);
+/// One to three of these faults, each at one of the first `calls` calls that it can mean something for.
+pub fn random_script(random: &mut Random, faults: &[Fault], calls: u64) -> Vec<Rule> {
     let count = 1 + random.below(RANDOM_FAULTS_MAX);
     let mut rule = || {
         let fault = faults.iter().cycle().nth(usize::try_from(random.below(64)).unwrap_or(0)).copied().unwrap_or(Fault::ErrorBefore);
@@ -204,11 +234,32 @@ fn random_script(seed: u64, faults: &[Fault], calls: u64) -> Vec<Rule> {
 }
 
 /// Numbers that look random and follow from a seed (SplitMix64).
-struct Random(u64);
+#[derive(Clone, Debug)]
+pub struct Random(u64);
 
 impl Random {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Another sequence that follows from this one, for something that happens at its own pace.
+    pub fn branch(&mut self) -> Self {
+        Self(self.below(u64::MAX))
+    }
+
+    /// Whether something happens that happens once in `count` times.
+    pub fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    /// One of several; `None` if there are none.
+    pub fn one_of<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        all.get(usize::try_from(self.below(all.len() as u64)).unwrap_or(0))
+    }
+
     /// A number below `bound`; 0 if that is 0.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -257,8 +308,8 @@ mod tests {
         let seen = RefCell::new(Vec::new());
         let prepare = |simulator: &Simulator| contract::put(&*simulator.store(), "repo/1", b"").unwrap();
         let calls = run_at_every_call(7, Fault::KillFromHere, prepare, publish, |simulator, outcome| {
-            assert_eq!(outcome.was_struck, outcome.call > 0);
-            assert_eq!(outcome.result.is_err(), outcome.was_struck);
+            assert_eq!(outcome.was_struck(), outcome.call > 0);
+            assert_eq!(outcome.result.is_err(), outcome.was_struck());
             seen.borrow_mut().push(names(simulator).len());
             assert!(wait("", simulator.store().list("", None)).is_ok(), "the store works again");
         });
@@ -272,12 +323,10 @@ mod tests {
         let now = Timestamp::new(1_900_000_000, 0).unwrap();
         let tried = RefCell::new(BTreeSet::new());
         let run = |seed, places| {
-            run_with_every_fault((seed, places), (&start, now), publish, |simulator, fault, outcome| {
+            run_with_every_fault((seed, places), (&start, now), publish, |simulator, outcome| {
                 assert!(names(simulator).contains(&"repo/1".to_owned()) && crate::time::Clock::now(&*simulator.clock()) == now);
-                if let Some(fault) = fault {
-                    assert!(outcome.was_struck);
-                    tried.borrow_mut().insert(format!("{fault:?} {}", outcome.call));
-                }
+                assert_eq!(outcome.was_struck(), outcome.call > 0);
+                tried.borrow_mut().extend(outcome.struck.iter().map(|fault| format!("{fault:?} {}", outcome.call)));
             })
         };
         let all = 3 * Fault::ALL.len();
@@ -285,6 +334,19 @@ mod tests {
         assert_eq!(tried.take().len(), all);
         assert_eq!(run(3, Places::All), all as u64);
         assert_eq!(start.contents().len(), 1, "nobody touched where it began");
+    }
+
+    #[test]
+    fn pairs_of_faults_follow_from_the_seed_and_strike_together() {
+        let (start, now) = (MemoryStore::new(), Timestamp::new(1_900_000_000, 0).unwrap());
+        let run = |seed| {
+            let struck = RefCell::new(Vec::new());
+            run_with_pairs_of_faults((seed, 200), (&start, now), publish, |_, outcome| struck.borrow_mut().push(outcome.struck));
+            struck.into_inner()
+        };
+        let struck = run(3);
+        assert_eq!((struck.len(), &struck), (201, &run(3)));
+        assert!(struck.iter().filter(|faults| faults.len() == 2).count() > 20 && struck != run(4));
     }
 
     #[test]
@@ -313,7 +375,7 @@ mod tests {
         let run = || {
             let left = RefCell::new(Vec::new());
             let check = |simulator: &Simulator, outcome: Outcome<Result<(), StoreError>>| {
-                left.borrow_mut().push((names(simulator), outcome.result.is_ok(), outcome.was_struck));
+                left.borrow_mut().push((names(simulator), outcome.result.is_ok(), outcome.was_struck()));
             };
             run_with_random_faults(0..40, &[Fault::ErrorAfterEffect, Fault::KillFromHere, Fault::Full], |_| {}, publish, check);
             left.into_inner()
