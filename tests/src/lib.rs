@@ -33,6 +33,7 @@ use fs_core::testing::{ManualClock, SeededRandom};
 
 pub mod dav;
 pub mod decoders;
+pub mod disk;
 pub mod driven;
 pub mod hooked;
 pub mod http;

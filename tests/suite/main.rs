@@ -53,6 +53,7 @@ mod prune_beside;
 mod prune_faults;
 mod prune_lost;
 mod prune_planted;
+mod power;
 mod prune_program;
 mod scrub;
 mod world;

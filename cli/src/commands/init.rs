@@ -153,5 +153,11 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), Failure> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let fail = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     let mut file = options.open(path).map_err(fail)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    // Its name has to outlive a power loss too: what it opens does.
+    #[cfg(unix)]
+    if let Some(folder) = std::path::absolute(path).map_err(fail)?.parent() {
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
+    }
+    Ok(())
 }

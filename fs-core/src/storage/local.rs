@@ -4,15 +4,17 @@
 //! most a temporary file, which no listing shows and [`LocalStore::sweep_temporary`] removes. The directory is opened once and held:
 //! should the NAS be unmounted under us, the empty mount point left behind must not pass for an empty store.
 //! Files of which parts are read are held open for a while (`opened.rs`): they may be read to the next listing though they are deleted or the NAS is gone.
-//! Symbolic links below the root are never followed. A deletion is not made durable: after a crash a deleted object may be back.
+//! Symbolic links below the root are never followed. Deletions are durable when they are reported, and so is what a listing shows or lacks: whoever
+//! listed it may have been preceded by one who died.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -55,6 +57,8 @@ pub struct LocalStore {
     path: PathBuf,
     disk: Box<dyn Disk>,
     opened: OpenedFiles,
+    /// Directories from which something was deleted that is not durable yet.
+    deleted_from: Mutex<HashSet<String>>,
 }
 
 impl LocalStore {
@@ -70,7 +74,7 @@ impl LocalStore {
             Ok((path, disk))
         };
         let (path, disk) = open().map_err(|error| failure(path.display(), error))?;
-        Ok(Self { path, disk: Box::new(disk), opened: OpenedFiles::new() })
+        Ok(Self { path, disk: Box::new(disk), opened: OpenedFiles::new(), deleted_from: Mutex::default() })
     }
 
     /// Creates a directory for a new store, for its owner only and together with missing parents, or takes one that exists and is empty.
@@ -257,10 +261,19 @@ impl WriteStore for LocalStore {
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.opened.drop_file(name);
+        let deleted_from = || self.deleted_from.lock().unwrap_or_else(PoisonError::into_inner);
+        let (directory, _) = split(name.as_str());
         match self.disk.remove(name.as_str()).map_err(|error| self.object_failure(name, error)) {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            result => result,
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            result => result?,
         }
+        deleted_from().insert(directory.to_owned());
+        // Who deletes several things at a time waits for the disk once: the others go before this one is made durable.
+        tokio::task::yield_now().await;
+        if !deleted_from().remove(directory) {
+            return Ok(());
+        }
+        self.disk.sync(directory).map_err(|error| failure(name, error))
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
@@ -288,10 +301,13 @@ trait Disk: Send + Sync + fmt::Debug {
     /// Writes a new file durably; `AlreadyExists` if the name is taken.
     fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Removes a file.
+    /// Removes a file, which is durable after `sync`.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// The files and directories in a directory (empty or ending with `/`) whose names may be ours, in any order.
+    /// Makes durable what was removed from a directory (empty or ending with `/`).
+    fn sync(&self, directory: &str) -> io::Result<()>;
+
+    /// The files and directories in a directory (empty or ending with `/`) whose names may be ours, in any order. They are durable.
     fn children(&self, directory: &str, detail: Detail) -> io::Result<Children>;
 
     /// The time that a new file gets.

@@ -139,6 +139,11 @@ impl Disk for PortableDisk {
         fs::remove_file(self.resolve(name))
     }
 
+    /// Nothing can be done for directories here: after a crash a deleted object may be back.
+    fn sync(&self, _directory: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     fn children(&self, directory: &str, _detail: Detail) -> io::Result<Children> {
         let mut children = Children::default();
         let directory = self.resolve(directory);

@@ -23,7 +23,7 @@ fn run_contract(open: impl Fn(&Path) -> LocalStore) {
 }
 
 fn with_disk(path: &Path, disk: impl Disk + 'static) -> LocalStore {
-    LocalStore { path: path.into(), disk: Box::new(disk), opened: OpenedFiles::new() }
+    LocalStore { path: path.into(), disk: Box::new(disk), opened: OpenedFiles::new(), deleted_from: Mutex::default() }
 }
 
 /// Everything below a directory, directories too.
@@ -218,6 +218,9 @@ fn errors_are_told_apart() {
         }
         fn remove(&self, _: &str) -> io::Result<()> {
             Err(self.0.into())
+        }
+        fn sync(&self, _: &str) -> io::Result<()> {
+            Ok(())
         }
         fn children(&self, _: &str, _: Detail) -> io::Result<Children> {
             Err(self.0.into())

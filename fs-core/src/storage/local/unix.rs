@@ -5,20 +5,24 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{Children, Detail, Disk, FoundFile, is_ours, split, with_temporary_name};
-use crate::time::Timestamp;
+use crate::time::{Clock as _, SystemClock, Timestamp};
 
 /// For every directory on the way: opened for `fsync` and listing, and an error if it is a symbolic link.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// For objects. Not blocking, because a foreign pipe under an object's name would let `open` wait for ever.
 const OBJECT: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// What was changed in a directory longer ago has long become durable by itself: systems write within a minute. The rest is for clocks that differ.
+const UNWRITTEN_MAX: Duration = Duration::from_secs(3600);
 
 /// The ways to give a file its name, best first. A file system that lacks one lacks it for good, so it is not asked again.
 const RENAME_EXCLUSIVE: u8 = 0;
@@ -37,6 +41,8 @@ pub(super) struct UnixDisk {
     /// Directories whose own entries this process has made durable. Another thread or process may have made a directory and died, or not have
     /// come to its `fsync` yet, so whoever writes into a directory first makes sure. As many entries as the store has directories.
     durable: Mutex<HashSet<String>>,
+    /// Whether something was listed that could not be made durable. Nothing may be written that could rely on it: a later `fsync` would say that all is well.
+    is_failing: AtomicBool,
 }
 
 impl UnixDisk {
@@ -45,7 +51,7 @@ impl UnixDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
         let (way, rename, durable) = (AtomicU8::new(RENAME_EXCLUSIVE), Mutex::default(), Mutex::default());
-        Ok(Self { path: path.into(), root, way, rename, durable })
+        Ok(Self { path: path.into(), root, way, rename, durable, is_failing: AtomicBool::new(false) })
     }
 
     /// Makes the root and its missing parents, durably.
@@ -94,12 +100,36 @@ impl UnixDisk {
             done.push_str(part);
             done.push('/');
             if is_new || !is_durable(&done) {
-                sync_directory(directory.as_fd())?;
+                if let Err(error) = sync_directory(directory.as_fd()) {
+                    if is_new {
+                        // It would be taken for durable the next time: after an error `fsync` does not try again.
+                        let _ = rustix::fs::unlinkat(&directory, part, AtFlags::REMOVEDIR);
+                    }
+                    return Err(error);
+                }
                 self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(done.clone());
             }
             directory = next;
         }
         Ok(directory)
+    }
+
+    /// What a listing shows is relied on. Its writer may have died before it became durable: then this makes up for it, and likewise for what is gone.
+    fn settle(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        let changed = number(rustix::fs::fstat(directory)?.st_mtime).and_then(|seconds| Timestamp::new(seconds, 0));
+        let oldest = SystemClock.now().saturating_sub(UNWRITTEN_MAX);
+        if changed.is_none_or(|changed| changed >= oldest) && sync_directory(directory).is_err() {
+            // Readers may go on.
+            self.is_failing.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn refuse_if_failing(&self) -> io::Result<()> {
+        if self.is_failing.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the file system could not make durable what it shows"));
+        }
+        Ok(())
     }
 
     /// Gives a finished temporary file its name, unless that is taken.
@@ -182,19 +212,32 @@ impl Disk for UnixDisk {
     }
 
     fn put_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.refuse_if_failing()?;
         let (parent, name) = split(name);
         let directory = self.directory_for_writing(parent)?;
         let mut temporary = Temporary::create(directory.as_fd())?;
         temporary.file.write_all(bytes)?;
         temporary.file.sync_all()?;
-        self.publish(&mut temporary, name)?;
-        sync_directory(directory.as_fd())
+        match self.publish(&mut temporary, name) {
+            // For who knows what is in it that is as good as having written it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sync_directory(directory.as_fd()).and(Err(error)),
+            Err(error) => Err(error),
+            Ok(()) => sync_directory(directory.as_fd()).inspect_err(|_| {
+                // Nobody may rely on it: it is seen, and gone when the power goes, whatever a second `fsync` says.
+                let _ = rustix::fs::unlinkat(&directory, name, AtFlags::empty());
+            }),
+        }
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.refuse_if_failing()?;
         let (parent, name) = split(name);
         let directory = self.directory(parent)?;
         Ok(rustix::fs::unlinkat(&directory, name, AtFlags::empty())?)
+    }
+
+    fn sync(&self, directory: &str) -> io::Result<()> {
+        sync_directory(self.directory(directory)?.as_fd())
     }
 
     fn children(&self, directory: &str, detail: Detail) -> io::Result<Children> {
@@ -218,6 +261,8 @@ impl Disk for UnixDisk {
                 }
             }
         }
+        // Afterwards, so that it holds for everything that was seen.
+        self.settle(directory.as_fd())?;
         Ok(children)
     }
 
@@ -304,15 +349,16 @@ fn is_type(stat: &Stat, file_type: FileType) -> bool {
 
 /// `None` for anything but a regular file.
 fn found_file(name: &str, stat: &Stat) -> Option<FoundFile> {
-    // The widths of these fields differ between systems.
-    fn number<T>(value: impl TryInto<T>) -> Option<T> {
-        value.try_into().ok()
-    }
     if !is_type(stat, FileType::RegularFile) {
         return None;
     }
     let modified = number(stat.st_mtime).zip(number(stat.st_mtime_nsec)).and_then(|(seconds, nanos)| Timestamp::new(seconds, nanos));
     Some(FoundFile { name: name.to_owned(), size: number(stat.st_size)?, modified })
+}
+
+/// The widths of the fields of `stat` differ between systems.
+fn number<T>(value: impl TryInto<T>) -> Option<T> {
+    value.try_into().ok()
 }
 
 fn not_a_file() -> io::Error {
