@@ -172,7 +172,9 @@ struct Packs {
 impl Packs {
     /// Asks for each of the packs that were not listed: a list may be wrong, and this decides what is left out.
     fn ask(&mut self, repository: &Repository, packs: &[ShardPack]) -> Result<(), StoreError> {
-        let unknown: Vec<_> = packs.iter().filter(|pack| !self.present.contains(&pack.id) && !self.gone.contains(&pack.id)).collect();
+        let mut unknown: Vec<_> = packs.iter().filter(|pack| !self.present.contains(&pack.id) && !self.gone.contains(&pack.id)).collect();
+        unknown.sort_unstable_by_key(|pack| pack.id);
+        unknown.dedup_by_key(|pack| pack.id);
         let head = |pack: &&ShardPack| (object::pack_name(pack.kind, &pack.id), 0..HEADER_LENGTH as u64);
         let heads: Vec<_> = unknown.iter().map(head).collect();
         for (pack, head) in unknown.into_iter().zip(get_ranges(&**repository.store(), &heads)) {
@@ -202,6 +204,9 @@ impl<'a> Run<'a> {
         let chosen = self.choose(seen);
         let (kept, unread): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|listed| seen.kept.contains_key(&listed.hash));
         let mut gathered = Gathered::new(self.key);
+        // Side by side for all of them: after a prune most of the small ones name packs that are gone.
+        let named = kept.iter().filter_map(|listed| seen.kept.get(&listed.hash)).flat_map(|shard| shard.packs().iter().copied());
+        self.packs.ask(self.repository, &named.collect::<Vec<_>>())?;
         for listed in kept {
             if let Some(shard) = seen.kept.remove(&listed.hash) {
                 self.gather(seen, &mut gathered, listed.hash, &shard)?;

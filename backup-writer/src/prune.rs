@@ -13,6 +13,7 @@ use fs_core::object::{ObjectKind, Signer};
 use fs_core::observer::Observer;
 use fs_core::report::Finding;
 use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::snapshot::mark::GRACE_LEAST;
 use fs_core::storage::{StoreError, WriteStore};
 use fs_core::time::Timestamp;
 
@@ -213,7 +214,10 @@ impl<'a> Plan<'a> {
         let mut findings = looked.findings;
         findings.extend(marks.findings.iter().cloned());
         let mut table = Table::read(repository, &mut findings)?;
-        let mut walk = Walk::new(repository, (Arc::clone(&marks), looked.now), options.missing_is_lost, observer);
+        let is_due = |pack: &PackId| table.at(pack).is_some();
+        let is_for_sweep = marks.standing.iter().any(|standing| standing.due <= looked.now && standing.mark.packs.iter().any(is_due));
+        let unneeded = (!is_for_sweep).then(|| looked.now.saturating_sub(options.age.max(GRACE_LEAST)));
+        let mut walk = Walk::new(repository, (Arc::clone(&marks), looked.now), (options.missing_is_lost, unneeded), observer);
         walk.run(&mut table)?;
         let is_empty = walk.fates.live.is_empty() && walk.fates.protected.is_empty() && walk.fates.due.is_empty();
         if is_empty && !table.packs().is_empty() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use backup_writer::device;
 use backup_writer::packer::put_shard;
@@ -10,12 +11,12 @@ use fs_core::compress::Codec;
 use fs_core::crypto;
 use fs_core::id::{PackId, RecordId, SessionId};
 use fs_core::index::{Shard, ShardPack};
-use fs_core::object::{ObjectKind, object_hash, pack_name};
+use fs_core::object::{ObjectKind, pack_name};
 use fs_core::pack::{PackRecord, PackSession, Trailer};
 use fs_core::record::{RecordFacts, RecordKind, SessionKeyRef};
+use fs_core::snapshot::mark::MARK_ROWS_MAX;
 use fs_core::storage::local::LocalStore;
 use fs_core::storage::memory::MemoryStore;
-use fs_core::storage::wait;
 use tests::driven::{Driven, is_long};
 use tests::{Bench, program};
 
@@ -93,18 +94,34 @@ fn memory_of_a_backup_of_a_million_files() {
     println!("first and second backup of a hundred thousand and of a million files: {taken:?} bytes");
 }
 
-/// Puts shards of four thousand entries each into the index of the program's repository, and packs that nobody looks into.
-fn fill_index(driven: &Driven, numbers: std::ops::Range<u32>) {
+/// How the index of a repository is filled.
+struct Filling {
+    records_of_pack: u32,
+    packs_of_shard: u32,
+}
+
+/// Puts packs that nobody looks into, ten days old, and the shards that name their records into the program's repository.
+fn fill_index(driven: &Driven, packs: u32, filling: &Filling) {
     let bench = Bench {
         store: Arc::new(LocalStore::open(driven.path("repository")).unwrap()),
         ..Bench::new(Arc::new(MemoryStore::new())).unwrap()
     };
     let repository = bench.open().unwrap();
     let signer = device::open(&repository, &*bench.store, None, "many").unwrap();
-    for n in numbers {
-        let bytes = vec![0; 100];
-        let (id, hash) = (PackId::from_slice(&crypto::hash(&n.to_le_bytes())[..16]).unwrap(), object_hash(&bytes));
-        wait("", bench.store.put_new(&pack_name(ObjectKind::DataPack, &id), bytes.into(), &hash)).unwrap();
+    let session = PackSession { id: SessionId::from_bytes([1; 16]), key: SessionKeyRef { epoch: 1, enc: [2; 32] } };
+    let put = |shard: &mut Shard| {
+        shard.sort();
+        put_shard(&repository, &*bench.store, &signer, shard).unwrap();
+        *shard = Shard::default();
+    };
+    let mut shard = Shard::default();
+    for n in 0..packs {
+        let id = PackId::from_slice(&crypto::hash(&n.to_le_bytes())[..16]).unwrap();
+        let path = driven.path("repository").join(pack_name(ObjectKind::DataPack, &id).as_str());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, [0; 100]).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(file.metadata().unwrap().modified().unwrap() - Duration::from_secs(10 * 86_400)).unwrap();
         let record = |at: u32| PackRecord {
             facts: RecordFacts {
                 kind: RecordKind::Data,
@@ -116,12 +133,15 @@ fn fill_index(driven: &Driven, numbers: std::ops::Range<u32>) {
             stored_len: 45,
             session: 0,
         };
-        let session = PackSession { id: SessionId::from_bytes([1; 16]), key: SessionKeyRef { epoch: 1, enc: [2; 32] } };
-        let mut shard = Shard::default();
-        let trailer = Trailer { sessions: vec![session], records: (0..4000).map(record).collect(), fragments: Vec::new() };
+        let trailer =
+            Trailer { sessions: vec![session], records: (0..filling.records_of_pack).map(record).collect(), fragments: Vec::new() };
         shard.add_pack(ShardPack { id, kind: ObjectKind::DataPack, size: 100 }, &trailer);
-        shard.sort();
-        put_shard(&repository, &*bench.store, &signer, &shard).unwrap();
+        if (n + 1) % filling.packs_of_shard == 0 {
+            put(&mut shard);
+        }
+    }
+    if !shard.is_empty() {
+        put(&mut shard);
     }
 }
 
@@ -133,11 +153,32 @@ fn memory_of_a_merge_for_each_entry() {
     const FOR_EACH: f64 = 8.0;
     let of = |count| {
         let driven = repository(false);
-        fill_index(&driven, 0..count);
+        fill_index(&driven, count, &Filling { records_of_pack: 4000, packs_of_shard: 1 });
         most_memory(&driven, &["repair", "index", "--merge"])
     };
     let (few, many) = (of(FEW), of(MANY));
     let for_each = (many - few) / (4000.0 * f64::from(MANY - FEW));
     println!("{few} bytes for {FEW} shards, {many} for {MANY}: {for_each} for each entry");
     assert!(for_each <= FOR_EACH, "{for_each} bytes for each entry: {few} bytes for {FEW} shards, {many} for {MANY}");
+}
+
+/// What is in all packs is in memory while a prune decides, and that is all. In long runs a hundred thousand packs.
+#[test]
+fn memory_of_a_prune_for_each_record() {
+    const RECORDS: u32 = 100;
+    const FOR_EACH: f64 = 64.0;
+    let (few, many) = if is_long() { (1000, 100_000) } else { (1000, 11_000) };
+    let of = |packs: u32| {
+        let driven = repository(false);
+        fill(&driven.source(), 100);
+        most_memory(&driven, &["backup", "source"]);
+        fill_index(&driven, packs, &Filling { records_of_pack: RECORDS, packs_of_shard: 1000 });
+        let most = most_memory(&driven, &["prune"]);
+        assert_eq!(std::fs::read_dir(driven.path("repository/mark")).unwrap().count(), packs.div_ceil(MARK_ROWS_MAX as u32) as usize);
+        most
+    };
+    let (least, most) = (of(few), of(many));
+    let for_each = (most - least) / f64::from(RECORDS * (many - few));
+    println!("{least} bytes for {few} packs of {RECORDS} records, {most} for {many}: {for_each} for each record");
+    assert!(for_each <= FOR_EACH, "{for_each} bytes for each record: {least} bytes for {few} packs, {most} for {many}");
 }

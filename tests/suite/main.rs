@@ -50,6 +50,7 @@ mod merge;
 mod repair;
 mod prune;
 mod prune_beside;
+mod prune_cost;
 mod prune_faults;
 mod prune_lost;
 mod prune_planted;

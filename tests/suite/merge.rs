@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use backup_writer::backup::backup;
 use backup_writer::check::{ReadData, check};
 use backup_writer::device;
 use backup_writer::forget::authorise;
@@ -16,6 +17,7 @@ use fs_core::id::ObjectHash;
 use fs_core::index::merge::Merging;
 use fs_core::observer::{Cancel, Silent};
 use fs_core::report::{self, Severity};
+use fs_core::repository::Repository;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::storage::{ObjectName, WriteStore};
 use fs_core::testing::simulator::{Simulator, run_at_every_call};
@@ -50,7 +52,9 @@ impl Place {
     pub(super) fn back_up(&self, numbers: std::ops::Range<u64>, state: Option<&Path>) {
         for n in numbers {
             std::fs::write(self.source.path().join("file"), format!("what run {n} saves")).unwrap();
-            self.bench.backup(self.source.path(), state).unwrap();
+            self.bench.clock.advance(Duration::from_secs(60));
+            let repository = open(&self.bench, state).unwrap();
+            backup(&repository, &self.bench.store, &tests::options(self.source.path(), state), &Silent).unwrap();
         }
     }
 
@@ -67,13 +71,18 @@ impl Place {
     }
 }
 
+/// As the program does on a machine that keeps what it has seen: otherwise thousands of runs check millions of signatures.
+fn open(bench: &Bench, state: Option<&Path>) -> Result<Arc<Repository>> {
+    state.map_or_else(|| bench.open(), |state| bench.open_like_the_program(Some(&state.join("seen"))))
+}
+
 fn merge(bench: &Bench, options: &MergeOptions) -> Result<MergeReport> {
     merge_as(bench, options, None)
 }
 
 /// As a machine that keeps who it is.
 fn merge_as(bench: &Bench, options: &MergeOptions, state: Option<&Path>) -> Result<MergeReport> {
-    let repository = bench.open()?;
+    let repository = open(bench, state)?;
     let signer = authorise(&repository, &*bench.store, state, "host")?;
     Ok(merge::run(&repository, &*bench.store, &signer, options, &Silent)?)
 }
@@ -205,6 +214,27 @@ fn entries_of_packs_that_are_gone_go_too() {
     // Few are not worth writing everything again.
     place.memory.overwrite(&place.names("pack/")[0], None);
     assert_eq!(place.merge().written_count, 0);
+}
+
+/// After a prune most shards name packs that are gone. The store is asked for each, and not for one after the other.
+#[test]
+fn packs_that_are_gone_are_asked_for_side_by_side() {
+    let trips_with = |gone: usize| {
+        let mut counting = None;
+        let place = Place::with(|store| {
+            let store = CountingStore::new(store);
+            counting = Some(Arc::clone(&store));
+            store
+        });
+        place.back_up(0..30, None);
+        place.names("pack/").iter().take(gone).for_each(|pack| drop(place.memory.overwrite(pack, None)));
+        let counting = counting.unwrap();
+        counting.round_trips();
+        assert_eq!(place.merge().written_count, 1);
+        counting.round_trips()
+    };
+    let (none, many) = (trips_with(0), trips_with(24));
+    assert!(many <= none + 2, "{none} round trips if all packs are there, {many} if many are gone");
 }
 
 #[test]
@@ -418,7 +448,7 @@ fn thousands_of_small_backups_leave_a_small_index() {
         std::fs::write(place.source.path().join("file"), noise(1, 1000)).unwrap();
         let repository = bench.open_like_the_program(Some(&state.path().join("opened"))).unwrap();
         let options = tests::options(place.source.path(), Some(state.path()));
-        backup_writer::backup::backup(&repository, &bench.store, &options, &Silent).unwrap();
+        backup(&repository, &bench.store, &options, &Silent).unwrap();
         let calls = recording.take();
         let is_pack = |call: &&Call| call.kind == CallKind::Put && call.place.starts_with("pack/");
         let before: Vec<_> = calls.iter().take_while(|call| !is_pack(call)).map(|call| format!("{:?} {}", call.kind, call.place)).collect();
@@ -427,10 +457,11 @@ fn thousands_of_small_backups_leave_a_small_index() {
     }
 }
 
-/// For measuring: `cargo test --release -p tests --test suite -- --ignored --nocapture a_merge_of_a_thousand_shards`.
+/// Each shard is asked for once to merge it; once more, and the one that has everything of it, before it is deleted.
 #[test]
-#[ignore = "measures"]
-fn a_merge_of_a_thousand_shards() {
+fn a_merge_of_a_thousand_shards_asks_for_each_once() {
+    const SHARDS: u64 = 1000;
+    const FEW: u64 = 16;
     let mut counting = None;
     let place = Place::with(|store| {
         let store = CountingStore::new(store);
@@ -448,13 +479,19 @@ fn a_merge_of_a_thousand_shards() {
             Ok::<_, ()>(())
         })
         .unwrap();
-    for _ in 0..1000 {
+    for _ in 0..SHARDS {
         put_shard(&repository, &*place.bench.store, &signer, model.as_ref().unwrap()).unwrap();
     }
     counting.reset();
-    place.merge();
-    println!("merge of a thousand: {:?}", counting.reset());
+    assert_eq!(place.merge().merged_count, SHARDS + 1);
+    let merging = counting.reset();
     place.bench.clock.advance(GRACE);
-    place.merge();
-    println!("deleting them: {:?}", counting.reset());
+    assert_eq!(place.merge().deleted_count, SHARDS + 1);
+    let deleting = counting.reset();
+    println!("merging: {merging:?}; deleting: {deleting:?}");
+    // Beside them few: what opening asks for, what was written read back, lists.
+    for (counts, deletes) in [(merging, 0), (deleting, SHARDS + 1)] {
+        assert!((SHARDS + 1..=SHARDS + FEW).contains(&(counts.get + counts.get_range)), "{counts:?}");
+        assert!(counts.delete == deletes && counts.put + counts.list + counts.stat + counts.server_time <= FEW, "{counts:?}");
+    }
 }

@@ -1,7 +1,7 @@
 //! Retention against calendars that no one would think of: years of backups with changes of the clock, leap days, gaps, wrong dates and floods, forgotten bit by
 //! bit, and a model that is written as the promise reads and shares nothing with the rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use backup_writer::retention::{Candidate, Period, Policy, Rule, SeriesKey, Which, decide, forgotten_ids};
@@ -109,6 +109,8 @@ struct Taken {
     committed: i64,
     offset: i64,
     sealed: bool,
+    /// The month that the clock on the wall showed.
+    month: i64,
 }
 
 impl Taken {
@@ -125,6 +127,12 @@ impl Taken {
         id[..8].copy_from_slice(&self.number.to_be_bytes());
         id[8] = series as u8;
         SnapshotId::from_bytes(id)
+    }
+
+    /// The number and the series that an id was made of.
+    fn of_id(id: &SnapshotId) -> (u64, usize) {
+        let (number, rest) = id.as_bytes().split_first_chunk().unwrap();
+        (u64::from_be_bytes(*number), rest[0].into())
     }
 
     fn candidate(&self, series: usize) -> Candidate {
@@ -153,37 +161,39 @@ struct History {
     left: BTreeSet<u64>,
     /// The first ones of their months when they were taken.
     firsts: Vec<u64>,
+    /// Months of which there is one.
+    months: BTreeSet<i64>,
 }
 
 impl History {
-    fn take(&mut self, months: &Months, mut taken: Taken) {
+    fn take(&mut self, months: &Months, mut taken: Taken) -> Taken {
         taken.number = self.taken.len() as u64 + 1;
-        let month = |taken: &Taken| months.slot(Period::Month, taken.local());
-        if taken.sealed && !self.taken.iter().any(|before| before.sealed && month(before) == month(&taken)) {
+        taken.month = months.slot(Period::Month, taken.local());
+        if taken.sealed && self.months.insert(taken.month) {
             self.firsts.push(taken.number);
         }
         self.left.insert(taken.number);
         self.taken.push(taken);
+        taken
     }
 
     /// What the service description says must be there, of all that was ever taken: the last 28, the first of every month, what was there in the last 28
     /// days at any moment; and what does not count.
-    fn promised(&self, months: &Months, now: i64) -> BTreeSet<u64> {
-        let counts: Vec<_> = self.taken.iter().filter(|taken| taken.sealed && taken.dated() <= now).collect();
-        let mut promised: BTreeSet<u64> =
-            self.taken.iter().filter(|taken| !taken.sealed || taken.dated() > now).map(|taken| taken.number).collect();
+    fn promised(&self, now: i64) -> Vec<u64> {
+        let (counts, others): (Vec<&Taken>, Vec<&Taken>) = self.taken.iter().partition(|taken| taken.sealed && taken.dated() <= now);
+        let mut promised: Vec<u64> = others.iter().map(|taken| taken.number).collect();
         promised.extend(counts.iter().rev().take(28).map(|taken| taken.number));
-        let mut first_of: BTreeMap<i64, u64> = BTreeMap::new();
-        for taken in &counts {
-            first_of.entry(months.slot(Period::Month, taken.local())).or_insert(taken.number);
-        }
-        promised.extend(first_of.into_values());
+        let mut months_seen = HashSet::new();
+        promised.extend(counts.iter().filter(|taken| months_seen.insert(taken.month)).map(|taken| taken.number));
         // Whoever deleted a file at some moment since then finds it in what was newest at that moment.
         let began = now - 28 * DAY;
         promised.extend(counts.iter().filter(|taken| taken.dated() >= began).map(|taken| taken.number));
         let old: Vec<_> = counts.iter().filter(|taken| taken.dated() < began).collect();
-        let is_replaced = |taken: &Taken| old.iter().any(|other| other.number > taken.number && other.dated() >= taken.dated());
+        // From the end, where it is as good as always found at once.
+        let is_replaced = |taken: &Taken| old.iter().rev().any(|other| other.number > taken.number && other.dated() >= taken.dated());
         promised.extend(old.iter().filter(|taken| !is_replaced(taken)).map(|taken| taken.number));
+        promised.sort_unstable();
+        promised.dedup();
         promised
     }
 }
@@ -194,6 +204,8 @@ struct Life {
     place: Place,
     clock: i64,
     series: Vec<History>,
+    /// What is left of all of them, as the rules see it.
+    candidates: Vec<Candidate>,
     /// How many snapshots there may be; an hour of computing is worth many calendars, not long ones.
     room: i64,
 }
@@ -204,7 +216,7 @@ impl Life {
         // From 1997 to 2035: leap years, one of them with 29 February 2000.
         let clock = 10_000 * DAY + dice.below(14_000 * DAY);
         let series = (0..1 + dice.below(3)).map(|_| History::default()).collect();
-        Self { place: Place::any(&mut dice), clock, series, room: 60 + dice.below(200), dice }
+        Self { place: Place::any(&mut dice), clock, series, candidates: Vec::new(), room: 60 + dice.below(200), dice }
     }
 
     /// A run of a device whose clock may be wrong.
@@ -222,9 +234,14 @@ impl Life {
         // A store without a clock leaves the device's.
         let committed = if dice.one_in(20) { started + took } else { self.clock + took };
         let offset = if dice.one_in(50) { dice.below(1500) - 750 } else { self.place.offset(started) };
-        let taken = Taken { number: 0, started, committed, offset, sealed: !dice.one_in(30) };
+        let taken = Taken { number: 0, started, committed, offset, sealed: !dice.one_in(30), month: 0 };
         self.clock += took;
-        self.series[which].take(months, taken);
+        self.take(months, which, taken);
+    }
+
+    fn take(&mut self, months: &Months, which: usize, taken: Taken) {
+        let taken = self.series[which].take(months, taken);
+        self.candidates.push(taken.candidate(which));
     }
 
     /// Somebody with a stolen key writes many snapshots and dates them as it pleases him, but not after now.
@@ -232,28 +249,31 @@ impl Life {
         for _ in 0..30 + self.dice.below(60) {
             let started = self.clock - self.dice.below(90 * DAY);
             let committed = if self.dice.one_in(2) { started } else { self.clock };
-            self.series[which].take(months, Taken { number: 0, started, committed, offset: self.place.offset(started), sealed: true });
+            let offset = self.place.offset(started);
+            self.take(months, which, Taken { number: 0, started, committed, offset, sealed: true, month: 0 });
         }
     }
 
     /// The machine's clock may be wrong too; the earlier one counts.
-    fn forget(&mut self, months: &Months, policy: &Policy) {
+    fn forget(&mut self, policy: &Policy) {
         let here = if self.dice.one_in(10) { self.clock - self.dice.below(100 * DAY) } else { self.clock + self.dice.below(1000 * DAY) };
         let now = here.min(self.clock);
-        let live = |(at, history): (usize, &History)| {
-            let left = history.taken.iter().filter(|taken| history.left.contains(&taken.number));
-            left.map(|taken| taken.candidate(at)).collect::<Vec<_>>()
-        };
-        let candidates: Vec<_> = self.series.iter().enumerate().flat_map(live).collect();
-        let gone = forgotten_ids(&decide(&candidates, policy, Timestamp::new(now, 0).unwrap()));
-        for (at, history) in self.series.iter_mut().enumerate() {
-            history.left.retain(|number| !gone.contains(&history.taken[*number as usize - 1].id(at)));
+        let gone = forgotten_ids(&decide(&self.candidates, policy, Timestamp::new(now, 0).unwrap()));
+        self.candidates.retain(|candidate| !gone.contains(&candidate.id));
+        for id in &gone {
+            let (number, which) = Taken::of_id(id);
+            assert!(self.series[which].left.remove(&number), "what is gone was there");
+        }
+        for history in &self.series {
             // By the right clock, whatever this machine's says.
-            let promised = history.promised(months, self.clock);
+            let promised = history.promised(self.clock);
             if now == self.clock {
-                assert_eq!(history.left, promised, "what is promised is there, and nothing else");
+                assert!(history.left.iter().eq(&promised), "what is promised is there, and nothing else: {promised:?}, {:?}", history.left);
             } else {
-                assert!(history.left.is_superset(&promised), "a clock that is behind forgets nothing that is promised");
+                assert!(
+                    promised.iter().all(|number| history.left.contains(number)),
+                    "a clock that is behind forgets nothing that is promised"
+                );
             }
             let lost = history.firsts.iter().find(|number| !history.left.contains(number));
             assert_eq!(lost, None, "the first of a month, whatever came afterwards");
@@ -277,11 +297,11 @@ impl Life {
                 self.clock += self.dice.below(70 * DAY);
             }
             if taken % forgets_every == 0 {
-                self.forget(months, policy);
+                self.forget(policy);
                 runs += 1;
             }
         }
-        self.forget(months, policy);
+        self.forget(policy);
         runs + 1
     }
 }
@@ -332,8 +352,14 @@ fn jumble(dice: &mut Dice, months: &Months) -> (Vec<History>, i64) {
     for _ in 0..dice.below(60) {
         let which = dice.place(series.len());
         let started = now - dice.below(reach) + dice.below(reach / 10 + 2);
-        let taken =
-            Taken { number: 0, started, committed: started + dice.below(HOUR), offset: dice.below(1600) - 800, sealed: !dice.one_in(9) };
+        let taken = Taken {
+            number: 0,
+            started,
+            committed: started + dice.below(HOUR),
+            offset: dice.below(1600) - 800,
+            sealed: !dice.one_in(9),
+            month: 0,
+        };
         series[which].take(months, taken);
     }
     (series, now)

@@ -137,7 +137,16 @@ fn documents_name_what_there_is() {
 #[test]
 fn scripts_are_executable_and_end_on_errors() {
     use std::os::unix::fs::PermissionsExt as _;
-    for script in ["quickstart", "tests/run", ".ci/run", "tests/reader/run", "tests/stores/run", "tests/bench/local", "tests/bench/line"] {
+    for script in [
+        "quickstart",
+        "tests/run",
+        ".ci/run",
+        "tests/reader/run",
+        "tests/stores/run",
+        "tests/bench/local",
+        "tests/bench/line",
+        "tests/bench/pruning",
+    ] {
         let path = root().join(script);
         assert!(path.metadata().unwrap().permissions().mode() & 0o111 != 0, "{script} is not executable");
         let text = std::fs::read_to_string(&path).unwrap();

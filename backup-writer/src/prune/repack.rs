@@ -13,10 +13,13 @@ use fs_core::report::{Finding, Severity};
 use fs_core::repository::RepositoryError;
 use fs_core::storage::{WriteStore, wait_for_put};
 
-use super::read::{records, trailer};
-use super::table::LIVE;
+use super::read::{records, trailers};
+use super::table::{LIVE, Pack as Listed};
 use super::{Plan, PruneError, may_open};
 use crate::packer::{put_shard, shard_entries_max};
+
+/// Packs whose trailers are read side by side, before the records of the first of them.
+const AHEAD: usize = 64;
 
 /// The new packs of a run.
 struct Moving {
@@ -33,19 +36,26 @@ impl Plan<'_> {
         let mut moving = Moving { data: None, meta: None, index: Shard::default() };
         let old = std::mem::take(&mut self.decision.repack);
         let mut progress = Progress { entry_total: old.len() as u64, ..Progress::default() };
-        for at in old {
-            // What was packed so far is of use.
-            if self.observer.is_cancelled() {
-                break;
+        'all: for some in old.chunks(AHEAD) {
+            let packs: Vec<_> = some.iter().filter_map(|at| Some((*at, self.table.packs().get(*at)?.clone()))).collect();
+            let mut read = Vec::with_capacity(packs.len());
+            trailers(self.repository, packs.iter().map(|(_, pack)| pack), |_, trailer| {
+                read.push(trailer);
+                Ok(())
+            })?;
+            for ((at, pack), trailer) in packs.into_iter().zip(read) {
+                // What was packed so far is of use.
+                if self.observer.is_cancelled() {
+                    break 'all;
+                }
+                if self.move_records((at, &pack, trailer), &mut moving, store, signer)? {
+                    condemned.extend(self.decision.is_to_be_marked(at).then_some((pack.id, pack.size)));
+                    self.report.repacked.add(pack.size);
+                }
+                progress.entry_count += 1;
+                progress.byte_count += pack.size;
+                self.observer.progress(&progress);
             }
-            let Some(pack) = self.table.packs().get(at).cloned() else { continue };
-            if self.move_records(at, &mut moving, store, signer)? {
-                condemned.extend(self.decision.is_to_be_marked(at).then_some((pack.id, pack.size)));
-                self.report.repacked.add(pack.size);
-            }
-            progress.entry_count += 1;
-            progress.byte_count += pack.size;
-            self.observer.progress(&progress);
         }
         for builder in [moving.data.take(), moving.meta.take()].into_iter().flatten() {
             self.put(builder, &mut moving.index, store, signer)?;
@@ -56,11 +66,19 @@ impl Plan<'_> {
     }
 
     /// Moves the live records of a pack that no other pack keeps. Whether all of them are moved.
-    fn move_records(&mut self, at: usize, moving: &mut Moving, store: &dyn WriteStore, signer: &Signer) -> Result<bool, PruneError> {
-        let Some(pack) = self.table.packs().get(at).cloned().filter(|pack| may_open(self.repository, pack.kind)) else { return Ok(false) };
+    fn move_records(
+        &mut self,
+        (at, pack, trailer): (usize, &Listed, Result<Trailer, RepositoryError>),
+        moving: &mut Moving,
+        store: &dyn WriteStore,
+        signer: &Signer,
+    ) -> Result<bool, PruneError> {
+        if !may_open(self.repository, pack.kind) {
+            return Ok(false);
+        }
         let name = object::pack_name(pack.kind, &pack.id);
         let damaged = |message: String| Finding::object(Severity::Error, name.as_str(), format!("it is not packed anew: {message}"));
-        let trailer = match trailer(self.repository, &pack) {
+        let trailer = match trailer {
             Ok(trailer) => trailer,
             Err(RepositoryError::Object { source, .. }) => {
                 self.report.findings.push(damaged(source.to_string()));

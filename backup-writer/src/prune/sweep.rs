@@ -34,14 +34,7 @@ impl Plan<'_> {
             if !self.may_go_on()? {
                 return Ok(());
             }
-            for names in some {
-                // The manifest last: a seal without one is what a lost snapshot looks like.
-                let mut is_gone = true;
-                for name in names {
-                    is_gone = is_gone && self.delete(store, std::slice::from_ref(name))? == [true];
-                }
-                self.report.snapshots_swept += u64::from(is_gone);
-            }
+            self.delete_snapshots(store, some)?;
         }
         let packs = std::mem::take(&mut self.decision.sweep);
         let mut progress = Progress { entry_total: packs.len() as u64, ..Progress::default() };
@@ -80,6 +73,19 @@ impl Plan<'_> {
         }
         let marks = std::mem::take(&mut self.decision.marks);
         self.report.marks_removed = self.delete(store, &marks)?.into_iter().map(u64::from).sum();
+        Ok(())
+    }
+
+    /// Deletes the objects of snapshots, side by side those that come first of each: the manifest last, for a seal without one is what a lost snapshot looks like.
+    fn delete_snapshots(&mut self, store: &dyn WriteStore, snapshots: &[Vec<ObjectName>]) -> Result<(), PruneError> {
+        let mut left: Vec<&[ObjectName]> = snapshots.iter().map(Vec::as_slice).filter(|names| !names.is_empty()).collect();
+        while !left.is_empty() {
+            let firsts: Vec<_> = left.iter().filter_map(|names| names.first().cloned()).collect();
+            let gone = self.delete(store, &firsts)?;
+            left = left.iter().zip(gone).filter(|(_, is_gone)| *is_gone).filter_map(|(names, _)| names.get(1..)).collect();
+            self.report.snapshots_swept += left.iter().filter(|names| names.is_empty()).count() as u64;
+            left.retain(|names| !names.is_empty());
+        }
         Ok(())
     }
 

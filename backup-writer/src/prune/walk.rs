@@ -47,6 +47,8 @@ pub(super) struct Walk<'a> {
     now: Timestamp,
     /// Snapshots whose manifest is missing, and that are given up for lost.
     missing_is_lost: bool,
+    /// Forgotten snapshots before this are not walked: nothing is deleted by what is found, and packs so old need nobody who names them.
+    unneeded: Option<Timestamp>,
     /// Those that were walked, with the greatest need.
     walked: HashMap<SnapshotId, u8>,
     /// Manifests that others name, and one that names each.
@@ -83,7 +85,7 @@ impl<'a> Walk<'a> {
     pub(super) fn new(
         repository: &'a Repository,
         (marks, now): (Arc<Marks>, Timestamp),
-        missing_is_lost: bool,
+        (missing_is_lost, unneeded): (bool, Option<Timestamp>),
         observer: &'a dyn Observer,
     ) -> Self {
         let (walked, named, descended, late, unknown, objects, progress, fates) = Default::default();
@@ -94,6 +96,7 @@ impl<'a> Walk<'a> {
             marks,
             now,
             missing_is_lost,
+            unneeded,
             walked,
             named,
             descended,
@@ -229,6 +232,11 @@ impl<'a> Walk<'a> {
             .manifest()
             .map_err(|error| PruneError::Unreadable { what: format!("snapshot {}", id.short()), source: Box::new(error.into()) })?;
         self.note_named(id, &manifest);
+        let saved = manifest.server_time.unwrap_or(manifest.ended);
+        if need == PROTECTED && self.unneeded.is_some_and(|before| saved < before) {
+            self.walked.insert(id, need);
+            return Ok(());
+        }
         match self.tree(id, &manifest, need, table) {
             // Of use to nobody but whoever brings it back: it must not be in the way of marks, which it needs to be gone one day.
             Err(error @ (PruneError::Unreadable { .. } | PruneError::Lost { .. })) if need == PROTECTED => {
