@@ -162,19 +162,21 @@ pub fn undo<'a>(
     let rows: Vec<_> = rows.into_iter().collect();
     let run = put(repository, store, signer, "undone", rows.chunks(ROWS_MAX).map(|part| (Vec::new(), part.to_vec())))?;
     // A machine may have slept for days before it was put. Marks are looked at first: one goes after what it names.
-    let is_in_time = expect_time();
+    let expect_there = || {
+        let listed: BTreeSet<_> = repository.all_snapshots()?.all().map(|snapshot| snapshot.id).collect();
+        match forgotten.iter().find(|forgotten| !listed.contains(&forgotten.snapshot.id)) {
+            Some(gone) => Err(ForgetError::TooLate { snapshot: gone.snapshot.id.short(), due: repository.clock().now() }),
+            None => Ok(()),
+        }
+    };
+    let is_in_time = expect_time().and_then(|()| expect_there());
     if is_in_time.is_err() {
-        // What may be deleted by now must not look alive.
+        // What may be deleted by now must not look alive, nor what is deleted look lost.
         let ids: BTreeSet<_> = forgotten.iter().map(|forgotten| forgotten.snapshot.id).collect();
         let ids: Vec<_> = ids.into_iter().collect();
         put(repository, store, signer, "undone too late", ids.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new())))?;
     }
-    is_in_time?;
-    let listed: BTreeSet<_> = repository.all_snapshots()?.all().map(|snapshot| snapshot.id).collect();
-    match forgotten.iter().find(|forgotten| !listed.contains(&forgotten.snapshot.id)) {
-        Some(gone) => Err(ForgetError::TooLate { snapshot: gone.snapshot.id.short(), due: repository.clock().now() }),
-        None => Ok(run),
-    }
+    is_in_time.map(|()| run)
 }
 
 fn put(

@@ -392,7 +392,8 @@ impl Repository {
         let mut unasked = None;
         for location in self.locate(&reference.id)? {
             let other = location.reference;
-            if (other.pack, other.offset) == (reference.pack, reference.offset) {
+            // The same place counts again with another session: whoever was told of it may have known the place, and not who sealed what is there.
+            if (other.pack, other.offset, &other.session) == (reference.pack, reference.offset, &reference.session) {
                 continue;
             }
             match self.read_at(kind, &other) {

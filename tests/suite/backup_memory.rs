@@ -173,7 +173,7 @@ fn memory_of_a_prune_for_each_record() {
         fill(&driven.source(), 100);
         most_memory(&driven, &["backup", "source"]);
         fill_index(&driven, packs, &Filling { records_of_pack: RECORDS, packs_of_shard: 1000 });
-        let most = most_memory(&driven, &["prune"]);
+        let most = most_memory(&driven, &["prune", "--min-age", "48h"]);
         assert_eq!(std::fs::read_dir(driven.path("repository/mark")).unwrap().count(), packs.div_ceil(MARK_ROWS_MAX as u32) as usize);
         most
     };

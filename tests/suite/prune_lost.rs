@@ -1,5 +1,7 @@
 //! Pruning where something is missing: what a store has lost, what nobody has named yet, and what two objects claim.
 
+use std::sync::Arc;
+
 use backup_writer::prune::{AGE, Plan, PruneError, PruneOptions, PruneReport};
 use fs_core::id::SnapshotId;
 use fs_core::observer::Silent;
@@ -43,10 +45,9 @@ fn a_machine_remembers_what_the_store_has_lost() {
         assert_eq!(place.memory.contents(), before);
     }
     // It was only away.
-    let back = place.fork();
-    objects.iter().for_each(|(name, bytes)| drop(back.memory.overwrite(name, Some(bytes.clone()))));
-    assert!(prune(&back, &PruneOptions::default()).unwrap().swept.count > 0);
-    back.expect_whole("it was away for a while");
+    objects.iter().for_each(|(name, bytes)| drop(place.memory.overwrite(name, Some(bytes.clone()))));
+    assert!(prune(&place, &PruneOptions::default()).unwrap().swept.count > 0);
+    place.expect_whole("it was away for a while");
 }
 
 #[test]
@@ -130,4 +131,25 @@ fn a_pack_with_the_id_of_another_condemns_nothing() {
     }
     place.expect_readable(&place.bench.open().unwrap(), "twins");
     assert!(place.count("pack/") > 0);
+}
+
+/// The same folder, saved once more because the pack of its page was condemned, is sealed under another session. If that copy is the one that is left, it is
+/// read under its own session, wherever the older snapshot says that the page is.
+#[test]
+fn a_folder_that_was_saved_twice_is_read_where_one_copy_is_left() {
+    let mut place = Place::new();
+    std::fs::create_dir(place.source.path().join("deep")).unwrap();
+    place.write("deep/same", &tests::noise(1, 300_000));
+    let first = place.backup();
+    let pages = place.named("meta/");
+    place.write("top", b"so that the second one has pages of its own");
+    place.backup();
+    place.forget(&[first]);
+    pages.iter().for_each(|(name, _)| drop(place.memory.overwrite(name, None)));
+    place.state = Arc::new(tempfile::tempdir().unwrap());
+    place.backup();
+    place.bench.clock.advance(3 * DAY);
+    place.try_prune(&PruneOptions::default()).unwrap();
+    assert_eq!(place.ids().len(), 2);
+    place.expect_readable(&place.bench.open().unwrap(), "one copy is left");
 }

@@ -172,7 +172,8 @@ impl Table {
         !rows.is_empty()
     }
 
-    /// A reference to the same record in a place where it lies: where it says, if the pack is there.
+    /// A reference to the same record in a place where it lies: where it says, if the pack is there. Another session than it names may have sealed what is in
+    /// that place, if several machines saved the same: then the reader asks the index.
     pub(super) fn placed(&self, reference: &Reference) -> Reference {
         if self.by_id.contains_key(&reference.pack) {
             return *reference;
