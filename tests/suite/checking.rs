@@ -320,7 +320,7 @@ fn one_object_that_cannot_be_read_is_a_finding_and_a_store_that_cannot_be_read_a
         over([CallKind::Get, CallKind::GetRange].map(|kind| Rule::every(Fault::ErrorBefore).prefix("pack/").kind(kind)).to_vec());
     assert!(error.is_err(), "{error:?}");
     let told = seen.0.lock().unwrap().len();
-    assert!(told >= 16 && told < 40, "{told} findings");
+    assert!((16..40).contains(&told), "{told} findings");
 }
 
 /// What an observer is told.

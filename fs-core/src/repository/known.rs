@@ -99,8 +99,9 @@ impl Known {
         if self.manifests.len() > listing.manifests.len() {
             let listed: HashSet<_> = listing.manifests.iter().map(|named| SnapshotId::from(named.hash)).collect();
             let forgotten = standing(self.tombstones.iter().map(|(hash, said)| (hash, &**said)));
-            let gone = self.manifests.extract_if(.., |id, _| !listed.contains(id)).map(|(id, _)| id);
-            self.gone.extend(gone.filter(|id| !forgotten.contains_key(id)));
+            let gone = self.manifests.keys().filter(|id| !listed.contains(id) && !forgotten.contains_key(id)).copied();
+            self.gone.extend(gone);
+            self.manifests.retain(|id, _| listed.contains(id));
             self.seals.retain(|_, id| listed.contains(id));
             self.series.retain(|series| Arc::strong_count(series) > 1);
         }
