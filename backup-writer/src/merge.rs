@@ -42,11 +42,13 @@ pub struct MergeOptions {
     pub grace: Duration,
     /// Entries of a shard that is large enough; `None` for what backups take for that.
     pub entries_max: Option<usize>,
+    /// Packs that the caller has just deleted: the store need not be asked for them.
+    pub gone: HashSet<PackId>,
 }
 
 impl Default for MergeOptions {
     fn default() -> Self {
-        Self { grace: GRACE, entries_max: None }
+        Self { grace: GRACE, entries_max: None, gone: HashSet::new() }
     }
 }
 
@@ -116,7 +118,8 @@ pub fn run(
     let before = now.map(|now| now.saturating_sub(options.grace.max(GRACE_LEAST)));
     let key = &repository.ring().current().index;
     let entries_max = options.entries_max.unwrap_or_else(|| shard_entries_max(repository));
-    let packs = Packs { present: list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect(), gone: HashSet::new() };
+    let present: HashSet<_> = list_packs(repository)?.into_iter().map(|(id, _, _)| id).collect();
+    let packs = Packs { gone: options.gone.difference(&present).copied().collect(), present };
     let report = MergeReport::default();
     let mut run = Run { repository, store, signer, observer, key, entries_max, packs, report };
     let mut seen = run.look()?;

@@ -156,6 +156,8 @@ pub struct PruneReport {
     pub snapshots_swept: u64,
     /// Packs that are deleted.
     pub swept: Counted,
+    /// Which those are.
+    pub deleted: Vec<PackId>,
     /// Packs that are due, and wait for the next run because of the limit.
     pub left: Counted,
     /// Objects that the store does not let go of yet.
@@ -186,7 +188,7 @@ pub struct PruneReport {
 
 /// What is to be done, and what it is based on.
 pub struct Plan<'a> {
-    repository: &'a Repository,
+    repository: &'a Arc<Repository>,
     options: PruneOptions,
     now: Timestamp,
     table: Table,
@@ -207,7 +209,7 @@ impl<'a> Plan<'a> {
     ///
     /// # Errors
     /// [`PruneError`].
-    pub fn make(repository: &'a Repository, options: &PruneOptions, observer: &'a dyn Observer) -> Result<Self, PruneError> {
+    pub fn make(repository: &'a Arc<Repository>, options: &PruneOptions, observer: &'a dyn Observer) -> Result<Self, PruneError> {
         let looked = forget::look(repository)?;
         // Read before anything is walked: a snapshot that is not seen by the walk was put later, and whoever seals it has seen these marks.
         let marks = Arc::new(repository.marks()?);

@@ -58,7 +58,7 @@ fn gone(pack: &ShardPack, error: &RepositoryError) -> RepositoryError {
     }
 }
 
-/// Reads the stored bytes of records of one pack, given in the order of their places, and hands each out.
+/// Reads the stored bytes of records of packs of one kind, given pack by pack in the order of their places, and hands each out.
 pub(super) fn records<E: From<StoreError>>(
     repository: &Repository,
     (kind, references): (ObjectKind, &[Reference]),
@@ -67,8 +67,11 @@ pub(super) fn records<E: From<StoreError>>(
     let mut parts: Vec<(Range<u64>, Range<usize>)> = Vec::new();
     for (at, reference) in references.iter().enumerate() {
         let place = reference.place();
+        let is_next = at.checked_sub(1).and_then(|before| references.get(before)).is_some_and(|before| before.pack == reference.pack);
         match parts.last_mut() {
-            Some((range, records)) if place.start <= range.end + GAP_MAX && place.end.saturating_sub(range.start) <= PART_MAX => {
+            Some((range, records))
+                if is_next && place.start <= range.end + GAP_MAX && place.end.saturating_sub(range.start) <= PART_MAX =>
+            {
                 range.end = range.end.max(place.end);
                 records.end = at + 1;
             }

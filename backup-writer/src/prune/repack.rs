@@ -2,6 +2,8 @@
 //!
 //! Records are copied as they are stored, with the session that sealed them. Each is opened twice: as it was read, and from the very bytes that leave.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use fs_core::id::PackId;
 use fs_core::index::{Shard, ShardPack};
@@ -11,7 +13,7 @@ use fs_core::pack::{self, Pack, PackBuilder, Trailer};
 use fs_core::record::Reference;
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::RepositoryError;
-use fs_core::storage::{WriteStore, wait_for_put};
+use fs_core::storage::{StoreError, WriteStore, wait_for_put};
 
 use super::read::{records, trailers};
 use super::table::{LIVE, Pack as Listed};
@@ -20,6 +22,28 @@ use crate::packer::{put_shard, shard_entries_max};
 
 /// Packs whose trailers are read side by side, before the records of the first of them.
 const AHEAD: usize = 64;
+
+/// Bytes that are read together of several packs, unless one has more.
+const TOGETHER_MAX: u64 = 16 << 20;
+
+/// What was read of a pack, in the order of the places.
+type Stored = Vec<(Reference, Result<Bytes, StoreError>)>;
+
+/// A pack whose live records move.
+struct Old {
+    /// Its number in the table.
+    at: usize,
+    pack: Listed,
+    trailer: Trailer,
+    /// What is to be moved.
+    kept: Vec<Reference>,
+}
+
+impl Old {
+    fn bytes(&self) -> u64 {
+        self.kept.iter().map(|reference| u64::from(reference.stored_len)).sum()
+    }
+}
 
 /// The new packs of a run.
 struct Moving {
@@ -37,24 +61,30 @@ impl Plan<'_> {
         let old = std::mem::take(&mut self.decision.repack);
         let mut progress = Progress { entry_total: old.len() as u64, ..Progress::default() };
         'all: for some in old.chunks(AHEAD) {
-            let packs: Vec<_> = some.iter().filter_map(|at| Some((*at, self.table.packs().get(*at)?.clone()))).collect();
-            let mut read = Vec::with_capacity(packs.len());
-            trailers(self.repository, packs.iter().map(|(_, pack)| pack), |_, trailer| {
-                read.push(trailer);
-                Ok(())
-            })?;
-            for ((at, pack), trailer) in packs.into_iter().zip(read) {
+            let mut olds = self.look_into(some)?.into_iter().peekable();
+            while olds.peek().is_some() {
                 // What was packed so far is of use.
                 if self.observer.is_cancelled() {
                     break 'all;
                 }
-                if self.move_records((at, &pack, trailer), &mut moving, store, signer)? {
-                    condemned.extend(self.decision.is_to_be_marked(at).then_some((pack.id, pack.size)));
-                    self.report.repacked.add(pack.size);
+                let mut bytes = 0;
+                let together = std::iter::from_fn(|| {
+                    let old = olds.next_if(|old| bytes == 0 || bytes + old.bytes() <= TOGETHER_MAX)?;
+                    bytes += old.bytes();
+                    Some(old)
+                });
+                let together: Vec<_> = together.collect();
+                let mut stored = self.read_records(&together)?;
+                for old in &together {
+                    let read = stored.remove(&old.pack.id).unwrap_or_default();
+                    if self.move_records(old, read, &mut moving, store, signer)? {
+                        condemned.extend(self.decision.is_to_be_marked(old.at).then_some((old.pack.id, old.pack.size)));
+                        self.report.repacked.add(old.pack.size);
+                    }
+                    progress.entry_count += 1;
+                    progress.byte_count += old.pack.size;
+                    self.observer.progress(&progress);
                 }
-                progress.entry_count += 1;
-                progress.byte_count += pack.size;
-                self.observer.progress(&progress);
             }
         }
         for builder in [moving.data.take(), moving.meta.take()].into_iter().flatten() {
@@ -65,45 +95,69 @@ impl Plan<'_> {
         Ok(condemned.into_iter().map(|(id, _)| id).collect())
     }
 
+    /// What some packs hold that is to be moved. Those that do not open are findings.
+    fn look_into(&mut self, some: &[usize]) -> Result<Vec<Old>, PruneError> {
+        let packs = some.iter().filter_map(|at| Some((*at, self.table.packs().get(*at)?.clone())));
+        let packs: Vec<_> = packs.filter(|(_, pack)| may_open(self.repository, pack.kind)).collect();
+        let mut read = Vec::with_capacity(packs.len());
+        trailers(self.repository, packs.iter().map(|(_, pack)| pack), |_, trailer| {
+            read.push(trailer);
+            Ok(())
+        })?;
+        let mut olds = Vec::with_capacity(packs.len());
+        for ((at, pack), trailer) in packs.into_iter().zip(read) {
+            match trailer {
+                Ok(trailer) => {
+                    let all = trailer.references(pack.id).map(|(_, _, reference)| reference);
+                    let kept = all.filter(|reference| self.is_kept_in(at, reference)).collect();
+                    olds.push(Old { at, pack, trailer, kept });
+                }
+                Err(RepositoryError::Object { source, .. }) => self.cannot_move(&pack, &source.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(olds)
+    }
+
+    fn cannot_move(&mut self, pack: &Listed, problem: &str) {
+        let name = object::pack_name(pack.kind, &pack.id);
+        self.report.findings.push(Finding::object(Severity::Error, name.as_str(), format!("it is not packed anew: {problem}")));
+    }
+
+    /// Reads what is to be moved of several packs, side by side.
+    fn read_records(&self, olds: &[Old]) -> Result<HashMap<PackId, Stored>, PruneError> {
+        let mut all: HashMap<PackId, Stored> = HashMap::new();
+        for kind in [ObjectKind::DataPack, ObjectKind::MetaPack] {
+            let of_kind = olds.iter().filter(|old| old.pack.kind == kind);
+            let references: Vec<_> = of_kind.flat_map(|old| &old.kept).copied().collect();
+            records::<PruneError>(self.repository, (kind, &references), |reference, stored| {
+                all.entry(reference.pack).or_default().push((*reference, stored));
+                Ok(())
+            })?;
+        }
+        Ok(all)
+    }
+
     /// Moves the live records of a pack that no other pack keeps. Whether all of them are moved.
     fn move_records(
         &mut self,
-        (at, pack, trailer): (usize, &Listed, Result<Trailer, RepositoryError>),
+        old: &Old,
+        read: Stored,
         moving: &mut Moving,
         store: &dyn WriteStore,
         signer: &Signer,
     ) -> Result<bool, PruneError> {
-        if !may_open(self.repository, pack.kind) {
-            return Ok(false);
-        }
-        let name = object::pack_name(pack.kind, &pack.id);
-        let damaged = |message: String| Finding::object(Severity::Error, name.as_str(), format!("it is not packed anew: {message}"));
-        let trailer = match trailer {
-            Ok(trailer) => trailer,
-            Err(RepositoryError::Object { source, .. }) => {
-                self.report.findings.push(damaged(source.to_string()));
-                return Ok(false);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let kept: Vec<_> =
-            trailer.references(pack.id).map(|(_, _, reference)| reference).filter(|reference| self.is_kept_in(at, reference)).collect();
-        let (mut read, mut problem) = (Vec::new(), None);
-        records::<PruneError>(self.repository, (pack.kind, &kept), |reference, stored| {
-            match stored {
-                Ok(stored) => read.push((*reference, stored)),
-                Err(error) => problem = Some(error.to_string()),
-            }
-            Ok(())
-        })?;
+        let mut problem = None;
         for (reference, stored) in read {
-            problem = problem.or(self.move_record((pack.kind, &trailer), (&reference, stored), moving, store, signer)?);
+            problem = match stored {
+                Ok(stored) => problem.or(self.move_record((old.pack.kind, &old.trailer), (&reference, stored), moving, store, signer)?),
+                Err(error) => Some(error.to_string()),
+            };
         }
-        if let Some(problem) = problem {
-            self.report.findings.push(damaged(problem));
-            return Ok(false);
+        if let Some(problem) = &problem {
+            self.cannot_move(&old.pack, problem);
         }
-        Ok(true)
+        Ok(problem.is_none())
     }
 
     /// Whether a pack is where a live record stays.

@@ -54,7 +54,7 @@ impl Plan<'_> {
             for ((at, pack), trailer) in of_table.into_iter().zip(read) {
                 self.is_stopped()?;
                 if self.is_dead(at, &pack, trailer, &mut kept)? {
-                    dead.push((object::pack_name(pack.kind, &pack.id), pack.size));
+                    dead.push((object::pack_name(pack.kind, &pack.id), (pack.id, pack.size)));
                 }
                 progress.entry_count += 1;
                 progress.byte_count += pack.size;
@@ -64,11 +64,10 @@ impl Plan<'_> {
             if !self.may_go_on()? {
                 return Ok(());
             }
-            let (names, sizes): (Vec<_>, Vec<_>) = dead.into_iter().unzip();
-            for (is_gone, size) in self.delete(store, &names)?.into_iter().zip(sizes) {
-                if is_gone {
-                    self.report.swept.add(size);
-                }
+            let (names, packs): (Vec<_>, Vec<_>) = dead.into_iter().unzip();
+            for (_, (id, size)) in self.delete(store, &names)?.into_iter().zip(packs).filter(|(is_gone, _)| *is_gone) {
+                self.report.swept.add(size);
+                self.report.deleted.push(id);
             }
         }
         let marks = std::mem::take(&mut self.decision.marks);
@@ -118,7 +117,7 @@ impl Plan<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let mut copies: HashMap<usize, Copies> = HashMap::new();
+        let mut copies: HashMap<ObjectKind, Copies> = HashMap::new();
         for (_, _, reference) in trailer.references(pack.id) {
             if self.table.needs(&reference.id) & (LIVE | PROTECTED) == 0 {
                 continue;
@@ -144,14 +143,12 @@ impl Plan<'_> {
                 (found.id == reference.id).then_some((kind, found))
             });
             let Some(found) = found else { return Ok(false) };
-            copies.entry(copy.pack).or_default().push(found);
+            copies.entry(other.kind).or_default().push(found);
         }
-        for (other, copies) in copies {
-            let Some(kind) = self.table.packs().get(other).map(|pack| pack.kind) else { return Ok(false) };
-            if !self.opens(kind, copies)? {
-                let other = self.table.packs().get(other).map(|pack| object::pack_name(kind, &pack.id).to_string());
-                let message =
-                    format!("it is due to be deleted, and stays: what is needed of it does not open in {}", other.unwrap_or_default());
+        for (kind, copies) in copies {
+            if let Some(rotten) = self.rotten(kind, copies)? {
+                let rotten = object::pack_name(kind, &rotten);
+                let message = format!("it is due to be deleted, and stays: what is needed of it does not open in {rotten}");
                 self.report.findings.push(Finding::object(Severity::Warning, name.as_str(), message));
                 return Ok(false);
             }
@@ -159,21 +156,23 @@ impl Plan<'_> {
         Ok(true)
     }
 
-    /// Whether all these records open where they are said to be.
-    fn opens(&self, pack: ObjectKind, mut copies: Copies) -> Result<bool, PruneError> {
-        if !may_open(self.repository, pack) {
-            return Ok(false);
+    /// A pack in which one of these records does not open where it is said to be.
+    fn rotten(&self, kind: ObjectKind, mut copies: Copies) -> Result<Option<PackId>, PruneError> {
+        if !may_open(self.repository, kind) {
+            return Ok(copies.first().map(|(_, reference)| reference.pack));
         }
-        copies.sort_by_key(|(_, reference)| reference.offset);
-        let kinds: HashMap<_, _> = copies.iter().map(|(kind, reference)| (reference.offset, *kind)).collect();
+        copies.sort_by_key(|(_, reference)| (reference.pack, reference.offset));
+        let kinds: HashMap<_, _> = copies.iter().map(|(kind, reference)| ((reference.pack, reference.offset), *kind)).collect();
         let references: Vec<_> = copies.into_iter().map(|(_, reference)| reference).collect();
-        let mut is_open = true;
-        records::<PruneError>(self.repository, (pack, &references), |reference, stored| {
-            let opened = stored.ok().zip(kinds.get(&reference.offset));
-            is_open &= opened.is_some_and(|(stored, kind)| self.repository.open_record(*kind, reference, stored).is_ok());
+        let mut rotten = None;
+        records::<PruneError>(self.repository, (kind, &references), |reference, stored| {
+            let opened = stored.ok().zip(kinds.get(&(reference.pack, reference.offset)));
+            if !opened.is_some_and(|(stored, kind)| self.repository.open_record(*kind, reference, stored).is_ok()) {
+                rotten = Some(reference.pack);
+            }
             Ok(())
         })?;
-        Ok(is_open)
+        Ok(rotten)
     }
 
     /// Deletes objects, several at a time. Of each whether it is gone; what the store holds on to is told.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use fs_core::id::{DeviceId, ObjectHash, PackId, RecordId, SnapshotId};
 use fs_core::observer::{Observer, Progress};
-use fs_core::record::Reference;
+use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity};
-use fs_core::repository::{Inventory, Marks, ReadError, Repository};
+use fs_core::repository::{Inventory, Marks, PART_MAX, ReadError, Repository, Urgency, Want};
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::storage::ObjectName;
 use fs_core::time::Timestamp;
@@ -25,6 +25,10 @@ use crate::packer::list_packs;
 const LISTS_MAX: usize = 50;
 /// How often a manifest may be listed that is not there: another prune deletes it meanwhile. After that it is missing.
 const GOING_MAX: usize = 3;
+/// Pages and lists that are asked for before it is their turn, and trees whose roots are.
+const AHEAD_MAX: usize = 128;
+/// So many of them are read before more are asked for.
+const AHEAD_STEP: usize = 32;
 /// Pages between two looks at the progress.
 const PAGES_TOLD: u64 = 64;
 
@@ -41,7 +45,7 @@ pub(super) struct Fates {
 
 /// A walk and what it found, beside what it noted in the table.
 pub(super) struct Walk<'a> {
-    repository: &'a Repository,
+    repository: &'a Arc<Repository>,
     observer: &'a dyn Observer,
     marks: Arc<Marks>,
     now: Timestamp,
@@ -55,6 +59,8 @@ pub(super) struct Walk<'a> {
     named: HashMap<SnapshotId, SnapshotId>,
     /// Pages and lists that were descended into, with the greatest need. Not those that something merely names: a reference says nothing of what stands below it.
     descended: HashMap<(RecordId, Inner), u8>,
+    /// What is asked for ahead and not read yet.
+    asked: HashSet<RecordId>,
     /// Packs that came after the list, and what is needed of them, and by whom.
     late: HashMap<PackId, HashMap<RecordId, u8>>,
     /// Missing snapshots that nobody forgot, and that are given up.
@@ -83,13 +89,13 @@ enum Inner {
 
 impl<'a> Walk<'a> {
     pub(super) fn new(
-        repository: &'a Repository,
+        repository: &'a Arc<Repository>,
         (marks, now): (Arc<Marks>, Timestamp),
         (missing_is_lost, unneeded): (bool, Option<Timestamp>),
         observer: &'a dyn Observer,
     ) -> Self {
         let (walked, named, descended, late, unknown, objects, progress, fates) = Default::default();
-        let (forgotten, standing, listed_last, seen, lost) = Default::default();
+        let (forgotten, standing, listed_last, seen, lost, asked) = Default::default();
         Self {
             repository,
             observer,
@@ -100,6 +106,7 @@ impl<'a> Walk<'a> {
             walked,
             named,
             descended,
+            asked,
             late,
             lost,
             unknown,
@@ -129,8 +136,18 @@ impl<'a> Walk<'a> {
             }
             self.expect_no_fewer(&inventory)?;
             (self.fates, self.seen) = (fates, Some(seen));
-            for snapshot in inventory.snapshots.all() {
-                self.snapshot(snapshot, table)?;
+            let snapshots: Vec<_> = inventory.snapshots.all().filter(|snapshot| self.need_of(&snapshot.id).is_some()).collect();
+            for some in snapshots.chunks(AHEAD_MAX) {
+                let root = |snapshot: &&Snapshot| {
+                    let (manifest, need) = (snapshot.manifest().ok()?, self.need_of(&snapshot.id)?);
+                    let page = manifest.root.subtree.as_ref()?.page.filter(|_| self.is_to_be_walked(need, &manifest));
+                    page.map(|page| (Inner::Page, page))
+                };
+                let roots: Vec<_> = some.iter().filter_map(root).collect();
+                self.ask_ahead(&roots, table);
+                for snapshot in some {
+                    self.snapshot(snapshot, table)?;
+                }
             }
             self.expect_named(&inventory)?;
         }
@@ -217,23 +234,31 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn snapshot(&mut self, snapshot: &Snapshot, table: &mut Table) -> Result<(), PruneError> {
-        let id = snapshot.id;
-        let need = match (self.fates.live.contains(&id), self.fates.protected.contains(&id)) {
+    /// What a snapshot's tree is to be walked for; `None` if it was, or need not be.
+    fn need_of(&self, id: &SnapshotId) -> Option<u8> {
+        let need = match (self.fates.live.contains(id), self.fates.protected.contains(id)) {
             (true, _) => LIVE,
             (_, true) => PROTECTED,
-            _ => return Ok(()),
+            _ => return None,
         };
-        let walked = self.walked.get(&id).copied();
-        if walked == Some(LIVE) || walked == Some(need) {
-            return Ok(());
-        }
+        let walked = self.walked.get(id).copied();
+        (walked != Some(LIVE) && walked != Some(need)).then_some(need)
+    }
+
+    /// Whether it matters what a snapshot needs.
+    fn is_to_be_walked(&self, need: u8, manifest: &Manifest) -> bool {
+        let saved = manifest.server_time.unwrap_or(manifest.ended);
+        need != PROTECTED || self.unneeded.is_none_or(|before| saved >= before)
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot, table: &mut Table) -> Result<(), PruneError> {
+        let id = snapshot.id;
+        let Some(need) = self.need_of(&id) else { return Ok(()) };
         let manifest = snapshot
             .manifest()
             .map_err(|error| PruneError::Unreadable { what: format!("snapshot {}", id.short()), source: Box::new(error.into()) })?;
         self.note_named(id, &manifest);
-        let saved = manifest.server_time.unwrap_or(manifest.ended);
-        if need == PROTECTED && self.unneeded.is_some_and(|before| saved < before) {
+        if !self.is_to_be_walked(need, &manifest) {
             self.walked.insert(id, need);
             return Ok(());
         }
@@ -268,6 +293,10 @@ impl<'a> Walk<'a> {
         while let Some(next) = open.pop() {
             if self.observer.is_cancelled() {
                 return Err(PruneError::Cancelled);
+            }
+            let was_asked = self.asked.remove(&next.1.id);
+            if !was_asked || open.len().is_multiple_of(AHEAD_STEP) {
+                self.ask_ahead(open.get(open.len().saturating_sub(AHEAD_MAX)..).unwrap_or_default(), table);
             }
             match next {
                 (Inner::Page, reference) if self.descend(Inner::Page, &reference, need, table)? => {
@@ -322,6 +351,22 @@ impl<'a> Walk<'a> {
             self.reach(reference, need, table)?;
         }
         Ok(())
+    }
+
+    /// Asks for what comes next, the last of it first, so that a store far away is not waited for each time.
+    fn ask_ahead(&mut self, next: &[(Inner, Reference)], table: &Table) {
+        let is_new = |(inner, reference): &&(Inner, Reference)| !self.descended.contains_key(&(reference.id, *inner));
+        let unread: Vec<_> = next.iter().rev().filter(is_new).copied().collect();
+        let mut wants = Vec::new();
+        for (inner, reference) in unread {
+            if self.asked.insert(reference.id) {
+                let kind = if inner == Inner::Page { RecordKind::Tree } else { RecordKind::List };
+                wants.push((Want { kind, reference: table.placed(&reference) }, None));
+            }
+        }
+        if !wants.is_empty() {
+            self.repository.request(wants, Urgency::Ahead, PART_MAX);
+        }
     }
 
     /// Notes that a page or list is needed. Whether what stands below it is not noted yet.

@@ -28,7 +28,8 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
         let signer = authorise(&repository, &*store, state.as_deref(), &session::host_name())?;
         let pruned = plan.execute(&*store, &signer)?;
         // Whatever becomes of it, what was pruned is told.
-        let merge_options = MergeOptions { grace: options.options().grace, ..MergeOptions::default() };
+        let gone = pruned.deleted.iter().copied().collect();
+        let merge_options = MergeOptions { grace: options.options().grace, gone, ..MergeOptions::default() };
         Ok((pruned, Some(backup_writer::merge::run(&repository, &*store, &signer, &merge_options, &watcher))))
     });
     watcher.finish();

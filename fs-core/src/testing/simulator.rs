@@ -339,14 +339,21 @@ mod tests {
     #[test]
     fn pairs_of_faults_follow_from_the_seed_and_strike_together() {
         let (start, now) = (MemoryStore::new(), Timestamp::new(1_900_000_000, 0).unwrap());
+        // Goes on after an error, so that the second fault has something to strike.
+        let stubborn = |simulator: &Simulator| {
+            for n in 0..6 {
+                let _ = contract::put(&*simulator.store(), &format!("pack/{n}"), b"data");
+            }
+        };
         let run = |seed| {
             let struck = RefCell::new(Vec::new());
-            run_with_pairs_of_faults((seed, 200), (&start, now), publish, |_, outcome| struck.borrow_mut().push(outcome.struck));
+            run_with_pairs_of_faults((seed, 200), (&start, now), stubborn, |_, outcome| struck.borrow_mut().push(outcome.struck));
             struck.into_inner()
         };
         let struck = run(3);
         assert_eq!((struck.len(), &struck), (201, &run(3)));
-        assert!(struck.iter().filter(|faults| faults.len() == 2).count() > 20 && struck != run(4));
+        let pairs = struck.iter().filter(|faults| faults.len() == 2).count();
+        assert!(pairs > 20 && struck != run(4), "{pairs} pairs");
     }
 
     #[test]
