@@ -43,20 +43,40 @@ pub struct NewKey {
 /// # Errors
 /// [`CreateError`]. After an error there is no repository: slots without a configuration are none.
 pub fn create(store: &dyn WriteStore, keys: &[NewKey], clock: &SharedClock, random: &SharedRandom) -> Result<KeyRing, CreateError> {
+    let ring = new_ring(random);
+    create_with(store, &ring, keys, clock, random)?;
+    Ok(ring)
+}
+
+/// The keys of a repository that is still to be made: a sheet can name it before anything is written.
+pub fn new_ring(random: &SharedRandom) -> KeyRing {
+    KeyRing::generate(RepositoryId::from_bytes(random_array(&**random)), &**random)
+}
+
+/// Creates the repository of `ring`, which nobody has used before.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_with(
+    store: &dyn WriteStore,
+    ring: &KeyRing,
+    keys: &[NewKey],
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> Result<(), CreateError> {
     let prefix = ObjectKind::Config.prefix();
     if !wait(prefix, store.list(prefix, None))?.is_empty() {
         return Err(CreateError::AlreadyThere { location: store.location() });
     }
-    let ring = KeyRing::generate(RepositoryId::from_bytes(random_array(&**random)), &**random);
     for key in keys {
-        add_key(store, &ring, key, clock, random)?;
+        add_key(store, ring, key, clock, random)?;
     }
     let config = Config::new(clock.now());
     let header = Header::new(ObjectKind::Config, ring.epoch(), ring.repository, &**random);
     let root = ring.root_signer().ok_or(ObjectError::NotAllowed)?;
     let object = encode_config(&config, &header, &ring.current().structure, &root);
     put_hashed(store, object, |hash| object::config_name(config.generation, hash))?;
-    Ok(ring)
+    Ok(())
 }
 
 /// Adds a key slot that holds the same role as `ring`.
@@ -70,9 +90,24 @@ pub fn add_key(
     clock: &SharedClock,
     random: &SharedRandom,
 ) -> Result<KeyId, CreateError> {
+    let label = SlotLabel { label: key.label.clone(), role: ring.role, kind: key.credential.kind(), created: clock.now(), changed: None };
+    put_slot(store, ring, &key.credential, &key.cost, &label, random)
+}
+
+/// Writes a slot as it is labelled: another one for a key that changes its password keeps its name and when it was made.
+///
+/// # Errors
+/// [`CreateError`].
+pub fn put_slot(
+    store: &dyn WriteStore,
+    ring: &KeyRing,
+    credential: &Credential,
+    cost: &PasswordCost,
+    label: &SlotLabel,
+    random: &SharedRandom,
+) -> Result<KeyId, CreateError> {
     let id = KeyId::from_bytes(random_array(&**random));
-    let label = SlotLabel { label: key.label.clone(), role: ring.role, kind: key.credential.kind(), created: clock.now() };
-    let object = slot::encode(id, ring, &key.credential, &key.cost, &label, &**random)?;
+    let object = slot::encode(id, ring, credential, cost, label, &**random)?;
     let hash = object::object_hash(&object);
     let name = object::slot_name(&id);
     wait(name.as_str(), store.put_new(&name, Bytes::from(object), &hash))?;

@@ -18,6 +18,7 @@ use crate::secret::Credentials;
 pub(crate) mod backup;
 mod check;
 mod forget;
+mod key;
 mod prune;
 mod repair;
 mod restore;
@@ -25,6 +26,7 @@ mod restore;
 pub(crate) use backup::{Backup, Nice};
 pub(crate) use check::{Check, Drill, Scrub};
 pub(crate) use forget::Forget;
+pub(crate) use key::{Init, Key};
 pub(crate) use prune::Prune;
 pub(crate) use repair::{Repair, RepairIndex};
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
@@ -97,7 +99,7 @@ pub(crate) struct Global {
 
 /// Ways to open a repository. The password itself is none of them: a command line can be read by others.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Key (or YESTERDRIVE_KEY_FILE, _PASSWORD_FILE, _PASSWORD_COMMAND, _PASSWORD, or the terminal)")]
+#[command(next_help_heading = "Key (or YESTERDRIVE_KEY_FILE, _PASSWORD_FILE, _PASSWORD_COMMAND, _PASSWORD, _KEYRING=1, or the terminal)")]
 struct CredentialFlags {
     /// A key file
     #[arg(long, global = true, value_name = "FILE")]
@@ -108,9 +110,12 @@ struct CredentialFlags {
     /// A command whose first line of output is the password
     #[arg(long, global = true, value_name = "COMMAND")]
     password_command: Option<String>,
-    /// A file with the 24 words of the recovery code
+    /// A file with the 24 words of the recovery code, with or without their check words, or the sheet as text
     #[arg(long, global = true, value_name = "FILE")]
     recovery_file: Option<PathBuf>,
+    /// The password that `key remember` left in the system's keyring
+    #[arg(long, global = true)]
+    keyring: bool,
 }
 
 /// How much may be asked of the store at a time.
@@ -212,19 +217,6 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FOLDER")]
         all: Option<PathBuf>,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Init {
-    /// Also make a key file, for services and scripts
-    #[arg(long, value_name = "FILE")]
-    pub(crate) new_key_file: Option<PathBuf>,
-    /// Write the recovery sheet into a file instead of standard output
-    #[arg(long, value_name = "FILE")]
-    pub(crate) recovery_sheet: Option<PathBuf>,
-    /// Make no recovery code: without password and key files, all is lost
-    #[arg(long, visible_alias = "accept-loss")]
-    pub(crate) i_accept_loss: bool,
 }
 
 #[derive(Debug, Default, Clone, clap::Args)]
@@ -388,37 +380,6 @@ pub(crate) struct Try {
     pub(crate) at: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum Key {
-    /// List the keys
-    List,
-    /// Add a key: a password, or a key file
-    Add {
-        /// Its name
-        #[arg(long, default_value = "")]
-        label: String,
-        /// Make a key file instead of asking for a password
-        #[arg(long, value_name = "FILE")]
-        new_key_file: Option<PathBuf>,
-        /// A file whose first line is the new password
-        #[arg(long, value_name = "FILE")]
-        new_password_file: Option<PathBuf>,
-    },
-    /// Remove a key. Who kept a copy of it and knows its password can still read what was saved
-    Remove {
-        /// Its id, from `key list`
-        id: String,
-    },
-    /// Change a password: adds the new one and removes the one that was used
-    Password {
-        /// A file whose first line is the new password
-        #[arg(long, value_name = "FILE")]
-        new_password_file: Option<PathBuf>,
-    },
-    /// Make another recovery code
-    Recovery,
-}
-
 impl Args {
     /// The command line, completed by environment and profile.
     pub(crate) fn read() -> Result<Self, Failure> {
@@ -452,9 +413,10 @@ impl Args {
             password_command: text("YESTERDRIVE_PASSWORD_COMMAND")?,
             key_file: path("YESTERDRIVE_KEY_FILE"),
             recovery_file: None,
+            keyring: text("YESTERDRIVE_KEYRING")?.is_some_and(|value| value != "0"),
         };
-        let CredentialFlags { key_file, password_file, password_command, recovery_file } = global.credentials.clone();
-        global.flags = Credentials { password: None, password_file, password_command, key_file, recovery_file };
+        let CredentialFlags { key_file, password_file, password_command, recovery_file, keyring } = global.credentials.clone();
+        global.flags = Credentials { password: None, password_file, password_command, key_file, recovery_file, keyring };
         global.from_profile = profile.credentials();
         let limits = global.limits.or(&profile)?;
         let sized = |flag: Option<u64>, key: &str, text: &Option<String>, parse: fn(&str) -> Result<u64, String>| {

@@ -21,6 +21,8 @@ pub(crate) struct Profile {
     password_command: Option<String>,
     key_file: Option<PathBuf>,
     recovery_file: Option<PathBuf>,
+    #[serde(default)]
+    keyring: bool,
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) host: Option<String>,
     pub(crate) set: Option<String>,
@@ -86,6 +88,7 @@ impl Profile {
             password_command: self.password_command.clone(),
             key_file: self.key_file.clone(),
             recovery_file: self.recovery_file.clone(),
+            keyring: self.keyring,
         }
     }
 

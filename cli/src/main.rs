@@ -12,6 +12,7 @@ mod progress;
 mod report;
 mod secret;
 mod session;
+mod sheet;
 mod signals;
 
 use std::process::ExitCode;

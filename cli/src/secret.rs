@@ -1,4 +1,4 @@
-//! Where the credential comes from: key file, recovery code, password file, password command, environment, terminal.
+//! Where the credential comes from: key file, recovery code, password file, password command, environment, keyring, terminal.
 //!
 //! There are three layers, flags, environment and profile; the first that names a way counts, and each may name only one.
 
@@ -11,12 +11,15 @@ use zeroize::Zeroizing;
 
 use crate::args::Global;
 use crate::error::{Exit, Failure};
+use crate::session;
 use crate::signals::{self, OnSignal};
+
+#[cfg(target_os = "linux")]
+pub(crate) mod keyring;
+mod quality;
 
 /// Largest file that can hold a secret.
 const SECRET_SIZE_MAX: u64 = 64 << 10;
-/// Fewer characters can be tried by a machine.
-const PASSWORD_LENGTH_MIN: usize = 14;
 
 /// The ways to open a repository that one layer names.
 #[derive(Debug, Default, Clone)]
@@ -26,6 +29,8 @@ pub(crate) struct Credentials {
     pub(crate) password_command: Option<String>,
     pub(crate) key_file: Option<PathBuf>,
     pub(crate) recovery_file: Option<PathBuf>,
+    /// Whether the system's keyring holds the password.
+    pub(crate) keyring: bool,
 }
 
 /// One way to open a repository.
@@ -35,6 +40,7 @@ enum Way<'a> {
     PasswordCommand(&'a str),
     KeyFile(&'a Path),
     RecoveryFile(&'a Path),
+    Keyring,
 }
 
 impl Credentials {
@@ -46,6 +52,7 @@ impl Credentials {
             ("password command", self.password_command.as_deref().map(Way::PasswordCommand)),
             ("key file", self.key_file.as_deref().map(Way::KeyFile)),
             ("recovery file", self.recovery_file.as_deref().map(Way::RecoveryFile)),
+            ("keyring", self.keyring.then_some(Way::Keyring)),
         ];
         let mut named = ways.into_iter().filter_map(|(name, way)| Some((name, way?)));
         match (named.next(), named.next()) {
@@ -80,6 +87,7 @@ pub(crate) fn describe(global: &Global) -> Result<String, Failure> {
         Some(Way::PasswordCommand(command)) => format!("password command {command}"),
         Some(Way::KeyFile(path)) => format!("key file {}", path.display()),
         Some(Way::RecoveryFile(path)) => format!("recovery file {}", path.display()),
+        Some(Way::Keyring) => "keyring".into(),
     })
 }
 
@@ -89,6 +97,7 @@ pub(crate) fn credential(global: &Global) -> Result<Credential, Failure> {
     match way(global)? {
         Some(Way::KeyFile(path)) => Credential::from_key_file(&read(path)?).map_err(|error| wrong(path, &error)),
         Some(Way::RecoveryFile(path)) => Credential::from_words(&read(path)?).map_err(|error| wrong(path, &error)),
+        Some(Way::Keyring) => of_keyring(global).map(Credential::Password),
         Some(way) => password_of(&way).map(Credential::Password),
         None => ask("Password: ").map(Credential::Password),
     }
@@ -99,24 +108,35 @@ pub(crate) fn names_password(global: &Global) -> Result<bool, Failure> {
     Ok(matches!(way(global)?, Some(Way::Password(_) | Way::PasswordFile(_) | Way::PasswordCommand(_))))
 }
 
-/// A password for a new key: from a file, from the flags, or typed twice.
-pub(crate) fn new_password(global: &Global, file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
+/// The password that was left in the keyring for this repository.
+#[cfg(target_os = "linux")]
+fn of_keyring(global: &Global) -> Result<Zeroizing<String>, Failure> {
+    keyring::kept(&session::address(global)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn of_keyring(_: &Global) -> Result<Zeroizing<String>, Failure> {
+    Err(Failure::new(Exit::Usage, "there is no keyring on this system that --keyring can use").hint("use --password-command"))
+}
+
+/// A password for a new key: from a file, from the flags, or typed twice. A weak one is refused unless somebody wants it.
+pub(crate) fn new_password(global: &Global, file: Option<&Path>, may_be_weak: bool) -> Result<Zeroizing<String>, Failure> {
     let password = match (file, way(global)?) {
         (Some(path), _) => first_line(&read(path)?),
         (None, Some(way @ (Way::Password(_) | Way::PasswordFile(_) | Way::PasswordCommand(_)))) => password_of(&way)?,
         (None, _) => {
-            let first = ask("New password: ")?;
+            let first = ask(&format!("New password (at least {} characters, better {}): ", quality::LENGTH_MIN, quality::LENGTH_ADVISED))?;
             if first != ask("Again: ")? {
                 return Err(Failure::new(Exit::Usage, "the two passwords differ"));
             }
             first
         }
     };
-    if password.chars().count() < PASSWORD_LENGTH_MIN {
-        let message = format!("the password has fewer than {PASSWORD_LENGTH_MIN} characters");
-        return Err(Failure::new(Exit::Usage, message)
-            .hint("several words in a row are easy to remember and hard to guess; 20 characters are better"));
+    if may_be_weak && !password.is_empty() {
+        return Ok(password);
     }
+    let address = session::address(global)?.to_string();
+    quality::judge(&password, &[&address, &session::host_name(), "yesterdrive"])?;
     Ok(password)
 }
 
@@ -125,6 +145,7 @@ fn password_of(way: &Way<'_>) -> Result<Zeroizing<String>, Failure> {
         Way::Password(password) => Ok((*password).clone()),
         Way::PasswordFile(path) | Way::KeyFile(path) | Way::RecoveryFile(path) => Ok(first_line(&read(path)?)),
         Way::PasswordCommand(command) => run(command),
+        Way::Keyring => Err(Failure::new(Exit::Usage, "the keyring holds the password of a repository that there is, not a new one")),
     }
 }
 
@@ -154,7 +175,8 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
         && metadata.is_file()
         && std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0
     {
-        tracing::warn!("{} can be read by others: chmod 600 it", path.display());
+        // Not refused: a backup that does not run would be the greater harm, and the folder above may be closed.
+        tracing::warn!("{} can be read or changed by others: chmod 600 it", path.display());
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     file.take(SECRET_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
@@ -166,11 +188,11 @@ fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Asks for a line that may be seen.
-pub(crate) fn ask_line(prompt: &str) -> Result<String, Failure> {
+pub(crate) fn ask_line(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     use std::io::Write as _;
     let mut out = std::io::stderr();
     write!(out, "{prompt}").and_then(|()| out.flush())?;
-    let mut line = String::new();
+    let mut line = Zeroizing::new(String::with_capacity(256));
     if std::io::stdin().read_line(&mut line)? == 0 {
         return Err(Failure::new(Exit::Interrupted, "the terminal was closed"));
     }

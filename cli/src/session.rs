@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fs_core::id::RepositoryId;
+use fs_core::key::slot::Credential;
 use fs_core::path::TreePath;
 use fs_core::repository::{Forgotten, MEMORY_DEFAULT, OpenOptions, Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
@@ -96,9 +97,34 @@ pub(crate) fn open_from_store(global: &Global) -> Result<(Arc<Repository>, Arc<d
     open_with(&global, Cached::Nothing, MEMORY_DEFAULT)
 }
 
+/// An open repository, and what opened it.
+pub(crate) struct Opened {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) store: Arc<dyn WriteStore>,
+    pub(crate) credential: Credential,
+}
+
+/// The same for those who want to know what opened it, without asking for it again.
+pub(crate) fn open_knowing(global: &Global) -> Result<Opened, Failure> {
+    let store = store(global)?;
+    let credential = secret::credential(global)?;
+    let (repository, store) = open_by(global, store, &credential, Cached::Nothing, MEMORY_FOR_WRITING)?;
+    Ok(Opened { repository, store, credential })
+}
+
 fn open_with(global: &Global, cached: Cached, memory: usize) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let store = store(global)?;
     let credential = secret::credential(global)?;
+    open_by(global, store, &credential, cached, memory)
+}
+
+fn open_by(
+    global: &Global,
+    store: Arc<dyn WriteStore>,
+    credential: &Credential,
+    cached: Cached,
+    memory: usize,
+) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let memory_max = global.memory.map_or(memory, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let (cache_size, reads_pinned) = match cached {
         Cached::Nothing => (0, false),
@@ -106,7 +132,7 @@ fn open_with(global: &Global, cached: Cached, memory: usize) -> Result<(Arc<Repo
     };
     let state = global.cache_dir.clone();
     let options = OpenOptions { memory_max, cache_size, reads_pinned, state, list_ahead: true, ..OpenOptions::default() };
-    let repository = Repository::open(Arc::clone(&store).as_read(), &credential, &options)?;
+    let repository = Repository::open(Arc::clone(&store).as_read(), credential, &options)?;
     Ok((Arc::new(repository), store))
 }
 

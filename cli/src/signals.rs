@@ -16,6 +16,8 @@ pub(crate) enum OnSignal {
     Exit,
     /// The terminal echoes again, then the program ends: a password was being typed.
     RestoreAndExit(Termios),
+    /// A file that is of no use yet is removed, then the program ends.
+    RemoveAndExit(PathBuf),
     /// An operation is asked to stop where that is safe; the next signal ends the program.
     Cancel(Arc<AtomicBool>),
     /// A drive is unmounted, also while it is in use; whoever waits for it goes on.
@@ -45,6 +47,10 @@ fn handle() {
         OnSignal::Exit => std::process::exit(Exit::Interrupted.code().into()),
         OnSignal::RestoreAndExit(terminal) => {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+        OnSignal::RemoveAndExit(file) => {
+            let _ = std::fs::remove_file(file);
             std::process::exit(Exit::Interrupted.code().into());
         }
         OnSignal::Cancel(cancelled) => cancelled.store(true, Ordering::Relaxed),

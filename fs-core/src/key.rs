@@ -14,6 +14,7 @@ use crate::record::{RecordKey, RecordKind, SessionKeyRef};
 use crate::wire::{CborReader, CborWriter};
 
 pub mod slot;
+pub mod words;
 
 /// Key epochs that a bundle may hold.
 const EPOCHS_MAX: usize = 64;

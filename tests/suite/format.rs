@@ -14,7 +14,8 @@ use fs_core::compress::Codec;
 use fs_core::config::Config;
 use fs_core::crypto::{self, HpkeContext, Key, Pair, RandomSource};
 use fs_core::id::{DeviceId, KeyId, ObjectHash, PackId, RecordId, RepositoryId, RunId, SessionId, SnapshotId, to_hex};
-use fs_core::key::slot::{Credential, PasswordCost, SlotLabel, encode, recovery_words};
+use fs_core::key::slot::{Credential, PasswordCost, SlotLabel, encode};
+use fs_core::key::words::recovery_words;
 use fs_core::key::{EpochKeys, KeyRing, Role};
 use fs_core::object::{Header, ObjectKind, Signer, seal_section};
 use fs_core::observer::Silent;
@@ -103,6 +104,7 @@ fn slots(random: &dyn RandomSource) -> Value {
         role: Role::Owner,
         kind: credential.kind(),
         created: Timestamp::new(1_795_000_000, 0).unwrap(),
+        changed: None,
     };
     let slot = |credential: &Credential| {
         hex(encode(KeyId::from_bytes([11; 16]), &ring, credential, &PasswordCost::LEAST, &label(credential), random).unwrap())

@@ -13,6 +13,7 @@ mod fragments;
 mod fuzzing;
 mod interruptions;
 mod interruptions_program;
+mod keys;
 mod checking;
 mod damage;
 mod drill;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{backup, init};
+use super::backup;
+use super::init::{self, Asked};
 use crate::args::{Backup, Global, Init, Try};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
@@ -21,7 +22,7 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
     if !key.exists() {
         let new = here.without_credentials();
         let sheet = place.join("recovery-sheet.txt");
-        init::run(&new, &Init { new_key_file: Some(key.clone()), recovery_sheet: Some(sheet), i_accept_loss: false }, output)?;
+        init::make(&new, &Init { new_key_file: Some(key.clone()), sheet: Some(sheet), ..Init::default() }, Asked::Nothing, output)?;
     }
     let result = backup::run(&here, &Backup { paths: vec![options.folder.clone()], ..Backup::default() }, output)?;
     if !mount_linux::mounts::list().iter().any(|mount| mount.path == drive) || mount_linux::mounts::is_dead(&drive) {

@@ -6,7 +6,7 @@
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{KeyRing, Role};
+use super::{KeyRing, Role, words};
 use crate::crypto::{self, Key, NONCE_LENGTH, PasswordHashError, RandomSource, TAG_LENGTH};
 use crate::id::{KeyId, RepositoryId};
 use crate::object::{self, Header, ObjectError, ObjectKind};
@@ -15,8 +15,6 @@ use crate::wire::{self, CborReader, CborWriter, Reader, Writer};
 
 /// Size of every slot, so that neither role nor label shows.
 pub const SLOT_SIZE: usize = 4096;
-/// Words of a recovery code.
-pub const RECOVERY_WORDS: usize = 24;
 /// Longest label of a slot, in bytes.
 pub const LABEL_LENGTH_MAX: usize = 128;
 
@@ -108,21 +106,30 @@ pub enum CredentialError {
     /// Not 24 words of the list, or the check sum does not fit.
     #[error("this is no recovery code: it has 24 English words, and one of them is wrong or missing")]
     Recovery,
+    /// A word that is not in the list.
+    #[error("word {number} of the recovery code is none of the 2048 words that there are")]
+    RecoveryWord {
+        /// Counted from 1, check words left out.
+        number: usize,
+    },
+    /// A line whose check word does not fit.
+    #[error("in line {line} of the recovery code one of the words, or the check word, is wrong")]
+    RecoveryLine {
+        /// Counted from 1.
+        line: usize,
+    },
     /// Not the one line that a key file has.
     #[error("this is no key file: it begins with '{KEY_FILE_PREFIX}'")]
     KeyFile,
 }
 
 impl Credential {
-    /// Reads a recovery code: 24 words, any white space between them, any case.
+    /// Reads a recovery code: 24 words, any white space between them, any case, with or without the check words of a sheet, or a whole sheet.
     ///
     /// # Errors
-    /// [`CredentialError::Recovery`].
-    pub fn from_words(words: &str) -> Result<Self, CredentialError> {
-        let words = Zeroizing::new(words.split_whitespace().map(str::to_lowercase).collect::<Vec<_>>().join(" "));
-        let mnemonic = bip39::Mnemonic::parse_in_normalized(bip39::Language::English, &words).map_err(|_| CredentialError::Recovery)?;
-        let entropy = Zeroizing::new(mnemonic.to_entropy());
-        Key::from_slice(&entropy).map(Self::Recovery).ok_or(CredentialError::Recovery)
+    /// [`CredentialError`], which says where the words are wrong as well as it can be known.
+    pub fn from_words(text: &str) -> Result<Self, CredentialError> {
+        words::parse(text).map(Self::Recovery)
     }
 
     /// Reads the text of a key file.
@@ -153,12 +160,6 @@ impl Credential {
     }
 }
 
-/// The words of a recovery code.
-pub fn recovery_words(code: &Key) -> Zeroizing<String> {
-    let mnemonic = bip39::Mnemonic::from_entropy(code.expose()).expect("256 bits are 24 words");
-    Zeroizing::new(mnemonic.words().collect::<Vec<_>>().join(" "))
-}
-
 /// The text of a key file.
 pub fn key_file_text(key: &Key) -> Zeroizing<String> {
     Zeroizing::new(format!("{KEY_FILE_PREFIX}{}\n", crate::id::to_hex(key.expose())))
@@ -175,6 +176,8 @@ pub struct SlotLabel {
     pub kind: SlotKind,
     /// When it was made.
     pub created: Timestamp,
+    /// When its password was changed last; `None` if it never was.
+    pub changed: Option<Timestamp>,
 }
 
 /// Makes a slot. Takes seconds for a password.
@@ -306,12 +309,15 @@ fn encode_label(label: &SlotLabel) -> Result<Vec<u8>, ObjectError> {
         map.key(1).u64(label.role.to_byte().into());
         map.key(2).u64(label.kind.to_byte().into());
         map.key(3).time(label.created);
+        if let Some(changed) = label.changed {
+            map.key(4).time(changed);
+        }
     });
     exact_body(&writer.finish(), LABEL_BODY).ok_or(ObjectError::Broken("the label does not fit into a slot"))
 }
 
 fn decode_label(bytes: &[u8]) -> Result<SlotLabel, ObjectError> {
-    let (mut label, mut role, mut kind, mut created) = (None, None, None, None);
+    let (mut label, mut role, mut kind, mut created, mut changed) = (None, None, None, None, None);
     let mut reader = CborReader::new(bytes);
     reader.map::<ObjectError>(|key, reader| {
         match key {
@@ -319,6 +325,7 @@ fn decode_label(bytes: &[u8]) -> Result<SlotLabel, ObjectError> {
             1 => role = Role::from_byte(reader.u8()?),
             2 => kind = SlotKind::from_byte(reader.u8()?),
             3 => created = Some(reader.time()?),
+            4 => changed = Some(reader.time()?),
             _ => reader.skip()?,
         }
         Ok(())
@@ -326,7 +333,7 @@ fn decode_label(bytes: &[u8]) -> Result<SlotLabel, ObjectError> {
     let (Some(label), Some(role), Some(kind), Some(created)) = (label, role, kind, created) else {
         return Err(ObjectError::Broken("its label is incomplete"));
     };
-    Ok(SlotLabel { label, role, kind, created })
+    Ok(SlotLabel { label, role, kind, created, changed })
 }
 
 #[cfg(test)]
@@ -339,7 +346,8 @@ mod tests {
     fn sample(credential: &Credential) -> (KeyRing, SlotLabel, Vec<u8>) {
         let ring = KeyRing::generate(RepositoryId::from_bytes([3; 16]), &SystemRandom);
         let created = Timestamp::new(1_795_000_000, 0).unwrap();
-        let label = SlotLabel { label: "Büro".into(), role: Role::Owner, kind: credential.kind(), created };
+        let changed = (credential.kind() == SlotKind::Password).then(|| Timestamp::new(1_796_000_000, 0).unwrap());
+        let label = SlotLabel { label: "Büro".into(), role: Role::Owner, kind: credential.kind(), created, changed };
         let bytes = encode(SLOT, &ring, credential, &PasswordCost::LEAST, &label, &SystemRandom).unwrap();
         (ring, label, bytes)
     }
@@ -398,15 +406,8 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_key_files_as_text() {
+    fn key_files_as_text() {
         let key = Key::from_bytes([7; 32]);
-        let words = recovery_words(&key);
-        assert_eq!(words.split(' ').count(), RECOVERY_WORDS);
-        let sloppy = format!("  {}\n", words.to_uppercase().replace(' ', "\n "));
-        assert!(matches!(Credential::from_words(&sloppy), Ok(Credential::Recovery(read)) if read == key));
-        let swapped = words.replacen(words.split(' ').next().unwrap(), "zoo", 1);
-        assert_eq!(Credential::from_words(&swapped).unwrap_err(), CredentialError::Recovery);
-        assert_eq!(Credential::from_words("abandon abandon").unwrap_err(), CredentialError::Recovery);
         assert!(matches!(Credential::from_key_file(&key_file_text(&key)), Ok(Credential::KeyFile(read)) if read == key));
         assert_eq!(Credential::from_key_file("yesterdrive-key-1:00").unwrap_err(), CredentialError::KeyFile);
     }
