@@ -167,7 +167,7 @@ impl Plan<'_> {
         let mut rotten = None;
         records::<PruneError>(self.repository, (kind, &references), |reference, stored| {
             let opened = stored.ok().zip(kinds.get(&(reference.pack, reference.offset)));
-            if !opened.is_some_and(|(stored, kind)| self.repository.open_record(*kind, reference, stored).is_ok()) {
+            if opened.is_none_or(|(stored, kind)| self.repository.open_record(*kind, reference, stored).is_err()) {
                 rotten = Some(reference.pack);
             }
             Ok(())
