@@ -243,10 +243,12 @@ fn sheets_are_never_written_over_and_another_one_can_be_made() {
 
 /// Runs `init` in a terminal. The first three lines name program, arguments and folder; what is typed is said by `ANSWERS`: the words that are asked for, or Ctrl-C.
 const TERMINAL: &str = r#"
-import os, pty, re, select, sys
+import os, pty, re, select, signal, sys
 program, answers, *arguments = sys.argv[1:]
 child, terminal = pty.fork()
 if child == 0:
+    # Whoever runs the tests in the background may have it ignored.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execv(program, [program] + arguments)
 said, answered, made_early = "", 0, False
 while True:
