@@ -13,7 +13,7 @@ use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
 use fs_core::pack;
 use fs_core::record::RecordKind;
-use fs_core::report::{Finding, Severity};
+use fs_core::report::{Finding, Severity, chain};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::storage::{StoreError, wait};
 use fs_core::time::Timestamp;
@@ -278,7 +278,7 @@ impl Run<'_> {
 
     /// Something cannot be read: what there is to say of it. A disk may have lost just that, so the run goes on, unless nothing else can be read either.
     fn unread(&mut self, error: ReadError) -> String {
-        let message = with_causes(&error);
+        let message = chain(&error);
         if error.is_damage() {
             self.failures = 0;
         } else {
@@ -300,14 +300,4 @@ impl Run<'_> {
             self.report.findings.push(finding);
         }
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        message.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    message
 }

@@ -156,8 +156,8 @@ impl ReadError {
     /// Whether the bytes are damaged or missing for good; otherwise the store may answer another time.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => true,
-            Self::Store(_) | Self::Index(_) => false,
+            Self::Store(error) => error.is_of_object(),
+            Self::Index(_) => false,
             Self::Shared(error) => error.is_damage(),
             Self::Missing { .. } | Self::Damaged { .. } | Self::Malformed { .. } | Self::Tree(_) | Self::Key { .. } | Self::Manifest(_) => {
                 true
@@ -405,9 +405,7 @@ impl Repository {
         }
         match (unasked, first) {
             (Some(error), _) => Err(error),
-            (None, ReadError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. })) => {
-                Err(ReadError::Missing { id: reference.id })
-            }
+            (None, ReadError::Store(error)) if error.is_of_object() => Err(ReadError::Missing { id: reference.id }),
             (None, error) => Err(error),
         }
     }

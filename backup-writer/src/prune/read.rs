@@ -47,7 +47,7 @@ pub(super) fn trailer(repository: &Repository, pack: &Pack) -> Result<Trailer, R
 
 /// What is damage to one pack, and no failure of the store.
 fn is_gone(error: &RepositoryError) -> bool {
-    matches!(error, RepositoryError::Store(StoreError::NotFound { .. } | StoreError::WrongSize { .. }))
+    matches!(error, RepositoryError::Store(error) if error.is_of_object())
 }
 
 fn gone(pack: &ShardPack, error: &RepositoryError) -> RepositoryError {
@@ -93,7 +93,7 @@ pub(super) fn records<E: From<StoreError>>(
                 };
                 match &read {
                     Ok(bytes) => take(reference, part(bytes))?,
-                    Err(StoreError::NotFound { .. } | StoreError::WrongSize { .. }) => {
+                    Err(error) if error.is_of_object() => {
                         take(reference, Err(StoreError::NotFound { name: name(reference) }))?;
                     }
                     Err(error) => {

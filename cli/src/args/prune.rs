@@ -15,10 +15,10 @@ pub(crate) struct Prune {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// How long what is condemned now stays before a later run deletes it: at least 48h (default: 7d)
-    #[arg(long, value_name = "TIME", value_parser = grace)]
+    #[arg(long, value_name = "TIME", value_parser = at_least_48h)]
     grace: Option<Duration>,
     /// How long packs stay that no snapshot has named yet: as long as your longest first backup may take, at least 48h (default: 30d)
-    #[arg(long, value_name = "TIME", value_parser = grace)]
+    #[arg(long, value_name = "TIME", value_parser = at_least_48h)]
     min_age: Option<Duration>,
     /// How many of all packs one run deletes at most (default: 20%)
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
@@ -43,7 +43,7 @@ impl Prune {
     }
 }
 
-fn grace(text: &str) -> Result<Duration, String> {
+fn at_least_48h(text: &str) -> Result<Duration, String> {
     match Rule::within(text)? {
         Rule::Within(time) if time >= GRACE_LEAST => Ok(time),
         _ => Err("give at least 48h: a backup may be running meanwhile".into()),

@@ -120,6 +120,9 @@ impl Shard {
         // Entries of one id come together. Whoever writes decides how many there are, so what others say of it is gathered once.
         for same in self.entries.chunk_by(|one, next| one.split_at(RecordId::LENGTH).0 == next.split_at(RecordId::LENGTH).0) {
             let Some(first) = same.first().map(Row::decode) else { continue };
+            if same.iter().map(Row::decode).all(|row| is_missing.get(row.pack as usize).is_none_or(|is_missing| *is_missing)) {
+                continue;
+            }
             let there: HashSet<Said> =
                 others.iter().flat_map(|other| other.rows_of(&first.id).filter_map(|row| other.said(&row))).collect();
             for row in same.iter().map(Row::decode) {

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 
-use super::worker::is_final;
 use super::{Opened, ReadError, Repository, lock};
 use crate::id::PackId;
 use crate::object::{ObjectKind, pack_name};
@@ -113,7 +112,7 @@ impl Repository {
                 (BytesMut::from(bytes), None)
             }
             // The hint may be out of date for one of them: each is looked for by itself.
-            Err(error) if is_final(&error) => (BytesMut::new(), None),
+            Err(error) if error.is_of_object() => (BytesMut::new(), None),
             Err(error) => (BytesMut::new(), Some(Arc::new(self.noted(error.into())))),
         };
         let mut at = sealed.start;

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use super::flights::{Joined, Urgency, Waiter};
 use super::opened::{Held, Opened, Want};
 use super::plan::{Part, plan};
-use super::worker::{Job, Reserved, Shared, Step, given_up, is_final, serve, slice};
+use super::worker::{Job, Reserved, Shared, Step, given_up, serve, slice};
 use super::{ReadError, Repository, lock, malformed};
 use crate::object::{ObjectKind, pack_name};
 use crate::pack::pack_kind;
@@ -258,7 +258,7 @@ impl Repository {
                 drop(bytes);
                 self.open_or_read(want, sealed)
             }
-            Err(error) if is_final(&error) => self.read_and_decode(want),
+            Err(error) if error.is_of_object() => self.read_and_decode(want),
             Err(error) => Err(self.noted(error.into())),
         }
     }

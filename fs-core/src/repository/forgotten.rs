@@ -15,7 +15,6 @@ use crate::report::Finding;
 use crate::snapshot::Snapshot;
 use crate::snapshot::codec::check_hash;
 use crate::snapshot::tombstone::{Tombstones, standing};
-use crate::storage::StoreError;
 use crate::time::Timestamp;
 
 /// Who may let go of snapshots, and what is wrong with what others sign.
@@ -99,7 +98,7 @@ pub(super) fn read_tombstones(
     let mut opened = Vec::new();
     for (named, object) in missing.into_iter().zip(objects) {
         let object = match small(&named.name, object) {
-            Err(error @ (StoreError::WrongSize { .. } | StoreError::NotFound { .. })) => {
+            Err(error) if error.is_of_object() => {
                 findings.push(damaged(&named.name, error));
                 continue;
             }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use super::opened::{Opened, Want};
 use super::pin::{PinError, Shared};
 use super::plan::{Part, PlanLimits, plan};
-use super::worker::{is_final, slice};
+use super::worker::slice;
 use super::{OTHER_KIND, ReadError, Repository, lock};
 use crate::cache::DiskCache;
 use crate::id::PackId;
@@ -99,7 +99,7 @@ impl Keeper<'_> {
         let bytes = match wait(name.as_str(), self.repository.store().get_range(&name, part.range.clone())) {
             Ok(bytes) => bytes,
             // The hint may be out of date for one of them: each is looked for by itself.
-            Err(error) if is_final(&error) => Bytes::new(),
+            Err(error) if error.is_of_object() => Bytes::new(),
             Err(error) => return Err(ReadError::Store(error).into()),
         };
         let length = bytes.len() as u64;

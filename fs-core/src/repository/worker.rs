@@ -227,7 +227,7 @@ fn arrived(shared: &Arc<Shared>, mut job: Job, start: u64, result: Result<Bytes,
             open(shared, job, start, bytes);
         }
         // The hint may be out of date for one of them: each is looked for by itself.
-        Err(error) if is_final(&error) => open(shared, job, start, Bytes::new()),
+        Err(error) if error.is_of_object() => open(shared, job, start, Bytes::new()),
         Err(error) => {
             let error = Arc::new(job.repository.noted(error.into()));
             for want in std::mem::take(&mut job.part.wants) {
@@ -268,9 +268,4 @@ pub(super) fn slice(bytes: &Bytes, start: u64, range: &Range<u64>) -> Option<Byt
     let from = usize::try_from(range.start.checked_sub(start)?).ok()?;
     let to = usize::try_from(range.end.checked_sub(start)?).ok()?;
     (from <= to && to <= bytes.len()).then(|| bytes.slice(from..to))
-}
-
-/// Whether the store is sure that the bytes are not where the hint says.
-pub(super) fn is_final(error: &StoreError) -> bool {
-    matches!(error, StoreError::NotFound { .. } | StoreError::WrongSize { .. })
 }
