@@ -3,7 +3,7 @@
 //! One thread walks the source in pack order, several read files and seal their chunks, and the calling thread takes the results in order, fills
 //! packs and writes trees. All queues are bounded; order is kept because every file has a queue of its own, and files are begun in order.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -306,6 +306,8 @@ fn take(
         tracing::warn!(%error, "what was seen of the files cannot be kept: the next run reads more");
     }
     let (snapshot, manifest) = snapshot?;
+    repository.keep_snapshot(&snapshot, &manifest);
+    findings.extend(start.snapshots.findings.iter().filter(|finding| finding.place == Place::Operation).cloned());
     findings.extend(roll_up(repository, &**store, &signer).err().as_ref().map(not_rolled_up));
     let changes = told.spool.map(ChangeList::Spooled).or_else(|| ChangeList::of(&manifest)).map(Arc::new);
     Ok(BackupReport { snapshot, parent: manifest.parent, stats, findings, times: shared.stages().times(), changes, manifest })
@@ -442,13 +444,9 @@ fn find_parent<'a>(snapshots: &'a [Snapshot], (host, set): (&str, &str), device:
     newest(true).or_else(|| newest(false))
 }
 
+/// What the device has seen of the others.
 fn heads(snapshots: &Snapshots, signer: &Signer) -> Vec<Head> {
-    let mut heads = BTreeMap::new();
-    for snapshot in snapshots.all().filter(|s| s.device() != signer.device) {
-        let head = heads.entry(snapshot.device()).or_insert((0, snapshot.id));
-        *head = (*head).max((snapshot.sequence(), snapshot.id));
-    }
-    heads.into_iter().map(|(device, (sequence, manifest))| Head { device, sequence, manifest }).collect()
+    snapshots.heads.values().filter(|head| head.device != signer.device).cloned().collect()
 }
 
 /// Runs the walk, the readers and the collector until the walk is done.

@@ -12,6 +12,7 @@ use fs_core::object::{self, Header, ObjectError, ObjectKind, Signer};
 use fs_core::repository::{Repository, RepositoryError};
 use fs_core::state::private_folder;
 use fs_core::storage::{StoreError, WriteStore};
+use fs_core::time::Timestamp;
 
 use crate::create::put_hashed;
 
@@ -21,6 +22,15 @@ pub enum DeviceError {
     /// Only owners enrol devices.
     #[error("this key may not write to the repository")]
     NotAllowed(#[source] ObjectError),
+    /// What it writes would not count.
+    #[error("this device was revoked on {time}")]
+    Revoked {
+        /// When.
+        time: Timestamp,
+    },
+    /// Its certificate is not in the repository.
+    #[error("this device is not enrolled: its certificate is missing from the repository")]
+    Unknown,
     /// The local state folder cannot be written.
     #[error("the state folder {} cannot be written", .path.display())]
     State {
@@ -44,7 +54,11 @@ pub enum DeviceError {
 /// [`DeviceError`].
 pub fn open(repository: &Repository, store: &dyn WriteStore, state: Option<&Path>, label: &str) -> Result<Signer, DeviceError> {
     if let Some(signer) = repository.ring().device_signer() {
-        return Ok(signer);
+        return match repository.certificate(&signer.device)? {
+            Some(Certificate { revoked: Some(revoked), .. }) => Err(DeviceError::Revoked { time: revoked.time }),
+            Some(_) => Ok(signer),
+            None => Err(DeviceError::Unknown),
+        };
     }
     let signer = match state.and_then(|folder| load(repository, &folder.join("device"))) {
         Some(signer) => signer,
@@ -70,18 +84,28 @@ pub fn known(repository: &Repository, state: Option<&Path>) -> Option<DeviceId> 
 }
 
 fn enrol(repository: &Repository, store: &dyn WriteStore, signer: &Signer, label: &str) -> Result<(), DeviceError> {
-    let ring = repository.ring();
-    let root = ring.root_signer().ok_or(DeviceError::NotAllowed(ObjectError::NotAllowed))?;
     let certificate = Certificate {
         device: signer.device,
         public: crypto::signing_public(&signer.seed),
-        role: ring.role,
+        role: repository.ring().role,
         created: repository.clock().now(),
         label: label.into(),
+        trusts_others: false,
+        revoked: None,
     };
+    certify(repository, store, &certificate)
+}
+
+/// Signs and puts a certificate.
+///
+/// # Errors
+/// [`DeviceError::NotAllowed`] unless the key is an owner's.
+pub(crate) fn certify(repository: &Repository, store: &dyn WriteStore, certificate: &Certificate) -> Result<(), DeviceError> {
+    let ring = repository.ring();
+    let root = ring.root_signer().ok_or(DeviceError::NotAllowed(ObjectError::NotAllowed))?;
     let header = Header::new(ObjectKind::Device, ring.epoch(), ring.repository, &**repository.random());
     let object = certificate.encode_object(&header, &ring.current().structure, &root);
-    put_hashed(store, object, |hash| object::device_name(&signer.device, hash))?;
+    put_hashed(store, object, |hash| object::device_name(&certificate.device, hash))?;
     Ok(())
 }
 

@@ -69,7 +69,7 @@ impl Looked {
     /// Whether all tombstones could be read. If not, forgotten snapshots may look alive, and rules would let go of others in their place.
     pub fn is_whole(&self) -> bool {
         let is_tombstone = |place: &Place| matches!(place, Place::Object(name) if name.starts_with(ObjectKind::Tombstones.prefix()));
-        !self.findings.iter().any(|finding| is_tombstone(&finding.place))
+        !self.findings.iter().any(|finding| finding.severity == Severity::Error && is_tombstone(&finding.place))
     }
 }
 

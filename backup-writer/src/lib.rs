@@ -6,6 +6,7 @@
 
 pub mod create;
 pub mod device;
+pub mod keys;
 pub mod source;
 pub mod pause;
 pub mod pace;

@@ -160,7 +160,11 @@ impl Packer {
     /// [`PackError`].
     pub fn put(&mut self, kind: RecordKind, plain: &[u8]) -> Result<Reference, PackError> {
         let sealed = self.shared.seal(kind, plain, &mut self.compressor)?;
-        self.place(sealed)
+        let reference = self.place(sealed)?;
+        if self.target.is_some() {
+            self.shared.repository.keep_record(kind, &reference.id, plain);
+        }
+        Ok(reference)
     }
 
     /// Places a sealed record into the current pack. Two records of one id that were sealed at the same time become one.
@@ -322,6 +326,7 @@ impl Target {
     fn write_shard(&self, shared: &Shared, mut shard: Shard) -> Result<(), PackError> {
         shard.sort();
         put_shard(&shared.repository, &*self.store, &self.signer, &shard)?;
+        shared.repository.keep_shard(&shard, &self.signer);
         Ok(())
     }
 }

@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use fs_core::crypto::{self, Key, SharedRandom};
+use fs_core::crypto::{self, Key, SharedRandom, rows};
 use fs_core::id::{PackId, SnapshotId};
 use fs_core::repository::Repository;
 use fs_core::state::{StateError, open_database};
 use fs_core::time::Timestamp;
 use fs_core::wire::{CborReader, CborWriter, WireError};
 use rusqlite::{Connection, OpenFlags, params};
-
-use crate::state::rows;
 
 pub mod cycle;
 

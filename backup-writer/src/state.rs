@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
-use fs_core::crypto::{self, Key, SharedRandom};
+use fs_core::crypto::{self, Key, SharedRandom, rows};
 use fs_core::id::PackId;
 use fs_core::path::{NAME_LENGTH_MAX, Name, TreePath};
 use fs_core::repository::Repository;
@@ -22,7 +22,6 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use crate::parent::FileState;
 
-pub(crate) mod rows;
 mod summaries;
 
 pub use summaries::{Counts, Summaries, Summary};

@@ -8,6 +8,7 @@ use backup_writer::create::CreateError;
 use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
 use backup_writer::forget::ForgetError;
+use backup_writer::keys::KeysError;
 use backup_writer::merge::MergeError;
 use backup_writer::packer::PackError;
 use backup_writer::prune::PruneError;
@@ -134,11 +135,15 @@ impl From<RepositoryError> for Failure {
             }
             RepositoryError::WrongKey { .. } => Self::from_error(Exit::WrongKey, &error)
                 .hint("check the password or key file; the recovery code opens it too: --recovery-file"),
+            RepositoryError::NotAllowed { .. } => Self::from_error(Exit::WrongKey, &error).hint(READERS_KEY),
             RepositoryError::Object { .. } => Self::from_error(Exit::Failed, &error),
             RepositoryError::Store(error) => error.into(),
         }
     }
 }
+
+/// What helps where a key's role does not reach.
+const READERS_KEY: &str = "use the owner's key or that of a reader";
 
 impl From<ManifestError> for Failure {
     fn from(error: ManifestError) -> Self {
@@ -269,7 +274,25 @@ impl From<DeviceError> for Failure {
         match error {
             DeviceError::Repository(error) => error.into(),
             DeviceError::Store(error) => error.into(),
+            error @ (DeviceError::Revoked { .. } | DeviceError::Unknown) => {
+                Self::from_error(Exit::WrongKey, &error).hint("ask the owner of the repository for a new key: 'yesterdrive key enrol'")
+            }
             error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<KeysError> for Failure {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::NotAllowed(_) => Self::from_error(Exit::WrongKey, &error).hint("open the repository with an owner's key"),
+            KeysError::TooMany { .. } => {
+                Self::from_error(Exit::Failed, &error).hint("forget some of its snapshots and prune, then revoke it")
+            }
+            KeysError::Device(error) => error.into(),
+            KeysError::Slot(error) => error.into(),
+            KeysError::Repository(error) => error.into(),
+            KeysError::Store(error) => error.into(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! All three are sealed, signed objects of [`crate::object`]. Layout: docs/FORMAT.md, section 5.
 
 use crate::crypto::{self, Key};
-use crate::id::{DeviceId, RepositoryId, SessionId};
+use crate::id::{DeviceId, ObjectHash, RepositoryId, SessionId};
 use crate::key::Role;
 use crate::object::{Header, ObjectError, ObjectKind, Signed, Signer, decode_signed, encode_signed};
 use crate::time::Timestamp;
@@ -195,9 +195,37 @@ pub struct Certificate {
     pub created: Timestamp,
     /// Its name for people.
     pub label: String,
+    /// Whether a writer relies on what others have stored, and so stores nothing twice that they have. Without it, it relies on its own only: it cannot see
+    /// whether what another device claims to have stored is there.
+    pub trusts_others: bool,
+    /// What still counts of a device that was lost or whose holder has left; `None` for one that may go on.
+    pub revoked: Option<Revocation>,
 }
 
+/// The end of a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Revocation {
+    /// When it was revoked.
+    pub time: Timestamp,
+    /// Manifests, seals, tombstones and marks of the device that were there then, by the hash of each object, sorted. Nothing else that it signed counts.
+    pub counted: Vec<ObjectHash>,
+}
+
+/// Objects of a device that can count on after it was revoked: as many as fit into a small object.
+pub const COUNTED_MAX: usize = 30_000;
+
 impl Certificate {
+    /// Whether an object that the device signed counts. Of objects without a hash in their name, which say nothing that could do harm, all count.
+    ///
+    /// # Errors
+    /// [`ObjectError::Revoked`].
+    pub fn counts(&self, hash: Option<&ObjectHash>) -> Result<(), ObjectError> {
+        match (&self.revoked, hash) {
+            (Some(revoked), Some(hash)) if revoked.counted.binary_search(hash).is_err() => Err(ObjectError::Revoked(revoked.time)),
+            _ => Ok(()),
+        }
+    }
+
     /// The whole object.
     pub fn encode_object(&self, header: &Header, structure: &Key, root: &Signer) -> Vec<u8> {
         let mut writer = CborWriter::new();
@@ -207,6 +235,14 @@ impl Certificate {
             map.key(2).u64(self.role.to_byte().into());
             map.key(3).time(self.created);
             map.key(4).text(&self.label);
+            map.optional(5, self.trusts_others.then_some(()), |writer, ()| {
+                writer.u64(1);
+            });
+            map.optional(6, self.revoked.as_ref(), |writer, revoked| {
+                writer.array(2).time(revoked.time).array_of(&revoked.counted, |writer, hash| {
+                    writer.bytes(hash.as_bytes());
+                });
+            });
         });
         encode_signed(header, structure, writer.finish(), root)
     }
@@ -223,6 +259,7 @@ impl Certificate {
     ) -> Result<Self, ObjectError> {
         let payload = open_root_signed(object, ObjectKind::Device, repository, root, key_of)?;
         let (mut device, mut public, mut role, mut created, mut label) = (None, None, None, None, String::new());
+        let (mut trusts_others, mut revoked) = (false, None);
         let mut reader = CborReader::new(&payload);
         reader.map::<ObjectError>(|key, reader| {
             match key {
@@ -231,6 +268,8 @@ impl Certificate {
                 2 => role = Role::from_byte(reader.u8()?),
                 3 => created = Some(reader.time()?),
                 4 => label = reader.text(LABEL_MAX)?.to_owned(),
+                5 => trusts_others = reader.u64()? == 1,
+                6 => revoked = Some(decode_revocation(reader)?),
                 _ => reader.skip()?,
             }
             Ok(())
@@ -239,8 +278,17 @@ impl Certificate {
         let (Some(device), Some(public), Some(role), Some(created)) = (device, public, role, created) else {
             return Err(ObjectError::Broken("the certificate is incomplete"));
         };
-        Ok(Self { device, public, role, created, label })
+        Ok(Self { device, public, role, created, label, trusts_others, revoked })
     }
+}
+
+fn decode_revocation(reader: &mut CborReader<'_>) -> Result<Revocation, ObjectError> {
+    reader.tuple(2, |reader| {
+        let time = reader.time()?;
+        let mut counted = reader.array(COUNTED_MAX, |reader| Ok::<_, ObjectError>(ObjectHash::from_bytes(reader.byte_array()?)))?;
+        counted.sort_unstable();
+        Ok(Revocation { time, counted })
+    })
 }
 
 /// The configuration as a whole object, signed by the root key.
@@ -370,9 +418,18 @@ mod tests {
         assert!(decode_config(&forged, REPOSITORY, &ring.root_public, |e| ring.structure(e)).is_err());
 
         let (device, public) = (DeviceId::from_bytes([4; 16]), [5; 32]);
-        let certificate = Certificate { device, public, role: Role::Writer, created: time(), label: "büro-pc".into() };
-        let object = certificate.encode_object(&header(ObjectKind::Device), structure, &root);
-        assert_eq!(Certificate::decode_object(&object, REPOSITORY, &ring.root_public, |e| ring.structure(e)), Ok(certificate));
+        let label = "büro-pc".into();
+        let certificate = Certificate { device, public, role: Role::Writer, created: time(), label, trusts_others: false, revoked: None };
+        let hash = |n| ObjectHash::from_bytes([n; 32]);
+        let revoked = Certificate { revoked: Some(Revocation { time: time(), counted: vec![hash(1), hash(7)] }), ..certificate.clone() };
+        let trusting = Certificate { trusts_others: true, ..certificate.clone() };
+        let mut object = Vec::new();
+        for certificate in [revoked.clone(), trusting, certificate.clone()] {
+            object = certificate.encode_object(&header(ObjectKind::Device), structure, &root);
+            assert_eq!(Certificate::decode_object(&object, REPOSITORY, &ring.root_public, |e| ring.structure(e)), Ok(certificate));
+        }
+        assert_eq!([1, 2, 7].map(|n| revoked.counts(Some(&hash(n))).is_ok()), [true, false, true]);
+        assert!(revoked.counts(None).is_ok() && certificate.counts(Some(&hash(2))).is_ok());
         assert!(decode_config(&object, REPOSITORY, &ring.root_public, |e| ring.structure(e)).is_err());
     }
 

@@ -15,6 +15,8 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+pub mod rows;
+
 /// Bytes that AES-256-GCM adds.
 pub const TAG_LENGTH: usize = 16;
 /// Bytes of a GCM nonce.

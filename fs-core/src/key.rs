@@ -52,6 +52,16 @@ impl Role {
         self.row().2
     }
 
+    /// Whether such a key opens manifests and trees: who has it sees names, sizes and times.
+    pub fn may_list(self) -> bool {
+        !matches!(self, Self::Writer)
+    }
+
+    /// Whether such a key opens contents.
+    pub fn may_read(self) -> bool {
+        matches!(self, Self::Owner | Self::Reader)
+    }
+
     /// Whether such a device may write manifests, seals, sessions and shards.
     pub fn may_write(self) -> bool {
         matches!(self, Self::Owner | Self::Writer)

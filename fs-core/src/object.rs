@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 use crate::crypto::{self, Key, NONCE_LENGTH, OpenError, RandomSource};
 use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, RunId, SessionId};
 use crate::storage::ObjectName;
+use crate::time::Timestamp;
 use crate::wire::{self, CborReader, CborWriter, WireError};
 
 pub mod keyless;
@@ -55,9 +56,22 @@ pub enum ObjectError {
     /// The bytes opened and make no sense.
     #[error("it does not decode")]
     Malformed(#[from] WireError),
+    /// The device that signed it was revoked, and this was not there then.
+    #[error("the device that signed it was revoked on {0}: it does not count")]
+    Revoked(Timestamp),
+    /// It is in order, and whoever signed it had no right to.
+    #[error("a {0} signed it, who has no right to: it does not count")]
+    NoRight(&'static str),
     /// It opened, and breaks a rule of the format.
     #[error("it breaks the format: {0}")]
     Broken(&'static str),
+}
+
+impl ObjectError {
+    /// Whether the object is what somebody wrote, who could not make it count: nothing is lost with it.
+    pub fn is_without_right(&self) -> bool {
+        matches!(self, Self::Revoked(_) | Self::NoRight(_))
+    }
 }
 
 impl From<OpenError> for ObjectError {

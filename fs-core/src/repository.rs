@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 
 use crate::cache::{DiskCache, MemoryCache};
-use crate::config::{Certificate, Config};
+use crate::config::Config;
 use crate::crypto::{SharedRandom, SystemRandom};
-use crate::id::{DeviceId, ObjectHash, PackId, RecordId, RepositoryId};
+use crate::id::{ObjectHash, PackId, RecordId, RepositoryId};
 use crate::index::Shard;
 use crate::key::slot::Credential;
 use crate::key::{KeyRing, Role};
-use crate::object::{self, Header, ObjectError, Signed};
+use crate::object::{self, ObjectError};
 use crate::pack::pack_kind;
 use crate::record::{RecordError, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
 use crate::snapshot::{ManifestError, Snapshot};
@@ -28,9 +28,11 @@ use crate::tree::{LinkRow, List, Page, Subtree, TreeError};
 
 mod bulk;
 mod catalogue;
+mod certified;
 mod fetch;
 mod flights;
 mod forgotten;
+mod heads;
 mod inventory;
 mod keep;
 mod known;
@@ -38,6 +40,7 @@ mod listing;
 mod marks;
 mod open;
 mod opened;
+mod past;
 mod pin;
 mod pins;
 mod plan;
@@ -50,14 +53,17 @@ mod verified;
 mod worker;
 
 pub use bulk::{BATCH_MAX, Batch, Sealed};
+use certified::Certificates;
 use fetch::Fetcher;
 pub use fetch::{FetchStatus, PART_MAX};
 pub use flights::{Urgency, Waiter};
 pub use forgotten::{Forgotten, Snapshots};
+pub use heads::Heads;
 pub use inventory::Inventory;
 use known::Known;
 pub use marks::{Marks, Standing};
 pub use opened::{Held, Opened, Pause, Want};
+use past::Past;
 pub use pin::{PinError, PinReport};
 pub use pins::{Pinned, forget_pins};
 use sealed::{Extents, Neighbourhoods};
@@ -89,6 +95,12 @@ pub enum RepositoryError {
         /// What is wrong.
         #[source]
         source: ObjectError,
+    },
+    /// The key opens no snapshots, whatever there are.
+    #[error("this key belongs to a {}: it can save, and opens nothing that was saved", .role.as_str())]
+    NotAllowed {
+        /// What its holder may do.
+        role: Role,
     },
     /// The store failed.
     #[error("the repository cannot be reached")]
@@ -206,7 +218,7 @@ pub struct Repository {
     config: Config,
     clock: SharedClock,
     random: SharedRandom,
-    certificates: Mutex<HashMap<DeviceId, Certificate>>,
+    certificates: Mutex<Certificates>,
     record_keys: Mutex<HashMap<(SessionKeyRef, RecordKind), RecordKey>>,
     catalogue: Mutex<Known>,
     shards: Mutex<HashMap<ObjectHash, Arc<Shard>>>,
@@ -215,6 +227,8 @@ pub struct Repository {
     extents: Mutex<Extents>,
     neighbourhoods: Mutex<Neighbourhoods>,
     disk: Option<DiskCache>,
+    /// Only for a key that opens no snapshots.
+    past: Option<Past>,
     fetcher: Fetcher,
 }
 
@@ -228,6 +242,10 @@ impl Repository {
         let (ring, config) = opening.unlock(credential)?;
         let Opening { devices, listing, mut ahead, .. } = opening;
         let disk = open_disk(&ring.repository, options);
+        let past = options.state.as_deref().filter(|_| !ring.role.may_list()).and_then(|state| {
+            let past = Past::open(state, &ring, &options.random);
+            past.inspect_err(|error| tracing::warn!(%error, "nothing is kept of what is saved here: every run compares everything")).ok()
+        });
         let opened = Self {
             store,
             state: options.state.clone(),
@@ -244,6 +262,7 @@ impl Repository {
             extents: Mutex::new(Extents::new(options.memory_max / 16)),
             neighbourhoods: Mutex::default(),
             disk,
+            past,
             fetcher: Fetcher::new(options.memory_max / 8),
         };
         opened.read_certificates(devices, &mut ahead)?;
@@ -286,41 +305,6 @@ impl Repository {
         &self.random
     }
 
-    /// The certificate of a device; reads new ones if it is not known.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
-    pub fn certificate(&self, device: &DeviceId) -> Result<Option<Certificate>, RepositoryError> {
-        if let Some(known) = lock(&self.certificates).get(device) {
-            return Ok(Some(known.clone()));
-        }
-        self.load_certificates()?;
-        Ok(lock(&self.certificates).get(device).cloned())
-    }
-
-    /// Checks that a signed object was signed by a device that may write it.
-    ///
-    /// # Errors
-    /// [`ObjectError`] inside [`RepositoryError::Object`]; [`RepositoryError::Store`].
-    pub fn check_signature(&self, name: &ObjectName, header: &Header, signed: &Signed) -> Result<(), RepositoryError> {
-        self.check_signature_of(name, header, signed, Role::may_write)
-    }
-
-    fn check_signature_of(
-        &self,
-        name: &ObjectName,
-        header: &Header,
-        signed: &Signed,
-        may: fn(Role) -> bool,
-    ) -> Result<(), RepositoryError> {
-        let certificate = self.certificate(&signed.signer)?.filter(|certificate| may(certificate.role));
-        let verified = match certificate {
-            Some(certificate) => signed.verify(&header.encode(), &certificate.public),
-            None => Err(ObjectError::Broken("nobody who may write signed it")),
-        };
-        verified.map_err(|source| RepositoryError::Object { name: name.clone(), source })
-    }
-
     /// All snapshots that are not forgotten, sealed or not, oldest first. Lists the store; manifests seen before are not read again, and none is decoded.
     ///
     /// # Errors
@@ -332,8 +316,12 @@ impl Repository {
     /// All snapshots, also those that are forgotten and not swept yet, and what is wrong with those that do not open.
     ///
     /// # Errors
-    /// If the store cannot be listed or read.
+    /// If the store cannot be listed or read; [`RepositoryError::NotAllowed`] for a key that opens none.
     pub fn all_snapshots(&self) -> Result<Snapshots, RepositoryError> {
+        let role = self.ring.role;
+        if !role.may_list() {
+            return Err(RepositoryError::NotAllowed { role });
+        }
         catalogue::refresh(self, &mut lock(&self.catalogue))
     }
 
@@ -558,9 +546,4 @@ fn malformed(reference: &Reference) -> impl FnOnce(TreeError) -> ReadError {
 /// No lock of this file is held while anything can panic half-way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether a role may see what snapshots contain.
-pub fn may_list(role: Role) -> bool {
-    !matches!(role, Role::Writer)
 }

@@ -243,7 +243,15 @@ fn add_dated(place: &Place, count: u64, started: Timestamp) {
 fn enrolled(place: &Place, repository: &Repository, n: u8, role: Role) -> Signer {
     let signer = Signer { device: DeviceId::from_bytes([n; 16]), seed: Key::from_bytes([n; 32]) };
     let (ring, public) = (repository.ring(), crypto::signing_public(&signer.seed));
-    let certificate = Certificate { device: signer.device, public, role, created: repository.clock().now(), label: role.as_str().into() };
+    let certificate = Certificate {
+        device: signer.device,
+        public,
+        role,
+        created: repository.clock().now(),
+        label: role.as_str().into(),
+        trusts_others: false,
+        revoked: None,
+    };
     let header = Header::new(ObjectKind::Device, ring.epoch(), ring.repository, &*place.bench.random);
     let object = certificate.encode_object(&header, &ring.current().structure, &ring.root_signer().unwrap());
     put_hashed(&*place.bench.store, object, |hash| object::device_name(&signer.device, hash)).unwrap();
@@ -297,8 +305,15 @@ fn a_device_that_is_enrolled_as_a_writer_is_told() {
         place.memory.overwrite(&name, None);
     }
     let (ring, public) = (repository.ring(), crypto::signing_public(&signer.seed));
-    let certificate =
-        Certificate { device: signer.device, public, role: Role::Writer, created: repository.clock().now(), label: "w".into() };
+    let certificate = Certificate {
+        device: signer.device,
+        public,
+        role: Role::Writer,
+        created: repository.clock().now(),
+        label: "w".into(),
+        trusts_others: false,
+        revoked: None,
+    };
     let header = Header::new(ObjectKind::Device, ring.epoch(), ring.repository, &*place.bench.random);
     let object = certificate.encode_object(&header, &ring.current().structure, &ring.root_signer().unwrap());
     put_hashed(&*place.bench.store, object, |hash| object::device_name(&signer.device, hash)).unwrap();

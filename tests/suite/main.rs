@@ -57,5 +57,6 @@ mod prune_lost;
 mod prune_planted;
 mod power;
 mod prune_program;
+mod roles;
 mod scrub;
 mod world;

@@ -181,7 +181,15 @@ impl Place {
         let repository = self.bench.open().unwrap();
         let signer = Signer { device: DeviceId::from_bytes([n; 16]), seed: Key::from_bytes([n; 32]) };
         let (ring, public) = (repository.ring(), crypto::signing_public(&signer.seed));
-        let certificate = Certificate { device: signer.device, public, role, created: repository.clock().now(), label: "x".into() };
+        let certificate = Certificate {
+            device: signer.device,
+            public,
+            role,
+            created: repository.clock().now(),
+            label: "x".into(),
+            trusts_others: false,
+            revoked: None,
+        };
         let header = Header::new(ObjectKind::Device, ring.epoch(), ring.repository, &*self.bench.random);
         let object = certificate.encode_object(&header, &ring.current().structure, &ring.root_signer().unwrap());
         put_hashed(&*self.bench.store, object, |hash| object::device_name(&signer.device, hash)).unwrap();

@@ -72,7 +72,12 @@ impl Before<'_> {
         directory.packs = packs.into_inner();
         match found {
             Err(error) if error.is_damage() => {
-                let message = format!("the previous snapshot is damaged here, and is not relied on: {error}");
+                let message = match &error {
+                    ReadError::Key { .. } => {
+                        "this machine does not remember the previous snapshot here: what has changed cannot be told".into()
+                    }
+                    error => format!("the previous snapshot is damaged here, and is not relied on: {error}"),
+                };
                 directory.damage = Some(Finding::at(Severity::Note, path.clone(), message));
                 directory.page = None;
                 Ok(None)

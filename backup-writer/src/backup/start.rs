@@ -45,7 +45,7 @@ impl<'a> Start<'a> {
         (started, named): (Timestamp, Named),
         (device, pace, open_states): (Option<DeviceId>, Arc<Pace>, OpenStates),
     ) -> Result<Self, BackupError> {
-        let snapshots = repository.all_snapshots()?;
+        let snapshots = repository.snapshots_before()?;
         let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &named.sources()), Ok)?;
         let parent = find_parent(&snapshots.live, (&options.host, &set), device);
         let with_manifest = |parent: &Snapshot| Ok::<_, ReadError>((parent.id, parent.manifest()?));
@@ -58,11 +58,9 @@ impl<'a> Start<'a> {
 
     /// The number of the device's next snapshot and the one before. Numbers go on where they were, also if the newest snapshot is forgotten.
     pub(super) fn number(&self, device: DeviceId) -> Result<(u64, Option<SnapshotId>), BackupError> {
-        let Some(previous) = self.snapshots.all().filter(|s| s.device() == device).max_by_key(|s| s.sequence()) else {
-            return Ok((1, None));
-        };
-        let number = previous.sequence().checked_add(1).filter(|number| *number <= SEQUENCE_MAX);
-        Ok((number.ok_or(BackupError::NoNumberLeft { snapshot: previous.id.short() })?, Some(previous.id)))
+        let Some(previous) = self.snapshots.heads.get(&device) else { return Ok((1, None)) };
+        let number = previous.sequence.checked_add(1).filter(|number| *number <= SEQUENCE_MAX);
+        Ok((number.ok_or(BackupError::NoNumberLeft { snapshot: previous.manifest.short() })?, Some(previous.manifest)))
     }
 
     pub(super) fn walk(&self) -> Walk<'_> {

@@ -8,7 +8,7 @@ use fs_core::compress::Compressor;
 use fs_core::crypto::{Pair, random_array};
 use fs_core::id::{PackId, RecordId, SessionId};
 use fs_core::index::{Places, Shard, ShardPack};
-use fs_core::object::{self, ObjectError, ObjectKind};
+use fs_core::object::{self, ObjectError, ObjectKind, Signer};
 use fs_core::record::{RecordFacts, RecordKey, RecordKind, Reference, SessionKeyRef, record_id};
 use fs_core::repository::{ReadError, Repository};
 use fs_core::storage::{StoreError, wait};
@@ -293,13 +293,30 @@ impl Shared {
         if let Some(index) = self.index.get() {
             return Ok(index);
         }
+        let index = match self.relies_on_its_own()? {
+            // What packs hold that no shard names may be anybody's.
+            Some(signer) => Index { shards: indexed_all(self.repository.own_shards(&signer)?), left_over: Vec::new() },
+            None => self.everybodys_index()?,
+        };
+        Ok(self.index.get_or_init(|| index))
+    }
+
+    /// Who saves, if nobody else's word counts: a key that opens nothing cannot see whether what others claim to have stored is there.
+    fn relies_on_its_own(&self) -> Result<Option<Signer>, PackError> {
+        let ring = self.repository.ring();
+        let Some(signer) = ring.device_signer().filter(|_| !ring.role.may_list()) else { return Ok(None) };
+        let trusts_others = self.repository.certificate(&signer.device)?.is_some_and(|certificate| certificate.trusts_others);
+        Ok((!trusts_others).then_some(signer))
+    }
+
+    fn everybodys_index(&self) -> Result<Index, PackError> {
         let (shards, _) = self.repository.shards_in_use()?;
         let indexed: HashSet<PackId> = shards.iter().flat_map(|shard| shard.packs()).map(|pack| pack.id).collect();
         let mut packs: Vec<_> = self.present.iter().map(|(&id, &(kind, size))| ShardPack { id, kind, size }).collect();
         packs.retain(|pack| !indexed.contains(&pack.id));
         packs.sort_by_key(|pack| pack.id);
         let left_over = left_over::read(self, &packs)?;
-        Ok(self.index.get_or_init(|| Index { shards: indexed_all(shards), left_over: indexed_all(left_over.into_iter().map(Arc::new)) }))
+        Ok(Index { shards: indexed_all(shards), left_over: indexed_all(left_over.into_iter().map(Arc::new)) })
     }
 
     /// Whether the next shard is to be begun.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use fs_core::key::Role;
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Init {
@@ -39,7 +40,25 @@ pub(crate) enum Key {
         #[arg(long)]
         weak_password: bool,
     },
-    /// Remove a key: it opens the repository no more
+    /// Give a device a key file of its own, which can do only what its role needs
+    ///
+    /// A writer backs up and opens nothing, not even what it saved itself. A reader mounts and restores. A maintainer forgets, prunes and copies, and sees names
+    /// and sizes and no contents. 'yesterdrive key remove NAME' revokes it.
+    Enrol {
+        /// Its name, which no other key has: that of the machine or of whoever uses it
+        #[arg(value_parser = name)]
+        name: String,
+        /// What it may do
+        #[arg(long, value_enum)]
+        role: DeviceRole,
+        /// Where its key file is written; bring it to the device on a safe way, and use it there with --key-file
+        #[arg(long, value_name = "FILE")]
+        new_key_file: PathBuf,
+        /// Let a writer rely on what other devices have stored, so that nothing is stored twice. It cannot see whether it is there: only where all are trusted
+        #[arg(long)]
+        trusts_others: bool,
+    },
+    /// Remove a key: it opens the repository no more. A device that was enrolled is revoked with it
     ///
     /// Whoever used it may have kept the keys inside, or a copy of it, and can then read what was and what will be saved, as long as they reach the store.
     /// To lock somebody out, change the access to the store too; what is saved into a new repository is out of their reach.
@@ -72,6 +91,27 @@ pub(crate) enum Key {
         #[arg(long)]
         remove: bool,
     },
+}
+
+/// Roles that a device can be given.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum DeviceRole {
+    /// Backs up, opens nothing
+    Writer,
+    /// Mounts and restores
+    Reader,
+    /// Forgets, prunes and copies, opens no contents
+    Maintainer,
+}
+
+impl From<DeviceRole> for Role {
+    fn from(role: DeviceRole) -> Self {
+        match role {
+            DeviceRole::Writer => Self::Writer,
+            DeviceRole::Reader => Self::Reader,
+            DeviceRole::Maintainer => Self::Maintainer,
+        }
+    }
 }
 
 /// Names of keys are shown in lists, and have to fit into a slot.

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use backup_writer::create::put_slot;
+use backup_writer::keys::{self, Enrolment, KeysError};
 use fs_core::crypto::{Key as SecretKey, SystemRandom};
 use fs_core::id::KeyId;
+use fs_core::key::Role;
 use fs_core::key::slot::{Credential, PasswordCost, SlotKind, SlotLabel, key_file_text, open, open_label};
 use fs_core::key::words::recovery_words;
-use fs_core::object::{self, ObjectKind};
+use fs_core::object::{self, ObjectError, ObjectKind};
 use fs_core::repository::Repository;
 use fs_core::storage::{WriteStore, wait};
 use fs_core::time::{Clock as _, SystemClock};
@@ -44,8 +46,12 @@ pub(crate) fn run(global: &Global, command: &Key, output: &Output) -> Result<Exi
             let password = ask_new(global, new_password_file.as_deref(), *weak_password)?;
             keys.add(&Credential::Password(password), &name, output)?;
         }
+        Key::Enrol { name, role, new_key_file, trusts_others } => {
+            let enrolment = Enrolment { name: keys.new_name(Some(name), "")?, role: (*role).into(), trusts_others: *trusts_others };
+            keys.enrol(&enrolment, new_key_file, output)?;
+        }
         Key::Remove { key } => {
-            keys.remove(keys.find(key)?, output)?;
+            keys.remove(key, output)?;
             output.message(REVOKED);
         }
         Key::Password { new_password_file, weak_password } => {
@@ -132,18 +138,36 @@ impl Keys<'_> {
         }
     }
 
-    /// The key that a name or the beginning of an id means.
-    fn find(&self, wanted: &str) -> Result<KeyId, Failure> {
+    /// The key that a name or the beginning of an id means; `None` if there is none.
+    fn find(&self, wanted: &str) -> Result<Option<&(KeyId, bytes::Bytes)>, Failure> {
         let fits = |slot: &&(KeyId, bytes::Bytes)| {
             !wanted.is_empty() && (slot.0.to_string().starts_with(wanted) || self.label(slot).is_some_and(|label| label.label == wanted))
         };
-        let hits: Vec<_> = self.all.iter().filter(fits).map(|slot| slot.0).collect();
+        let hits: Vec<_> = self.all.iter().filter(fits).collect();
         match hits[..] {
-            [id] => Ok(id),
-            [] => Err(Failure::new(Exit::Usage, format!("no key has the name '{wanted}' or an id that begins so"))
-                .hint("'yesterdrive key list' shows them")),
+            [] => Ok(None),
+            [slot] => Ok(Some(slot)),
             _ => Err(Failure::new(Exit::Usage, format!("'{wanted}' means {} keys", hits.len())).hint("give more of the id")),
         }
+    }
+
+    fn enrol(&self, enrolment: &Enrolment, file: &Path, output: &Output) -> Result<(), Failure> {
+        if self.repository.ring().role != Role::Owner {
+            return Err(KeysError::NotAllowed(ObjectError::NotAllowed).into());
+        }
+        let key = SecretKey::random(&SystemRandom);
+        write_secret(file, key_file_text(&key).as_bytes())?;
+        let id = keys::enrol(self.repository, self.store, key, enrolment)?;
+        let Enrolment { name, role, .. } = enrolment;
+        output.show(
+            || format!("enrolled {} '{name}' {id}", role.as_str()),
+            || json!({"type": "key_enrolled", "id": id.to_string(), "role": role.as_str(), "name": name}),
+        );
+        let place = file.display();
+        output.message(&format!(
+            "{place} opens the repository for it: bring it to the device, use it there with --key-file, and delete it here."
+        ));
+        Ok(())
     }
 
     fn add(&self, credential: &Credential, name: &str, output: &Output) -> Result<(), Failure> {
@@ -171,13 +195,36 @@ impl Keys<'_> {
         self.delete(id, output)
     }
 
-    fn remove(&self, id: KeyId, output: &Output) -> Result<(), Failure> {
-        // Only those count that can be read: a damaged slot opens nothing.
-        if !self.all.iter().any(|slot| slot.0 != id && self.label(slot).is_some()) {
-            let message = "this is the last key: without it nobody could open the repository";
+    /// Removes a key, and revokes the device that was enrolled with it: its slot may be gone already.
+    fn remove(&self, wanted: &str, output: &Output) -> Result<(), Failure> {
+        if self.repository.ring().role != Role::Owner {
+            return Err(KeysError::NotAllowed(ObjectError::NotAllowed).into());
+        }
+        let slot = self.find(wanted)?;
+        let label = slot.and_then(|slot| self.label(slot));
+        let is_owners = label.as_ref().is_none_or(|label| label.role == Role::Owner);
+        let devices = match (slot, &label) {
+            (Some(_), _) if is_owners => Vec::new(),
+            (_, label) => keys::enrolled(self.repository, label.as_ref().map_or(wanted, |label| &label.label))?,
+        };
+        if slot.is_none() && devices.is_empty() {
+            return Err(Failure::new(Exit::Usage, format!("no key has the name '{wanted}' or an id that begins so"))
+                .hint("'yesterdrive key list' shows them"));
+        }
+        // Only those count that can be read, and that can do everything: a damaged slot opens nothing.
+        let is_other = |other: &&(KeyId, bytes::Bytes)| slot.is_none_or(|slot| slot.0 != other.0);
+        if !self.all.iter().filter(is_other).any(|slot| self.label(slot).is_some_and(|label| label.role == Role::Owner)) {
+            let message = "this is the last key of an owner: without it nobody could do everything in the repository";
             return Err(Failure::new(Exit::Failed, message).hint("add another key first"));
         }
-        self.delete(id, output)
+        for device in devices {
+            keys::revoke(self.repository, self.store, &device)?;
+            output.show(
+                || format!("revoked {} '{}' {}", device.role.as_str(), device.label, device.device),
+                || json!({"type": "device_revoked", "device": device.device.to_string(), "role": device.role.as_str(), "name": device.label}),
+            );
+        }
+        slot.map_or(Ok(()), |slot| self.delete(slot.0, output))
     }
 
     fn delete(&self, id: KeyId, output: &Output) -> Result<(), Failure> {

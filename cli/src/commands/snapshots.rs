@@ -15,7 +15,7 @@ use crate::session;
 
 pub(crate) fn run(global: &Global, options: &Snapshots, output: &Output) -> Result<Exit, Failure> {
     let (repository, _) = session::open(global)?;
-    let Listed { live: mut snapshots, mut forgotten, findings } = repository.all_snapshots()?;
+    let Listed { live: mut snapshots, mut forgotten, findings, .. } = repository.all_snapshots()?;
     let filter = session::filter(&options.select);
     if options.forgotten {
         forgotten.retain(|forgotten| filter.matches(&forgotten.snapshot));

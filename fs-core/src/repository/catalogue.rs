@@ -1,18 +1,17 @@
 //! Which snapshots there are: manifests and seals, read once, and the roll-ups that spare reading them one by one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::thread;
 
 use bytes::Bytes;
 
+use super::certified::{Certificates, WRITERS};
 use super::forgotten::{Snapshots, part, read_tombstones};
 use super::known::{Checked, Known};
 use super::listing::{Listing, Named, NamedCatalogue};
 use super::open::{Ahead, small};
-use super::{Repository, RepositoryError, lock, verified};
-use crate::config::Certificate;
-use crate::id::{DeviceId, ObjectHash, SnapshotId};
-use crate::key::Role;
+use super::{Repository, RepositoryError, heads, verified};
+use crate::id::{ObjectHash, SnapshotId};
 use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
 use crate::report::{Finding, Severity};
 use crate::snapshot::codec::{Catalogue, CatalogueRow, Seal, check_hash};
@@ -25,9 +24,6 @@ const BATCH: usize = 256;
 const CHECKERS_MAX: usize = 8;
 /// Fewer signatures than this are not worth a thread.
 const CHECKS_PER_THREAD_MIN: usize = 32;
-
-/// Who may have signed what: the certificates as they were when a look began.
-pub(super) type Certificates = HashMap<DeviceId, Certificate>;
 
 pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<Snapshots, RepositoryError> {
     Ok(refresh_all(repository, known)?.0)
@@ -43,8 +39,9 @@ pub(super) fn refresh_all(repository: &Repository, known: &mut Known) -> Result<
     };
     let mut snapshots: Vec<_> = listing.manifests.iter().zip(sealed).filter_map(snapshot).collect();
     snapshots.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
+    let heads = heads::newest(snapshots.iter());
     let (live, forgotten) = part(known, snapshots);
-    Ok((Snapshots { live, forgotten, findings }, listing))
+    Ok((Snapshots { live, forgotten, heads, findings }, listing))
 }
 
 /// Which catalogues are read.
@@ -85,6 +82,12 @@ pub(super) fn look(
 
 pub(super) fn damaged(name: &ObjectName, error: impl ToString) -> Finding {
     Finding::object(Severity::Error, name.as_str(), error.to_string())
+}
+
+/// What is wrong with an object that was read. One that never had the right to count is no damage.
+pub(super) fn refused(name: &ObjectName, error: &ObjectError) -> Finding {
+    let severity = if error.is_without_right() { Severity::Warning } else { Severity::Error };
+    Finding { severity, ..damaged(name, error) }
 }
 
 /// Of every manifest that is listed whether a seal stands for it.
@@ -135,6 +138,8 @@ fn read_catalogues(
             let opened = open_catalogue(repository, named, object);
             match opened.and_then(|catalogue| take_rows(repository, known, catalogue, (&missing, &seals))) {
                 Ok(()) => {}
+                // Whoever wrote it was revoked later: what it says is read from the manifests.
+                Err(RepositoryError::Object { source: ObjectError::Revoked(_), .. }) => drop(known.useless.insert(named.hash)),
                 Err(RepositoryError::Object { name, source }) => {
                     known.useless.insert(named.hash);
                     findings.push(damaged(&name, &source));
@@ -168,7 +173,7 @@ fn take_rows(
     catalogue: Catalogue,
     (missing, seals): (&HashMap<SnapshotId, &Named>, &HashMap<ObjectHash, &Named>),
 ) -> Result<(), RepositoryError> {
-    let certificates = certificates(repository, catalogue.rows.iter().map(|row| row.signed.signer))?;
+    let certificates = repository.certificates_of(catalogue.rows.iter().map(|row| row.signed.signer))?;
     known.done.extend(&catalogue.superseded);
     known.useless.extend(&catalogue.superseded);
     let mut wanted = Vec::new();
@@ -217,7 +222,7 @@ fn read_manifests(
     findings: &mut Vec<Finding>,
 ) -> Result<(), RepositoryError> {
     let missing: Vec<_> = listing.manifests.iter().filter(|named| !known.manifests.contains_key(&named.hash.into())).collect();
-    let certificates = certificates(repository, missing.iter().map(|named| named.device))?;
+    let certificates = repository.certificates_of(missing.iter().map(|named| named.device))?;
     let check = |named: &Named, object: &[u8]| {
         let (manifest, _, signed) = open_manifest(repository, &certificates, named, object)?;
         Ok(Checked::new(&manifest, signed.payload))
@@ -247,7 +252,7 @@ fn check_place(
     header: &Header,
     signed: &Signed,
 ) -> Result<(), ObjectError> {
-    check_signed(certificates, header, signed)?;
+    certificates.check(WRITERS, Some(&named.hash), header, signed)?;
     let is_at_its_place = (manifest.device, manifest.sequence) == (named.device, named.sequence) && signed.signer == named.device;
     if is_at_its_place { Ok(()) } else { Err(ObjectError::Misplaced) }
 }
@@ -260,17 +265,26 @@ fn read_seals(
     findings: &mut Vec<Finding>,
 ) -> Result<(), RepositoryError> {
     let missing: Vec<_> = listing.seals.iter().filter(|named| !known.seals.contains_key(&named.hash)).collect();
-    let certificates = certificates(repository, missing.iter().map(|named| named.device))?;
-    let check = |named: &Named, object: &[u8]| {
-        check_hash(object, &named.hash)?;
-        let (seal, header, signed) = Seal::decode_object(object, repository.id(), |epoch| repository.ring.structure(epoch))?;
-        check_signed(&certificates, &header, &signed)?;
-        if (seal.device, seal.sequence) == (named.device, named.sequence) { Ok(seal.manifest) } else { Err(ObjectError::Misplaced) }
-    };
+    let certificates = repository.certificates_of(missing.iter().map(|named| named.device))?;
+    let check = |named: &Named, object: &[u8]| open_seal(repository, &certificates, named, object);
     let mut found = |named: &Named, manifest| {
         known.seals.insert(named.hash, manifest);
     };
     read_each(repository, &missing, ahead, findings, check, &mut found)
+}
+
+/// Opens a seal with all checks: what it seals.
+pub(super) fn open_seal(
+    repository: &Repository,
+    certificates: &Certificates,
+    named: &Named,
+    object: &[u8],
+) -> Result<SnapshotId, ObjectError> {
+    check_hash(object, &named.hash)?;
+    let (seal, header, signed) = Seal::decode_object(object, repository.id(), |epoch| repository.ring.structure(epoch))?;
+    certificates.check(WRITERS, Some(&named.hash), &header, &signed)?;
+    let is_at_its_place = (seal.device, seal.sequence) == (named.device, named.sequence) && signed.signer == named.device;
+    if is_at_its_place { Ok(seal.manifest) } else { Err(ObjectError::Misplaced) }
 }
 
 /// Reads small objects, many at a time. What is wrong with one of them is a finding.
@@ -302,7 +316,7 @@ pub(super) fn read_each<T: Send>(
         for (named, result) in in_parallel(read, CHECKS_PER_THREAD_MIN, |(named, object)| (named, check(named, &object))) {
             match result {
                 Ok(value) => found(named, value),
-                Err(error) => findings.push(damaged(&named.name(), &error)),
+                Err(error) => findings.push(refused(&named.name(), &error)),
             }
         }
     }
@@ -326,34 +340,6 @@ pub(super) fn fetch<'a>(
     let got = get_all(&*repository.store, late.iter().map(|(_, name, size)| (*name, *size)));
     let mut got = got.into_iter();
     results.into_iter().filter_map(|there| there.or_else(|| got.next())).collect()
-}
-
-/// The certificates of all devices, among them those of `signers` if they have any.
-pub(super) fn certificates(repository: &Repository, signers: impl Iterator<Item = DeviceId>) -> Result<Certificates, RepositoryError> {
-    let signers: HashSet<_> = signers.collect();
-    let is_known = {
-        let known = lock(&repository.certificates);
-        signers.iter().all(|signer| known.contains_key(signer))
-    };
-    if !is_known {
-        repository.load_certificates()?;
-    }
-    Ok(lock(&repository.certificates).clone())
-}
-
-fn check_signed(certificates: &Certificates, header: &Header, signed: &Signed) -> Result<(), ObjectError> {
-    check_signed_by(certificates, (Role::may_write, "nobody who may write signed it"), header, signed)
-}
-
-/// Checks a signature by somebody whose certificate says that he may; `otherwise` is what is wrong if there is none such.
-pub(super) fn check_signed_by(
-    certificates: &Certificates,
-    (may, otherwise): (fn(Role) -> bool, &'static str),
-    header: &Header,
-    signed: &Signed,
-) -> Result<(), ObjectError> {
-    let certificate = certificates.get(&signed.signer).filter(|certificate| may(certificate.role));
-    signed.verify(&header.encode(), &certificate.ok_or(ObjectError::Broken(otherwise))?.public)
 }
 
 /// Works on all items, in their order, with a thread for each `share_min` of them. Checking a signature takes 50 µs: ten thousand are worth all processors.

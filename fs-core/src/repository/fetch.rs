@@ -227,6 +227,9 @@ impl Repository {
         if let Some(opened) = self.memory.get(&id) {
             return Ok(opened);
         }
+        if let Some(opened) = self.of_past(kind, &id) {
+            return opened.inspect(|opened| self.memory.insert(id, opened.clone()));
+        }
         let shared = &self.fetcher.shared;
         let (arrived, arrival) = bounded(1);
         let waiter: Waiter = Box::new(move |result| drop(arrived.send(result)));

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::catalogue::{certificates, check_signed_by, damaged, fetch};
+use super::catalogue::{damaged, fetch, refused};
+use super::heads::Heads;
 use super::known::Known;
 use super::listing::{Listing, NamedTombstones};
 use super::open::{Ahead, small};
@@ -27,12 +28,14 @@ pub struct Snapshots {
     pub live: Vec<Snapshot>,
     /// Those that are forgotten and not swept yet, oldest first.
     pub forgotten: Vec<Forgotten>,
+    /// The newest of each device, forgotten or not: numbers go on from there.
+    pub heads: Heads,
     /// What is wrong with those that do not open, and with what does not count.
     pub findings: Vec<Finding>,
 }
 
 impl Snapshots {
-    /// All of them: numbers go on where they were, whatever was forgotten.
+    /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Snapshot> {
         self.live.iter().chain(self.forgotten.iter().map(|forgotten| &forgotten.snapshot))
     }
@@ -109,11 +112,11 @@ pub(super) fn read_tombstones(
             Err(error) => findings.push(damaged(&named.name, &error)),
         }
     }
-    let certificates = certificates(repository, opened.iter().map(|(_, (_, _, signed))| signed.signer))?;
+    let certificates = repository.certificates_of(opened.iter().map(|(_, (_, _, signed))| signed.signer))?;
     for (named, (tombstones, header, signed)) in opened {
-        match check_signed_by(&certificates, FORGETTERS, &header, &signed) {
+        match certificates.check(FORGETTERS, Some(&named.hash), &header, &signed) {
             Ok(()) => drop(known.tombstones.insert(named.hash, Arc::new(tombstones))),
-            Err(error) => findings.push(damaged(&named.name, &error)),
+            Err(error) => findings.push(refused(&named.name, &error)),
         }
     }
     Ok(())

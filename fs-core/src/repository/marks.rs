@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::catalogue::{certificates, check_signed_by, damaged};
+use super::catalogue::damaged;
 use super::forgotten::{FORGETTERS, Forgotten};
 use super::open::small;
 use super::{Repository, RepositoryError, lock};
@@ -131,11 +131,10 @@ fn planted(name: &ObjectName, error: &ObjectError) -> Finding {
 }
 
 /// Opens a mark with all checks but that of its hash.
-fn open(repository: &Repository, name: &ObjectName, (run, _): &(RunId, ObjectHash), object: &[u8]) -> Result<Mark, RepositoryError> {
+fn open(repository: &Repository, name: &ObjectName, (run, hash): &(RunId, ObjectHash), object: &[u8]) -> Result<Mark, RepositoryError> {
     let wrong = |source| RepositoryError::Object { name: name.clone(), source };
     let opened = Mark::decode_object(object, repository.id(), |epoch| repository.ring().structure(epoch));
     let (mark, header, signed) = opened.map_err(wrong)?;
-    let certificates = certificates(repository, [signed.signer].into_iter())?;
-    check_signed_by(&certificates, FORGETTERS, &header, &signed).map_err(wrong)?;
+    repository.certificates_of([signed.signer])?.check(FORGETTERS, Some(hash), &header, &signed).map_err(wrong)?;
     if mark.run == *run { Ok(mark) } else { Err(wrong(ObjectError::Misplaced)) }
 }

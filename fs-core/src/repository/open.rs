@@ -169,7 +169,7 @@ impl Repository {
         let parse = |name: ObjectName| {
             let (device, hash) = name.as_str().strip_prefix(ObjectKind::Device.prefix())?.split_once('-')?;
             let (device, hash): (DeviceId, ObjectHash) = (device.parse().ok()?, hash.parse().ok()?);
-            (!lock(&self.certificates).contains_key(&device)).then_some((device, hash, name))
+            (!lock(&self.certificates).has_read(&hash)).then_some((device, hash, name))
         };
         let unknown: Vec<_> = names.into_iter().filter_map(parse).collect();
         let objects = fetch(self, ahead, unknown.iter().map(|(_, _, name)| (name, 0)));
@@ -184,7 +184,7 @@ impl Repository {
             let read = check_hash(&object, &hash)
                 .and_then(|()| Certificate::decode_object(&object, self.id(), &self.ring.root_public, |epoch| self.ring.structure(epoch)));
             match read {
-                Ok(certificate) if certificate.device == device => drop(lock(&self.certificates).entry(device).or_insert(certificate)),
+                Ok(certificate) if certificate.device == device => lock(&self.certificates).insert(hash, certificate),
                 Ok(_) => tracing::warn!(%name, "a certificate stands under another device's name"),
                 Err(error) => tracing::warn!(%name, %error, "a device certificate is not valid"),
             }

@@ -84,7 +84,7 @@ fn loose_rows(repository: &Repository, known: &Known, listing: &Listing) -> Resu
     if loose.len() < LOOSE_MAX {
         return Ok(Vec::new());
     }
-    let certificates = catalogue::certificates(repository, loose.iter().map(|named| named.device))?;
+    let certificates = repository.certificates_of(loose.iter().map(|named| named.device))?;
     let open = |named: &Named, object: &[u8]| {
         let (_, header, signed) = catalogue::open_manifest(repository, &certificates, named, object)?;
         Ok(CatalogueRow { manifest: named.hash.into(), header: header.encode(), signed, seal: None })

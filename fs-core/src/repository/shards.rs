@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{ReadError, Repository, RepositoryError, lock};
-use crate::id::{ObjectHash, RecordId};
+use crate::id::{DeviceId, ObjectHash, RecordId};
 use crate::index::{Location, Shard};
 use crate::object::{self, HEADER_LENGTH, Header, ObjectError, ObjectKind, Signed};
 use crate::report::{Finding, Severity};
@@ -68,6 +68,14 @@ impl Repository {
         shards: &[ListedShard],
         mut found: impl FnMut(&ListedShard, Result<Shard, RepositoryError>) -> Result<(), E>,
     ) -> Result<(), E> {
+        self.read_shard_objects(shards, |shard, object| found(shard, self.open_shard(&shard.name(), &shard.hash, object)))
+    }
+
+    fn read_shard_objects<E>(
+        &self,
+        shards: &[ListedShard],
+        mut found: impl FnMut(&ListedShard, Result<Bytes, StoreError>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut rest = shards;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -80,8 +88,8 @@ impl Repository {
             rest = later;
             let names: Vec<_> = some.iter().map(ListedShard::name).collect();
             let objects = get_all(&*self.store, names.iter().zip(some).map(|(name, shard)| (name, shard.size)));
-            for ((shard, name), object) in some.iter().zip(&names).zip(objects) {
-                found(shard, self.open_shard(name, &shard.hash, object))?;
+            for (shard, object) in some.iter().zip(objects) {
+                found(shard, object)?;
             }
         }
         Ok(())
@@ -166,6 +174,8 @@ impl Repository {
             self.read_shards(&unknown, |listed, shard| {
                 match shard {
                     Ok(shard) => drop(loaded.insert(listed.hash, Arc::new(shard))),
+                    // Its packs are found by their trailers.
+                    Err(RepositoryError::Object { source: ObjectError::Revoked(_), .. }) => {}
                     Err(RepositoryError::Object { name, source }) => {
                         findings.push(Finding::object(Severity::Error, name.as_str(), source.to_string()));
                     }
@@ -194,16 +204,43 @@ impl Repository {
         Ok(shards.iter().flat_map(|shard| shard.find(id)).collect())
     }
 
+    /// The shards of the store that a device has signed.
+    ///
+    /// # Errors
+    /// If the store cannot be listed or read. Damaged ones are left out.
+    pub(super) fn shards_signed_by(&self, device: &DeviceId) -> Result<Vec<Shard>, RepositoryError> {
+        let mut own = Vec::new();
+        self.read_shard_objects(&self.list_shards()?, |listed, object| {
+            match object.map_err(RepositoryError::from).and_then(|object| self.open_signed_shard(&listed.name(), &listed.hash, &object)) {
+                Ok((shard, signed)) if signed.signer == *device => own.push(shard),
+                Ok(_) | Err(RepositoryError::Object { .. }) => {}
+                Err(RepositoryError::Store(error)) if error.is_of_object() => {}
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        Ok(own)
+    }
+
     fn open_shard(&self, name: &ObjectName, hash: &ObjectHash, object: Result<Bytes, StoreError>) -> Result<Shard, RepositoryError> {
-        let object = object?;
+        Ok(self.open_signed_shard(name, hash, &object?)?.0)
+    }
+
+    /// Opens a shard with all checks, with who signed it.
+    pub(super) fn open_signed_shard(
+        &self,
+        name: &ObjectName,
+        hash: &ObjectHash,
+        object: &[u8],
+    ) -> Result<(Shard, Signed), RepositoryError> {
         let wrong = |source| RepositoryError::Object { name: name.clone(), source };
-        check_hash(&object, hash).map_err(wrong)?;
-        let (header, shard, signed) = Shard::decode_object(&object, self.id(), |epoch| self.ring.index(epoch)).map_err(wrong)?;
+        check_hash(object, hash).map_err(wrong)?;
+        let (header, shard, signed) = Shard::decode_object(object, self.id(), |epoch| self.ring.index(epoch)).map_err(wrong)?;
         self.check_index_signature(name, &header, &signed)?;
-        Ok(shard)
+        Ok((shard, signed))
     }
 
     fn check_index_signature(&self, name: &ObjectName, header: &Header, signed: &Signed) -> Result<(), RepositoryError> {
-        self.check_signature_of(name, header, signed, super::Role::may_index)
+        self.check_signature_of(name, header, signed, (super::Role::may_index, "nobody who may write signed it"))
     }
 }

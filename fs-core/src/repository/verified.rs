@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::catalogue::Certificates;
+use super::certified::Certificates;
 use super::known::{Known, Row};
 use super::{Repository, lock};
 use crate::crypto::{Key, random_array};
@@ -116,7 +116,8 @@ fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
     let series: Vec<_> = {
         let (certificates, devices) = (lock(&repository.certificates), &front.devices);
         let stands = |tombstones: &Tombstones| is_certified(&certificates, devices, &tombstones.device, Role::may_forget);
-        known.tombstones = front.tombstones.into_iter().filter(|(_, tombstones)| stands(tombstones)).collect();
+        let counts = |(hash, tombstones): &(_, Arc<Tombstones>)| stands(tombstones) && counts(&certificates, &tombstones.device, hash);
+        known.tombstones = front.tombstones.into_iter().filter(counts).collect();
         let certified = |series: Series| is_certified(&certificates, devices, &series.device, Role::may_write).then_some(series);
         front.series.into_iter().map(|series| certified(series).map(|series| known.share(series))).collect()
     };
@@ -127,9 +128,16 @@ fn read(repository: &Repository, path: &Path) -> io::Result<Known> {
         found.decode(&plain).map_err(damaged)?;
     }
     // Made in one go, from everything in order, they take half the memory.
-    known.manifests = found.rows.into_iter().collect();
+    let certificates = lock(&repository.certificates);
+    let still = |(id, row): &(SnapshotId, Row)| counts(&certificates, &row.outline.series.device, &(*id).into());
+    known.manifests = found.rows.into_iter().filter(still).collect();
     known.seals = found.seals.into_iter().collect();
     Ok(known)
+}
+
+/// Whether what a device has signed still counts.
+fn counts(certificates: &Certificates, device: &DeviceId, hash: &ObjectHash) -> bool {
+    certificates.get(device).is_none_or(|certificate| certificate.counts(Some(hash)).is_ok())
 }
 
 fn is_certified(certificates: &Certificates, devices: &HashMap<DeviceId, [u8; 32]>, device: &DeviceId, may: fn(Role) -> bool) -> bool {
@@ -291,7 +299,7 @@ fn write_sections(repository: &Repository, key: &Key, known: &Known, file: &mut 
         file.write_all(&length.to_le_bytes())?;
         file.write_all(&sealed)
     };
-    let devices = lock(&repository.certificates).iter().map(|(device, certificate)| (*device, certificate.public)).collect();
+    let devices = lock(&repository.certificates).iter().map(|certificate| (certificate.device, certificate.public)).collect();
     let (done, useless) = (known.done.iter().copied().collect(), known.useless.iter().copied().collect());
     // One copy of each is shared by all rows.
     let mut places: HashMap<*const Series, u64> = HashMap::new();
