@@ -157,6 +157,8 @@ impl From<ReadError> for Failure {
         match error {
             ReadError::Store(error) => error.into(),
             ReadError::Manifest(error) => error.into(),
+            ReadError::Index(error) if matches!(*error, RepositoryError::NotAllowed { .. }) => (*error).into(),
+            error @ ReadError::Key { .. } => Self::from_error(Exit::WrongKey, &error).hint(READERS_KEY),
             error => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
         }
     }

@@ -73,6 +73,13 @@ pub(crate) fn open_cached(global: &Global) -> Result<(Arc<Repository>, Arc<dyn W
     open_with(global, Cached::UpTo(global.cache_size.unwrap_or(default)), MEMORY_DEFAULT)
 }
 
+/// The same for those who want contents, not only names.
+pub(crate) fn open_contents(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
+    let opened = open_cached(global)?;
+    opened.0.expect_contents()?;
+    Ok(opened)
+}
+
 /// The same for those who keep something on this machine, wherever the repository lies.
 pub(crate) fn open_to_keep(global: &Global) -> Result<Arc<Repository>, Failure> {
     let size = global.cache_size.unwrap_or(CACHE_DEFAULT);
@@ -90,11 +97,13 @@ enum Cached {
     UpTo(u64),
 }
 
-/// The same for those who want everything to come from the store, also what this machine has checked before.
+/// The same for those who want contents and everything to come from the store, also what this machine has checked before.
 pub(crate) fn open_from_store(global: &Global) -> Result<(Arc<Repository>, Arc<dyn WriteStore>), Failure> {
     let mut global = global.clone();
     global.cache_dir = None;
-    open_with(&global, Cached::Nothing, MEMORY_DEFAULT)
+    let opened = open_with(&global, Cached::Nothing, MEMORY_DEFAULT)?;
+    opened.0.expect_contents()?;
+    Ok(opened)
 }
 
 /// An open repository, and what opened it.

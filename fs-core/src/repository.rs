@@ -96,8 +96,8 @@ pub enum RepositoryError {
         #[source]
         source: ObjectError,
     },
-    /// The key opens no snapshots, whatever there are.
-    #[error("this key belongs to a {}: it can save, and opens nothing that was saved", .role.as_str())]
+    /// The key does not open what was asked for, whatever there is.
+    #[error("this key belongs to a {}: {}", .role.as_str(), opens(*.role))]
     NotAllowed {
         /// What its holder may do.
         role: Role,
@@ -105,6 +105,15 @@ pub enum RepositoryError {
     /// The store failed.
     #[error("the repository cannot be reached")]
     Store(#[from] StoreError),
+}
+
+/// What a key of a role opens, in words.
+fn opens(role: Role) -> &'static str {
+    match role {
+        Role::Owner | Role::Reader => "it opens everything that was saved",
+        Role::Writer => "it saves, and opens nothing that was saved",
+        Role::Maintainer => "it sees names and sizes, and opens no contents",
+    }
 }
 
 /// Why a record could not be read.
@@ -323,6 +332,15 @@ impl Repository {
             return Err(RepositoryError::NotAllowed { role });
         }
         catalogue::refresh(self, &mut lock(&self.catalogue))
+    }
+
+    /// Makes sure that the key opens contents, for those who are about to read them.
+    ///
+    /// # Errors
+    /// [`RepositoryError::NotAllowed`].
+    pub fn expect_contents(&self) -> Result<(), RepositoryError> {
+        let role = self.ring.role;
+        if role.may_read() { Ok(()) } else { Err(RepositoryError::NotAllowed { role }) }
     }
 
     /// Bytes of a record as stored, verbatim and unopened, where its reference says.

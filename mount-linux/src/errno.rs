@@ -21,6 +21,7 @@ pub(crate) fn errno(error: &ViewError) -> Errno {
         ViewError::Unsupported => E::OPNOTSUPP,
         ViewError::NoMoreData => E::NXIO,
         ViewError::ReadOnly => E::ROFS,
+        ViewError::Closed(_) => E::ACCESS,
         ViewError::Damaged(_) => E::IO,
         ViewError::Unreachable(_) => E::TIMEDOUT,
     };

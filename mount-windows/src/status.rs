@@ -21,6 +21,8 @@ pub const NOT_FOUND: u32 = 0xc000_0225;
 pub const END_OF_FILE: u32 = 0xc000_0011;
 /// `STATUS_MEDIA_WRITE_PROTECTED`
 pub const MEDIA_WRITE_PROTECTED: u32 = 0xc000_00a2;
+/// `STATUS_ACCESS_DENIED`
+pub const ACCESS_DENIED: u32 = 0xc000_0022;
 /// `STATUS_FILE_CORRUPT_ERROR`
 pub const FILE_CORRUPT_ERROR: u32 = 0xc000_0102;
 /// `STATUS_IO_TIMEOUT`
@@ -46,6 +48,7 @@ pub fn status(error: &ViewError) -> u32 {
         ViewError::NoAttribute | ViewError::Unsupported => NOT_FOUND,
         ViewError::NoMoreData => END_OF_FILE,
         ViewError::ReadOnly => MEDIA_WRITE_PROTECTED,
+        ViewError::Closed(_) => ACCESS_DENIED,
         ViewError::Damaged(_) => FILE_CORRUPT_ERROR,
         ViewError::Unreachable(_) => IO_TIMEOUT,
     }

@@ -352,3 +352,127 @@ fn other_programs_of_the_same_user_cannot_look_into_it() {
     let me = if is_root { 65534 } else { rustix::process::geteuid().as_raw() };
     assert!(said.starts_with(&format!("owner 0\nowner {me}\n")), "{said}");
 }
+
+/// What each role is refused, by every command that reads, and that it is told as a wrong key.
+#[test]
+fn a_device_gets_what_its_role_needs_and_is_revoked_by_name() {
+    let place = place();
+    std::fs::create_dir(place.path("files")).unwrap();
+    std::fs::write(place.path("files/letter"), "dear").unwrap();
+    let owner = ["--key-file", "key"];
+    for (name, role) in [("laptop", "writer"), ("anna", "reader"), ("server", "maintainer")] {
+        let file = format!("{name}.key");
+        place.run(&[&owner[..], &["key", "enrol", name, "--role", role, "--new-key-file", &file]].concat()).unwrap();
+        assert_eq!(place.path(&file).metadata().unwrap().mode() & 0o777, 0o600);
+        assert_eq!(named(&place, name)["role"], role);
+    }
+    fails(
+        &place,
+        &[&owner[..], &["key", "enrol", "laptop", "--role", "reader", "--new-key-file", "x"]].concat(),
+        2,
+        "a key 'laptop' already",
+    );
+    fails(&place, &["--key-file", "anna.key", "key", "enrol", "x", "--role", "reader", "--new-key-file", "x"], 4, "only the owner");
+    fails(&place, &["--key-file", "server.key", "key", "remove", "anna"], 4, "only the owner");
+    assert!(!place.path("x").exists());
+
+    let with = |name: &str, arguments: &[&str]| {
+        let file = format!("{name}.key");
+        output(&place, &[&["--key-file", &file][..], arguments].concat())
+    };
+    let (exit, said) = with("laptop", &["backup", "files"]);
+    assert_eq!(exit, Some(0), "{said}");
+    std::fs::write(place.path("files/letter"), "dear all").unwrap();
+    let (exit, said) = with("laptop", &["backup", "files", "--json"]);
+    let report: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!((exit, &report["parent"].is_string()), (Some(0), &true), "{said}");
+    let letter = format!("latest:{}", place.path("files/letter").display());
+    let contents: [&[&str]; 4] =
+        [&["cat", &letter], &["restore", "latest", "--to", "out"], &["export", "latest"], &["check", "--restore-drill"]];
+    let names: [&[&str]; 4] = [&["snapshots"], &["ls", "latest"], &["report", "latest"], &["check", "--read-data"]];
+    for (arguments, opens) in
+        contents.iter().map(|a| (a, ["anna"].as_slice())).chain(names.iter().map(|a| (a, ["anna", "server"].as_slice())))
+    {
+        for name in ["laptop", "anna", "server"] {
+            let (exit, said) = with(name, arguments);
+            let expected = if opens.contains(&name) { 0 } else { 4 };
+            assert_eq!(exit, Some(expected), "{name} {arguments:?}: {said}");
+            assert!(expected == 0 || said.contains("belongs to a"), "{said}");
+        }
+    }
+    assert_eq!(with("server", &["prune"]).0, Some(0));
+    assert_eq!(with("laptop", &["forget", "latest"]).0, Some(4));
+    assert_ne!(with("laptop", &["prune"]).0, Some(0));
+    assert_ne!(with("server", &["backup", "files"]).0, Some(0));
+
+    // A thief may have kept what is in the key file: the slot is not all that goes.
+    let (exit, said) = output(&place, &[&owner[..], &["key", "remove", "laptop"]].concat());
+    assert!(exit == Some(0) && said.contains("revoked writer 'laptop'"), "{said}");
+    assert_eq!(with("laptop", &["backup", "files"]).0, Some(4));
+    let (exit, said) = output(&place, &[&owner[..], &["snapshots"]].concat());
+    assert!(exit == Some(0) && said.lines().count() == 2, "{said}");
+    for name in ["anna", "server"] {
+        place.run(&[&owner[..], &["key", "remove", name]].concat()).unwrap();
+    }
+    fails(&place, &[&owner[..], &["key", "remove", "key file"]].concat(), 1, "the last key of an owner");
+}
+
+/// All that is left is the address and the words.
+#[test]
+fn an_empty_machine_restores_with_the_words_alone() {
+    let place = Driven::new("repository").unwrap();
+    place.run(&["init", "--new-key-file", "key", "--sheet", "sheet.txt"]).unwrap();
+    let files = place.path("files");
+    std::fs::create_dir_all(files.join("sub/deep")).unwrap();
+    for n in 0..50u64 {
+        std::fs::write(files.join(format!("sub/deep/file {n}")), tests::noise(n, 4000 * n as usize)).unwrap();
+    }
+    std::os::unix::fs::symlink("sub/deep", files.join("link")).unwrap();
+    std::fs::set_permissions(files.join("sub"), PermissionsExt::from_mode(0o750)).unwrap();
+    place.run(&["--key-file", "key", "backup", "files"]).unwrap();
+
+    let root = place.path("root");
+    for folder in ["repository", "out", "proc"] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    let program = tests::program();
+    std::fs::copy(&program, root.join("yesterdrive")).unwrap();
+    let linked = Command::new("ldd").arg(&program).output().unwrap();
+    for library in String::from_utf8(linked.stdout).unwrap().split_whitespace().filter(|word| word.starts_with('/')) {
+        std::fs::create_dir_all(root.join(&library[1..]).parent().unwrap()).unwrap();
+        std::fs::copy(library, root.join(&library[1..])).unwrap();
+    }
+    std::fs::copy(place.path("sheet.txt"), root.join("sheet.txt")).unwrap();
+    copy_all(&place.path("repository"), &root.join("repository"));
+    // Nothing else is in there: no home, no shell, no settings.
+    let mut inside = Command::new("chroot");
+    inside.arg(&root).args([
+        "/yesterdrive",
+        "--repository",
+        "/repository",
+        "--recovery-file",
+        "/sheet.txt",
+        "restore",
+        "latest",
+        "--to",
+        "/out",
+    ]);
+    let done = inside.env_clear().output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let restored = root.join("out").join(files.strip_prefix("/").unwrap());
+    let restored = if restored.exists() { restored } else { root.join("out/files") };
+    assert_eq!(tests::look(&restored).unwrap(), tests::look(&files).unwrap());
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for item in std::fs::read_dir(from).unwrap() {
+        let item = item.unwrap();
+        let target = to.join(item.file_name());
+        if item.file_type().unwrap().is_dir() {
+            copy_all(&item.path(), &target);
+        } else {
+            std::fs::copy(item.path(), target).unwrap();
+        }
+    }
+}

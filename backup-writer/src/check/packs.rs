@@ -12,7 +12,7 @@ use fs_core::object::{self, ObjectKind};
 use fs_core::observer::Progress;
 use fs_core::pack::{self, Trailer};
 use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Severity};
+use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
 use fs_core::storage::whole::read_in_parts;
 use fs_core::storage::{StoreError, wait};
@@ -132,6 +132,10 @@ impl Packs {
 pub(super) fn read(run: &mut Run<'_>, how: &CheckOptions, proven: Option<&Proven>) -> Result<(), ReadError> {
     let now = run.repository.clock().now();
     let (wanted, waiting) = choose(run, how, proven, now);
+    if !wanted.is_empty() && !run.repository.ring().role.may_read() {
+        let message = "this key opens no contents: packs of them are compared with their own hashes only".into();
+        run.note([Finding { severity: Severity::Note, place: Place::Operation, message }]);
+    }
     let mut notes = Notes { proven, packs: Vec::new(), now };
     let read = read_all(run, &wanted, &mut notes);
     notes.write();
@@ -330,8 +334,12 @@ fn open_all(
     records
 }
 
+/// A key that opens no contents has nothing but the hash of the pack for them, and no key to look at the small files in them.
 fn open_one(repository: &Repository, kind: RecordKind, reference: &Reference, pack: &[u8]) -> Result<bytes::Bytes, String> {
     let start = reference.offset as usize;
     let stored = pack.get(start..start + reference.stored_len as usize).unwrap_or_default();
+    if kind == RecordKind::Data && !repository.ring().role.may_read() {
+        return Ok(bytes::Bytes::new());
+    }
     repository.open_record(kind, reference, BytesMut::from(stored)).map_err(|error| error.to_string())
 }

@@ -16,7 +16,7 @@ const STEP: u64 = 4 << 20;
 
 pub(crate) fn run(global: &Global, options: &Cat, output: &Output) -> Result<Exit, Failure> {
     let (wanted, path) = session::parse_what(&options.what)?;
-    let (repository, _) = session::open_cached(global)?;
+    let (repository, _) = session::open_contents(global)?;
     let snapshot = session::snapshot(&repository, &wanted, &options.select)?;
     let entry = entry_at(&repository, &snapshot, &path)?;
     let entry = entry.ok_or_else(|| Failure::new(Exit::Failed, format!("snapshot {} has no {path}", snapshot.id.short())))?;

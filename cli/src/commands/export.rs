@@ -30,7 +30,7 @@ pub(crate) fn run(global: &Global, options: &Export, output: &Output) -> Result<
         );
     }
     let global = &Place::complete(&places, global);
-    let (repository, _) = session::open_cached(global)?;
+    let (repository, _) = session::open_contents(global)?;
     let whats = Place::find_each(&places, &repository, &options.select)?;
     let format = match options.format {
         ArchiveFormat::Tar => Format::Tar,

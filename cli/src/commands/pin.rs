@@ -20,6 +20,7 @@ pub(crate) fn pin(global: &Global, options: &Pin, output: &Output) -> Result<Exi
     // What is wrong with the path is told before a password is asked for.
     let place = within::Place::of(what)?;
     let repository = session::open_to_keep(global)?;
+    repository.expect_contents()?;
     let What { snapshot, path } = place.find(&repository, &options.select)?;
     let watcher = Watcher::new(global);
     let report = repository.pin(&snapshot, &path, &watcher);

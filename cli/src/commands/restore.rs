@@ -15,7 +15,7 @@ pub(crate) fn run(global: &Global, options: &Restore, output: &Output) -> Result
     // What is wrong with the path is told before a password is asked for.
     let places = Place::of_each(&options.whats)?;
     let global = &Place::complete(&places, global);
-    let (repository, _) = session::open_cached(global)?;
+    let (repository, _) = session::open_contents(global)?;
     let whats = Place::find_each(&places, &repository, &options.select)?;
     let overwrite = match options.overwrite {
         OverwriteChoice::Never => Overwrite::Never,

@@ -22,7 +22,11 @@ impl From<ViewError> for Stop {
 
 impl From<ReadError> for ViewError {
     fn from(error: ReadError) -> Self {
-        if error.is_damage() { Self::Damaged(error) } else { Self::Unreachable(error) }
+        match error {
+            ReadError::Key { .. } => Self::Closed(error),
+            error if error.is_damage() => Self::Damaged(error),
+            error => Self::Unreachable(error),
+        }
     }
 }
 

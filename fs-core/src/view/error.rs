@@ -32,6 +32,9 @@ pub enum ViewError {
     /// The drive is read-only.
     #[error("the drive is read-only")]
     ReadOnly,
+    /// The key opens names and no contents.
+    #[error("this key does not open it")]
+    Closed(#[source] ReadError),
     /// The bytes are damaged or missing; everything else still works.
     #[error("the backup is damaged here")]
     Damaged(#[source] ReadError),
