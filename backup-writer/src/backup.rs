@@ -11,6 +11,7 @@ use std::thread;
 use crossbeam_channel::bounded;
 use fs_core::chunker::Chunker;
 use fs_core::compress::Compression;
+use fs_core::config::Closing;
 use fs_core::crypto;
 use fs_core::id::{DeviceId, ObjectHash, PackId, SnapshotId};
 use fs_core::object::{self, ObjectError, ObjectKind, Signer};
@@ -145,6 +146,12 @@ pub enum BackupError {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing is saved any more into a repository that ends.
+    #[error("this repository was closed on {}: nothing is saved into it any more", .closing.since)]
+    Closed {
+        /// Since when, until when.
+        closing: Closing,
+    },
     /// Nothing to save was named.
     #[error("no path to back up was given")]
     Nothing,
@@ -266,6 +273,9 @@ fn take(
 ) -> Result<BackupReport, BackupError> {
     if !pace.pass() {
         return Err(BackupError::Cancelled { kept_bytes: 0 });
+    }
+    if let Some(closing) = repository.config().closing {
+        return Err(BackupError::Closed { closing });
     }
     let (started, named) = (repository.clock().now(), Named::of(options)?);
     let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;

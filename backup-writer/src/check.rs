@@ -7,14 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fs_core::id::{PackId, RecordId};
+use fs_core::id::{DeviceId, PackId, RecordId};
 use fs_core::index::{Shard, ShardPack};
 use fs_core::object::{self, ObjectKind};
 use fs_core::observer::{Observer, Progress};
 use fs_core::pack;
 use fs_core::record::RecordKind;
-use fs_core::report::{Finding, Severity, chain};
+use fs_core::report::{Finding, Place, Severity, chain};
 use fs_core::repository::{ReadError, Repository, RepositoryError};
+use fs_core::snapshot::Snapshot;
 use fs_core::storage::{StoreError, wait};
 use fs_core::time::Timestamp;
 
@@ -24,6 +25,7 @@ use objects::Which;
 use packs::{Packs, Records};
 use trees::Damage;
 
+mod history;
 mod objects;
 mod packs;
 mod trees;
@@ -60,6 +62,8 @@ pub struct CheckOptions {
     pub read_data: ReadData,
     /// Bytes of packs that are read at the most; what waited longest comes first. `None` for no limit.
     pub download_max: Option<u64>,
+    /// Snapshots that somebody has seen: the beginnings of their ids, from a report.
+    pub expected: Vec<String>,
     /// The repository's local folder, where it is noted which packs are in order; `None` to note nothing.
     pub state: Option<PathBuf>,
 }
@@ -109,7 +113,7 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         opened.inspect_err(|error| tracing::warn!(%error, "it is not remembered what is read")).ok()
     });
     // Before the packs: what a snapshot that is seen needs is listed then. And before hours of reading, so that no failure hides what they find.
-    let mut snapshots = repository.all_snapshots().map_err(listing)?;
+    let inventory = repository.inventory().map_err(listing)?;
     // By the store's clock, if it has one: nothing was swept before its time by that, whatever this machine's says.
     let server = wait("clock", repository.store().server_time())?;
     let (marks, now) = (repository.marks().map_err(listing)?, server.unwrap_or_else(|| repository.clock().now()));
@@ -136,6 +140,8 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
     packs::read(&mut run, &how, proven.as_ref())?;
     run.trailers()?;
     run.note(unsealing);
+    run.note(history::look(&inventory, &how.expected));
+    let mut snapshots = inventory.snapshots;
     run.note(std::mem::take(&mut snapshots.findings));
     run.note(marks.findings.iter().cloned());
     // Those that are forgotten can still be brought back; of those that are due to be swept parts may be gone.
@@ -144,8 +150,14 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         .iter()
         .filter(|forgotten| marks.due(forgotten).is_none_or(|due| due > now))
         .map(|forgotten| &forgotten.snapshot);
+    let newest = newest_sealed(&snapshots.live);
     for snapshot in snapshots.live.iter().chain(forgotten) {
-        run.snapshot(snapshot);
+        let is_replaced = newest.get(&series(snapshot)).is_some_and(|newest| snapshot.sequence() < *newest);
+        if !snapshot.sealed && is_replaced {
+            run.note([replaced(snapshot)]);
+        } else {
+            run.snapshot(snapshot);
+        }
     }
     let damage = std::mem::take(&mut run.damage);
     run.note(damage.findings());
@@ -153,6 +165,29 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
         Some(failure) => Err(failure),
         None => Ok(run.report),
     }
+}
+
+/// Whose snapshot it is, and of which set.
+fn series(snapshot: &Snapshot) -> (DeviceId, &str, &str) {
+    (snapshot.device(), snapshot.host(), snapshot.set())
+}
+
+fn newest_sealed(snapshots: &[Snapshot]) -> HashMap<(DeviceId, &str, &str), u64> {
+    let mut newest: HashMap<_, u64> = HashMap::new();
+    for snapshot in snapshots.iter().filter(|snapshot| snapshot.sealed) {
+        let sequence = newest.entry(series(snapshot)).or_default();
+        *sequence = (*sequence).max(snapshot.sequence());
+    }
+    newest
+}
+
+/// Of a snapshot that nobody will ever seal, nobody relies on any part.
+fn replaced(snapshot: &Snapshot) -> Finding {
+    let id = snapshot.id.short();
+    let message = format!(
+        "snapshot {id} is incomplete: its backup was interrupted before the last check, and a later one took its place; 'yesterdrive forget {id}' lets go of it"
+    );
+    Finding { severity: Severity::Note, place: Place::Operation, message }
 }
 
 fn listing(error: RepositoryError) -> ReadError {

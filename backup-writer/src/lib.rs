@@ -7,6 +7,7 @@
 pub mod create;
 pub mod device;
 pub mod keys;
+pub mod close;
 pub mod source;
 pub mod pause;
 pub mod pace;

@@ -226,7 +226,7 @@ impl<'a> Plan<'a> {
             return Err(PruneError::NoSnapshot { packs: table.packs().len() });
         }
         let mut report = PruneReport { findings, ..PruneReport::default() };
-        report.findings.extend(walk.unknown.iter().cloned());
+        report.findings.extend(walk.unknown.iter().chain(&walk.told).cloned());
         let decision = Decision::make(&table, (&marks, &walk), (looked.now, options), &mut report);
         Ok(Self { repository, options: *options, now: looked.now, table, walk, decision, report, observer })
     }

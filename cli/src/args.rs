@@ -21,6 +21,7 @@ mod forget;
 mod key;
 mod prune;
 mod repair;
+mod repo;
 mod restore;
 
 pub(crate) use backup::{Backup, Nice};
@@ -29,6 +30,7 @@ pub(crate) use forget::Forget;
 pub(crate) use key::{Init, Key};
 pub(crate) use prune::Prune;
 pub(crate) use repair::{Repair, RepairIndex};
+pub(crate) use repo::Repo;
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
 
 /// Encrypted, deduplicated backups shown as a drive.
@@ -206,6 +208,9 @@ pub(crate) enum Command {
     /// Who may open the repository
     #[command(subcommand)]
     Key(Key),
+    /// The end of the repository
+    #[command(subcommand)]
+    Repo(Repo),
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -15,6 +15,7 @@ mod mount;
 mod pin;
 mod prune;
 mod repair;
+mod repo;
 mod report;
 mod restore;
 mod scrub;
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Cache(command) => cache::run(global, command, output),
         Command::Try(options) => demonstration::run(global, options, output),
         Command::Key(command) => key::run(global, command, output),
+        Command::Repo(command) => repo::run(global, command, output),
         Command::Completions { shell } => shell::completions(*shell, output),
         Command::Man { all } => shell::man(all.as_deref(), output),
     }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use backup_writer::backup::BackupError;
+use backup_writer::close::CloseError;
 use backup_writer::create::CreateError;
 use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
@@ -223,6 +224,8 @@ impl From<BackupError> for Failure {
                 let kept = size(kept_bytes);
                 Self::new(Exit::Interrupted, format!("the backup was interrupted; {kept} are kept, the next run goes on from there"))
             }
+            BackupError::Closed { closing } => Self::from_error(Exit::Failed, &error)
+                .hint(format!("fetch what is in it before {}; 'yesterdrive repo close --undo' takes it back", closing.due)),
             BackupError::Overdue => Self::from_error(Exit::Failed, &error)
                 .hint("check the clocks of this machine and of the repository's server, and run it again"),
             BackupError::Nothing | BackupError::ShownAs { .. } | BackupError::Inside { .. } | BackupError::Twice { .. } => {
@@ -280,6 +283,19 @@ impl From<DeviceError> for Failure {
                 Self::from_error(Exit::WrongKey, &error).hint("ask the owner of the repository for a new key: 'yesterdrive key enrol'")
             }
             error => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<CloseError> for Failure {
+    fn from(error: CloseError) -> Self {
+        match error {
+            CloseError::NotAllowed(_) => Self::from_error(Exit::WrongKey, &error).hint("open the repository with an owner's key"),
+            CloseError::NotClosed => Self::from_error(Exit::Failed, &error).hint("'yesterdrive repo close' announces its end"),
+            CloseError::Early { .. } => Self::from_error(Exit::Failed, &error),
+            CloseError::Incomplete => Self::from_error(Exit::Unreachable, &error).hint("run it again"),
+            CloseError::Cancelled { .. } => Self::from_error(Exit::Interrupted, &error).hint("the same command goes on"),
+            CloseError::Store(error) => error.into(),
         }
     }
 }

@@ -56,6 +56,17 @@ pub struct Config {
     pub data_pack_size: u32,
     /// Size at which a metadata pack is full, in bytes.
     pub meta_pack_size: u32,
+    /// When the repository ends; `None` for one that goes on.
+    pub closing: Option<Closing>,
+}
+
+/// The announced end of a repository: nothing is saved into it any more, all of it can be read until then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Closing {
+    /// When it was announced.
+    pub since: Timestamp,
+    /// From when on it may be destroyed.
+    pub due: Timestamp,
 }
 
 impl Config {
@@ -74,6 +85,7 @@ impl Config {
             block_rules: vec![rule(&images, 64 << 30, 1 << 20), rule(&images, 1 << 20, 64 << 10)],
             data_pack_size: 32 << 20,
             meta_pack_size: 8 << 20,
+            closing: None,
         }
     }
 
@@ -108,6 +120,9 @@ impl Config {
             map.key(5).u64(FORMAT_VERSION);
             map.key(6).u64(FORMAT_VERSION);
             map.key(7).array(0);
+            map.optional(8, self.closing, |writer, closing| {
+                writer.array(2).time(closing.since).time(closing.due);
+            });
         });
         writer.finish()
     }
@@ -131,6 +146,7 @@ impl Config {
                 5 => versions.0 = reader.u64()?,
                 6 => versions.1 = reader.u64()?,
                 7 => features = reader.array(RULES_MAX, |r| Ok::<_, ObjectError>(r.text(WORD_MAX)?.to_owned()))?,
+                8 => config.closing = Some(reader.tuple(2, |r| Ok::<_, ObjectError>(Closing { since: r.time()?, due: r.time()? }))?),
                 _ => reader.skip()?,
             }
             Ok(())
@@ -409,6 +425,8 @@ mod tests {
         let structure = &ring.current().structure;
         let object = encode_config(&config, &header(ObjectKind::Config), structure, &root);
         assert_eq!(decode_config(&object, REPOSITORY, &ring.root_public, |e| ring.structure(e)), Ok(config.clone()));
+        let closing = Config { closing: Some(Closing { since: time(), due: time() }), ..config.clone() };
+        assert_eq!(Config::decode(&closing.encode()), Ok(closing));
 
         let impostor = Signer { device: DeviceId::from_bytes([1; 16]), seed: root.seed.clone() };
         let forged = encode_config(&config, &header(ObjectKind::Config), structure, &impostor);

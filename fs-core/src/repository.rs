@@ -327,10 +327,6 @@ impl Repository {
     /// # Errors
     /// If the store cannot be listed or read; [`RepositoryError::NotAllowed`] for a key that opens none.
     pub fn all_snapshots(&self) -> Result<Snapshots, RepositoryError> {
-        let role = self.ring.role;
-        if !role.may_list() {
-            return Err(RepositoryError::NotAllowed { role });
-        }
         catalogue::refresh(self, &mut lock(&self.catalogue))
     }
 

@@ -7,6 +7,9 @@ use fs_core::id::SnapshotId;
 use fs_core::observer::Silent;
 use fs_core::storage::ObjectName;
 
+use fs_core::storage::WriteStore;
+use tests::hooked::{HookedStore, When};
+
 use super::prune::{DAY, HOUR, Place};
 
 /// Prunes as the program does on a machine that remembers.
@@ -152,4 +155,42 @@ fn a_folder_that_was_saved_twice_is_read_where_one_copy_is_left() {
     place.try_prune(&PruneOptions::default()).unwrap();
     assert_eq!(place.ids().len(), 2);
     place.expect_readable(&place.bench.open().unwrap(), "one copy is left");
+}
+
+/// A machine sleeps between its look at the store and its manifest, which then names what was swept meanwhile; before it can save that again, it is gone from
+/// the source. Such a manifest never gets a seal, and is in nobody's way.
+#[test]
+fn a_manifest_that_came_too_late_is_in_nobodys_way() {
+    let mut place = Place::with_days(3);
+    let ids = place.ids();
+    let (meanwhile, source) = (place.clone(), place.source.path().to_path_buf());
+    let hook = move || {
+        let repository = meanwhile.bench.open().unwrap();
+        let ids = repository.snapshots().unwrap().iter().map(|snapshot| snapshot.id).collect::<Vec<_>>();
+        meanwhile.forget(&ids);
+        meanwhile.prune();
+        meanwhile.bench.clock.advance(8 * DAY);
+        meanwhile.prune();
+        std::fs::write(source.join("stays"), b"something else").unwrap();
+        std::fs::write(source.join("changes"), b"something else too").unwrap();
+    };
+    let store = HookedStore::new(Arc::new(place.memory.clone()), When::Put("snap/"), hook);
+    let report = place.over(Arc::clone(&store) as Arc<dyn WriteStore>).try_backup().unwrap();
+    assert!(store.is_done());
+    place.saved.retain(|id, _| !ids.contains(id));
+    place.saved.insert(report.snapshot, place.shown());
+    let listed = place.bench.open().unwrap().all_snapshots().unwrap();
+    let unsealed: Vec<_> = listed.live.iter().filter(|snapshot| !snapshot.sealed).collect();
+    assert_eq!(unsealed.len(), 1, "the manifest that came too late");
+    let lost = unsealed[0].id.short();
+    place.expect_whole("with a manifest that came too late");
+    for _ in 0..3 {
+        let report = place.prune();
+        let told: Vec<_> = report.findings.iter().filter(|finding| finding.message.contains("never sealed")).collect();
+        assert!(told.len() == 1 && told[0].message.contains(&lost), "{:?}", report.findings);
+        place.bench.clock.advance(8 * DAY);
+        place.expect_whole("pruned beside it");
+    }
+    place.forget(&[unsealed[0].id]);
+    assert!(place.prune().findings.iter().all(|finding| !finding.message.contains("never sealed")));
 }

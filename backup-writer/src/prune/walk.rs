@@ -67,6 +67,10 @@ pub(super) struct Walk<'a> {
     pub(super) lost: BTreeSet<SnapshotId>,
     /// Forgotten snapshots that cannot be walked: what they need is not known, so nothing is swept.
     pub(super) unknown: Vec<Finding>,
+    /// What is wrong and keeps nothing from being deleted.
+    pub(super) told: Vec<Finding>,
+    /// Parts that are missing of the snapshot that is walked, if it has no seal.
+    gaps: Option<u64>,
     progress: Progress,
     pub(super) fates: Fates,
     /// The objects of each snapshot that is due, in the order in which they may go; not those of the newest manifest of a device.
@@ -95,7 +99,7 @@ impl<'a> Walk<'a> {
         observer: &'a dyn Observer,
     ) -> Self {
         let (walked, named, descended, late, unknown, objects, progress, fates) = Default::default();
-        let (forgotten, standing, listed_last, seen, lost, asked) = Default::default();
+        let (forgotten, standing, listed_last, seen, lost, asked, told, gaps) = Default::default();
         Self {
             repository,
             observer,
@@ -110,6 +114,8 @@ impl<'a> Walk<'a> {
             late,
             lost,
             unknown,
+            told,
+            gaps,
             progress,
             fates,
             objects,
@@ -262,7 +268,12 @@ impl<'a> Walk<'a> {
             self.walked.insert(id, need);
             return Ok(());
         }
-        match self.tree(id, &manifest, need, table) {
+        self.gaps = (!snapshot.sealed).then_some(0);
+        let walked = self.tree(id, &manifest, need, table);
+        if let Some(count @ 1..) = self.gaps.take() {
+            self.told.push(never_sealed(snapshot, count));
+        }
+        match walked {
             // Of use to nobody but whoever brings it back: it must not be in the way of marks, which it needs to be gone one day.
             Err(error @ (PruneError::Unreadable { .. } | PruneError::Lost { .. })) if need == PROTECTED => {
                 let message = format!("snapshot {} is forgotten, and damaged: nothing is deleted before it is due: {error}", id.short());
@@ -301,7 +312,11 @@ impl<'a> Walk<'a> {
             match next {
                 (Inner::Page, reference) if self.descend(Inner::Page, &reference, need, table)? => {
                     self.tell();
-                    match &*self.repository.page(&table.placed(&reference)).map_err(unreadable)? {
+                    let page = self.repository.page(&table.placed(&reference));
+                    if self.is_gap(Inner::Page, &reference, page.as_ref().err()) {
+                        continue;
+                    }
+                    match &*page.map_err(unreadable)? {
                         Page::Index(rows) => open.extend(rows.iter().rev().map(|row| (Inner::Page, row.reference))),
                         Page::Leaf(leaf) => {
                             for entry in leaf.entries() {
@@ -311,7 +326,11 @@ impl<'a> Walk<'a> {
                     }
                 }
                 (Inner::List, reference) if self.descend(Inner::List, &reference, need, table)? => {
-                    let list = self.repository.list(&table.placed(&reference)).map_err(unreadable)?;
+                    let list = self.repository.list(&table.placed(&reference));
+                    if self.is_gap(Inner::List, &reference, list.as_ref().err()) {
+                        continue;
+                    }
+                    let list = list.map_err(unreadable)?;
                     for row in &list.rows {
                         // Its own depth counts: what names it may lie.
                         if list.depth > 1 {
@@ -325,6 +344,14 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is only a snapshot without a seal in which something is missing: that is passed over. A sealed one that has it too is still stopped by it.
+    fn is_gap(&mut self, kind: Inner, reference: &Reference, error: Option<&ReadError>) -> bool {
+        let (Some(count), Some(true)) = (&mut self.gaps, error.map(ReadError::is_damage)) else { return false };
+        *count += 1;
+        self.descended.remove(&(reference.id, kind));
+        true
     }
 
     fn entry(&mut self, entry: &Entry, need: u8, table: &mut Table, open: &mut Vec<(Inner, Reference)>) -> Result<(), PruneError> {
@@ -384,6 +411,11 @@ impl<'a> Walk<'a> {
     fn reach(&mut self, reference: &Reference, need: u8, table: &mut Table) -> Result<(), PruneError> {
         match table.reach(reference, need) {
             true => Ok(()),
+            // Whoever saves it looks at all packs once more before he seals it.
+            false if self.gaps.is_some() => {
+                self.gaps = self.gaps.map(|count| count + u64::from(table.at(&reference.pack).is_some()));
+                Ok(())
+            }
             // Nothing that came after the list is condemned or swept by this run.
             false if table.at(&reference.pack).is_none() => {
                 *self.late.entry(reference.pack).or_default().entry(reference.id).or_default() |= need;
@@ -413,6 +445,15 @@ impl<'a> Walk<'a> {
             self.observer.progress(&Progress { byte_count: 0, ..self.progress });
         }
     }
+}
+
+/// A run put a manifest after what it relied on had been swept, and died before it could save that again.
+fn never_sealed(snapshot: &Snapshot, count: u64) -> Finding {
+    let id = snapshot.id.short();
+    let message = format!(
+        "snapshot {id} was never sealed, and {count} of its parts are missing: it is of no use, 'yesterdrive forget {id}' lets go of it"
+    );
+    Finding { severity: Severity::Note, place: Place::Operation, message }
 }
 
 /// Whether something was listed, and was not there when it was read.

@@ -20,6 +20,9 @@ pub(crate) struct Check {
     /// Read at most so many bytes of data in this run; what waits longest comes first, the next run goes on
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_download: Option<u64>,
+    /// A snapshot that was there, by the beginning of its id, from a report: if the store does not show it and nobody forgot it, it shows an older state
+    #[arg(long, value_name = "SNAPSHOT", value_parser = snapshot_id)]
+    pub(crate) expect: Vec<String>,
     /// Read random files of all snapshots as a drive does and compare them with what was saved: so many files, or bytes with k, M or G (default: 100 files, at most 1G)
     #[arg(long, value_name = "FILES|SIZE", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = drill)]
     pub(crate) restore_drill: Option<Drill>,
@@ -43,6 +46,12 @@ pub(crate) struct Scrub {
     /// Let others go first (auto: without a terminal)
     #[arg(long, value_enum, default_value_t, value_name = "auto|yes|no")]
     pub(crate) nice: Nice,
+}
+
+/// Fewer digits would be found by chance.
+fn snapshot_id(text: &str) -> Result<String, String> {
+    let is_id = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { Ok(text.to_ascii_lowercase()) } else { Err("give at least the first 8 digits of its id".into()) }
 }
 
 fn read_data(text: &str) -> Result<ReadData, String> {

@@ -24,7 +24,7 @@ pub(crate) fn run(global: &Global, options: &Check, output: &Output) -> Result<E
     let (repository, _) = if options.restore_drill.is_some() { session::open_from_store(global)? } else { session::open(global)? };
     let state = session::state(global, &repository);
     let read_data = options.read_data.or(options.read_data_subset).unwrap_or_default();
-    let how = CheckOptions { read_data, download_max: options.max_download, state };
+    let how = CheckOptions { read_data, download_max: options.max_download, expected: options.expect.clone(), state };
     let watcher = Watcher::new(global);
     let report = check(&repository, how, &watcher);
     watcher.finish();

@@ -1,20 +1,21 @@
 //! Which snapshots there are: manifests and seals, read once, and the roll-ups that spare reading them one by one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::thread;
 
 use bytes::Bytes;
 
 use super::certified::{Certificates, WRITERS};
 use super::forgotten::{Snapshots, part, read_tombstones};
-use super::known::{Checked, Known};
+use super::known::{Checked, Known, Row};
 use super::listing::{Listing, Named, NamedCatalogue};
 use super::open::{Ahead, small};
 use super::{Repository, RepositoryError, heads, verified};
 use crate::id::{ObjectHash, SnapshotId};
 use crate::object::{self, Header, ObjectError, ObjectKind, Signed};
-use crate::report::{Finding, Severity};
+use crate::report::{Finding, Place, Severity};
 use crate::snapshot::codec::{Catalogue, CatalogueRow, Seal, check_hash};
+use crate::snapshot::tombstone::standing;
 use crate::snapshot::{Manifest, Snapshot};
 use crate::storage::{ObjectName, StoreError, get_all, wait};
 
@@ -31,6 +32,10 @@ pub(super) fn refresh(repository: &Repository, known: &mut Known) -> Result<Snap
 
 /// The same with what was listed.
 pub(super) fn refresh_all(repository: &Repository, known: &mut Known) -> Result<(Snapshots, Listing), RepositoryError> {
+    let role = repository.ring.role;
+    if !role.may_list() {
+        return Err(RepositoryError::NotAllowed { role });
+    }
     let (listing, mut findings) = look(repository, known, Thoroughness::WhatIsWorthIt)?;
     let sealed = sealed(repository, known, &listing, &mut findings)?;
     let snapshot = |(named, sealed): (&Named, bool)| {
@@ -40,8 +45,38 @@ pub(super) fn refresh_all(repository: &Repository, known: &mut Known) -> Result<
     let mut snapshots: Vec<_> = listing.manifests.iter().zip(sealed).filter_map(snapshot).collect();
     snapshots.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
     let heads = heads::newest(snapshots.iter());
+    let missing = missing(known, &listing);
+    findings.extend(newest_missing(known, &missing));
     let (live, forgotten) = part(known, snapshots);
-    Ok((Snapshots { live, forgotten, heads, findings }, listing))
+    Ok((Snapshots { live, forgotten, heads, missing, findings }, listing))
+}
+
+/// Snapshots that this machine has read before, that are not listed, and that nobody forgot.
+fn missing(known: &Known, listing: &Listing) -> BTreeSet<SnapshotId> {
+    let is_listed =
+        |(id, row): (&SnapshotId, &Row)| listing.manifest_at(row.outline.series.device, row.outline.sequence, (*id).into()).is_some();
+    let mut missing: BTreeSet<_> = known.manifests.iter().filter(|row| !is_listed(*row)).map(|(id, _)| *id).collect();
+    if !known.gone.is_empty() {
+        let listed: HashSet<SnapshotId> = listing.manifests.iter().map(|named| named.hash.into()).collect();
+        missing.extend(known.gone.iter().filter(|id| !listed.contains(id)));
+    }
+    if !missing.is_empty() {
+        let forgotten = standing(known.tombstones.iter().map(|(hash, said)| (hash, &**said)));
+        missing.retain(|id| !forgotten.contains_key(id));
+    }
+    missing
+}
+
+/// What is said of them: the store has lost them, or shows an older state.
+fn newest_missing(known: &Known, missing: &BTreeSet<SnapshotId>) -> Option<Finding> {
+    let first = missing.first()?;
+    let newest = missing.iter().filter_map(|id| Some((known.manifests.get(id)?.outline.started, id))).max().map_or(first, |(_, id)| id);
+    let message = format!(
+        "this machine has seen snapshots that are not in the store any more, though nobody forgot them ({}, among them {}): the store has lost them, or shows an older state",
+        missing.len(),
+        newest.short()
+    );
+    Some(Finding { severity: Severity::Warning, place: Place::Operation, message })
 }
 
 /// Which catalogues are read.

@@ -90,7 +90,7 @@ impl Fetcher {
 impl Drop for Fetcher {
     fn drop(&mut self) {
         self.shared.is_closing.store(true, Ordering::Relaxed);
-        let abandoned = std::mem::take(&mut *lock(&self.shared.queues));
+        let abandoned = lock(&self.shared.queues).empty();
         self.shared.work.notify_all();
         drop(abandoned);
         let Some((threads, ended)) = self.threads.take() else { return };

@@ -1,6 +1,6 @@
 //! Which snapshots are forgotten: tombstones, read once and checked, and what stands of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::catalogue::{damaged, fetch, refused};
@@ -28,6 +28,8 @@ pub struct Snapshots {
     pub live: Vec<Snapshot>,
     /// Those that are forgotten and not swept yet, oldest first.
     pub forgotten: Vec<Forgotten>,
+    /// Those that this machine has seen before, that are not listed, and that nobody forgot. There is a finding that says so.
+    pub missing: BTreeSet<SnapshotId>,
     /// The newest of each device, forgotten or not: numbers go on from there.
     pub heads: Heads,
     /// What is wrong with those that do not open, and with what does not count.

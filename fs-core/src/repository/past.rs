@@ -4,7 +4,7 @@
 //! work, so nobody else can make it rely on something. It lies sealed in the state folder, tells no more than the files that were saved, and losing it costs
 //! a run that reads and compares everything.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -238,17 +238,18 @@ impl Repository {
             return self.all_snapshots();
         }
         let (heads, listing, mut findings) = heads::sealed(self)?;
-        let mut live = Vec::new();
+        let (mut live, mut missing) = (Vec::new(), BTreeSet::new());
         for (id, manifest) in self.past.iter().flat_map(Past::manifests) {
             if listing.manifest_at(manifest.device, manifest.sequence, id.into()).is_some() {
                 live.push(Snapshot::new(id, &manifest, true));
             } else if heads.get(&manifest.device).is_none_or(|head| head.sequence < manifest.sequence) {
                 // Somebody who may forget has swept it, or the store has lost it: then it shows an older state.
                 findings.push(lost(&manifest));
+                missing.insert(id);
             }
         }
         live.sort_unstable_by_key(|snapshot| (snapshot.started(), snapshot.id));
-        Ok(Snapshots { live, heads, findings, ..Snapshots::default() })
+        Ok(Snapshots { live, heads, missing, findings, ..Snapshots::default() })
     }
 
     /// A tree or list that this device has written, for a key that opens none; `None` for a key that opens them.

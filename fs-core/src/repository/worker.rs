@@ -46,6 +46,13 @@ pub(super) struct Queues {
     ahead_on_line: usize,
 }
 
+impl Queues {
+    /// All that waits. What is on the line still is, and gives its place back when it comes.
+    pub(super) fn empty(&mut self) -> [VecDeque<Job>; 2] {
+        [std::mem::take(&mut self.demand), std::mem::take(&mut self.ahead)]
+    }
+}
+
 /// A request on its way through the queues. Whatever happens to it, nobody who waits for its records is forgotten.
 #[derive(Debug)]
 pub(super) struct Job {
