@@ -30,6 +30,7 @@ pub mod scrub;
 pub mod retention;
 pub mod forget;
 pub mod prune;
+pub mod copy;
 
 /// Threads that work side by side on one run.
 fn worker_count() -> usize {

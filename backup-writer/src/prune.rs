@@ -137,7 +137,7 @@ pub struct Counted {
 }
 
 impl Counted {
-    fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         self.count += 1;
         self.bytes += bytes;
     }

@@ -17,21 +17,25 @@ use crate::secret::Credentials;
 
 pub(crate) mod backup;
 mod check;
+mod copy;
 mod forget;
 mod key;
 mod prune;
 mod repair;
 mod repo;
 mod restore;
+mod seed;
 
 pub(crate) use backup::{Backup, Nice};
 pub(crate) use check::{Check, Drill, Scrub};
+pub(crate) use copy::Copy;
 pub(crate) use forget::Forget;
 pub(crate) use key::{Init, Key};
 pub(crate) use prune::Prune;
 pub(crate) use repair::{Repair, RepairIndex};
 pub(crate) use repo::Repo;
 pub(crate) use restore::{ArchiveFormat, Export, OverwriteChoice, Restore};
+pub(crate) use seed::{Seed, SeedDisk};
 
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
@@ -50,6 +54,9 @@ pub(crate) struct Global {
     pub(crate) repository: Option<String>,
     #[command(flatten)]
     credentials: CredentialFlags,
+    /// A copy of the repository that is nearer, a stick or a NAS: drives, restore, export, cat and the like read from it what it has. Several may be named, the nearest first
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) near: Vec<String>,
     /// Where this machine keeps what it remembers of repositories
     #[arg(long, global = true, env = "YESTERDRIVE_CACHE_DIR", hide_env_values = true, value_name = "FOLDER")]
     pub(crate) cache_dir: Option<PathBuf>,
@@ -190,6 +197,11 @@ pub(crate) enum Command {
     Repair(Repair),
     /// Check a folder of objects, or a store, without any key: whether every byte is as it was written
     Scrub(Scrub),
+    /// Keep a second copy of the repository at another place, without any key: copies what is missing there, and heals what is damaged on either side
+    Copy(Copy),
+    /// Carry a repository by disk: the first load into a store far away, or a copy that comes back. Without any key
+    #[command(subcommand)]
+    Seed(Seed),
     /// Show all snapshots as a drive
     Mount(Mount),
     /// Take a drive away
@@ -431,6 +443,9 @@ impl Args {
         global.memory = sized(global.caches.memory, "memory", &profile.memory, memory)?;
         global.cache_size = sized(global.caches.cache_size, "cache-size", &profile.cache_size, size)?;
         global.repository = global.repository.take().or_else(|| profile.repository.clone());
+        if global.near.is_empty() {
+            global.near.clone_from(&profile.near);
+        }
         global.cache_dir = global.cache_dir.take().or_else(|| profile.cache_dir.clone()).or_else(|| System::HERE.cache_folder(&folders));
         global.remote = RemoteOptions {
             variables: variables.iter().filter_map(|(name, value)| Some((name.clone(), service_variable(name, value)?))).collect(),

@@ -4,6 +4,7 @@ mod backup;
 mod cache;
 mod cat;
 mod check;
+mod copy;
 mod demonstration;
 mod export;
 mod forget;
@@ -19,6 +20,7 @@ mod repo;
 mod report;
 mod restore;
 mod scrub;
+mod seed;
 mod shell;
 mod snapshots;
 mod within;
@@ -44,6 +46,8 @@ pub(crate) fn run(args: &Args, output: &Output) -> Result<Exit, Failure> {
         Command::Check(options) => check::run(global, options, output),
         Command::Repair(Repair::Index(options)) => repair::index(global, options, output),
         Command::Scrub(options) => scrub::run(global, options, output),
+        Command::Copy(options) => copy::run(global, options, output),
+        Command::Seed(command) => seed::run(global, command, output),
         Command::Mount(options) => mount::mount(global, options, output),
         Command::Unmount(options) => mount::unmount(options, output),
         Command::Mounts => Ok(mount::list(output)),

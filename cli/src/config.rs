@@ -24,6 +24,8 @@ pub(crate) struct Profile {
     #[serde(default)]
     keyring: bool,
     pub(crate) cache_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) near: Vec<String>,
     pub(crate) host: Option<String>,
     pub(crate) set: Option<String>,
     #[serde(default)]
@@ -115,8 +117,10 @@ impl Profile {
                 *path = home.join(rest);
             }
         }
-        if let (Some(rest), Some(home)) = (self.repository.as_deref().and_then(|text| text.strip_prefix("~/")), home) {
-            self.repository = Some(home.join(rest).to_string_lossy().into_owned());
+        for address in self.repository.iter_mut().chain(&mut self.near) {
+            if let (Some(rest), Some(home)) = (address.strip_prefix("~/"), home) {
+                *address = home.join(rest).to_string_lossy().into_owned();
+            }
         }
         self
     }
@@ -210,6 +214,7 @@ mod tests {
         [default]
         repository = "~/backup"
         key-file = "~/.keys/backup"
+        near = ["~/stick", "sftp://nas/copy"]
 
         [nightly]
         repository = "/srv/backup"
@@ -223,6 +228,7 @@ mod tests {
         let home = Some(Path::new("/home/anna"));
         let default = parse(FILE, None).unwrap().expand(home);
         assert_eq!(default.repository.as_deref(), Some("/home/anna/backup"));
+        assert_eq!(default.near, ["/home/anna/stick", "sftp://nas/copy"]);
         assert_eq!(default.credentials().key_file.as_deref(), Some(Path::new("/home/anna/.keys/backup")));
         let nightly = parse(FILE, Some("nightly")).unwrap().expand(home);
         assert_eq!(nightly.paths, [Path::new("/home/anna/documents"), Path::new("/etc")]);

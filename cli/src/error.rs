@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backup_writer::backup::BackupError;
 use backup_writer::close::CloseError;
+use backup_writer::copy::CopyError;
 use backup_writer::create::CreateError;
 use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
@@ -138,6 +139,9 @@ impl From<RepositoryError> for Failure {
                 .hint("check the password or key file; the recovery code opens it too: --recovery-file"),
             RepositoryError::NotAllowed { .. } => Self::from_error(Exit::WrongKey, &error).hint(READERS_KEY),
             RepositoryError::Object { .. } => Self::from_error(Exit::Failed, &error),
+            RepositoryError::OtherNear { .. } => {
+                Self::from_error(Exit::Failed, &error).hint("name a copy that 'yesterdrive copy' has made of this repository after --near")
+            }
             RepositoryError::Store(error) => error.into(),
         }
     }
@@ -355,6 +359,29 @@ impl From<PruneError> for Failure {
             PruneError::NoSnapshot { .. } => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; the next backup uses what is of use"),
             PruneError::Unsteady => Self::from_error(Exit::Failed, &error).hint("nothing was deleted; run it again"),
             PruneError::NotVerified { .. } => Self::from_error(Exit::Failed, &error),
+        }
+    }
+}
+
+impl From<CopyError> for Failure {
+    fn from(error: CopyError) -> Self {
+        let failure = Self::from_error(Exit::Failed, &error);
+        match error {
+            CopyError::NotThere { .. } => Self { exit: Exit::Unreachable, ..failure }.hint(
+                "check the path; to get back a repository that is lost, name its copy as --repository and the empty place after --to",
+            ),
+            CopyError::Unknown { .. } => failure.hint("'yesterdrive scrub' tells what is there"),
+            CopyError::Foreign { .. } => failure.hint("name another place, or an empty one"),
+            CopyError::Cancelled { .. } => Self { exit: Exit::Interrupted, ..failure }.hint("run it again: it goes on from there"),
+            CopyError::Read(error) => error.into(),
+            CopyError::Copy(error @ StoreError::Full { .. }) => {
+                Self::from_error(Exit::Failed, &error).hint("free some space where the copy lies and run it again: it goes on from there")
+            }
+            CopyError::Copy(error) => {
+                let Self { exit, .. } = Self::from(error);
+                Self { exit, ..failure }
+                    .hint("check that the copy's disk or server is there and may be written; run again, it goes on from there")
+            }
         }
     }
 }

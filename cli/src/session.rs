@@ -11,7 +11,7 @@ use fs_core::repository::{Forgotten, MEMORY_DEFAULT, OpenOptions, Repository, Sn
 use fs_core::snapshot::Snapshot;
 use fs_core::snapshot::select::{Filter, SelectError, select};
 use fs_core::storage::address::Address;
-use fs_core::storage::{self, StoreError, WriteStore};
+use fs_core::storage::{self, ReadStore, StoreError, WriteStore};
 
 use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
@@ -140,9 +140,23 @@ fn open_by(
         Cached::UpTo(size) => (size, true),
     };
     let state = global.cache_dir.clone();
-    let options = OpenOptions { memory_max, cache_size, reads_pinned, state, list_ahead: true, ..OpenOptions::default() };
+    let near = if reads_pinned { near(global)? } else { Vec::new() };
+    let options = OpenOptions { memory_max, cache_size, reads_pinned, state, list_ahead: true, near, ..OpenOptions::default() };
     let repository = Repository::open(Arc::clone(&store).as_read(), credential, &options)?;
     Ok((Arc::new(repository), store))
+}
+
+/// The near copies. One that is not there is done without: what it has comes from the repository.
+fn near(global: &Global) -> Result<Vec<Arc<dyn ReadStore>>, Failure> {
+    let mut near = Vec::new();
+    for text in &global.near {
+        let address = Address::parse(text).map_err(|error| Failure::new(Exit::Usage, format!("--near: {error}")))?;
+        match storage::open(&address, &global.remote) {
+            Ok(store) => near.push(store.as_read()),
+            Err(error) => tracing::warn!(%error, "the near copy {address} is not there: everything is read from the repository"),
+        }
+    }
+    Ok(near)
 }
 
 /// Where this machine keeps what it remembers of a repository; `None` without a home.

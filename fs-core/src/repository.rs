@@ -38,6 +38,7 @@ mod keep;
 mod known;
 mod listing;
 mod marks;
+mod near;
 mod open;
 mod opened;
 mod past;
@@ -62,6 +63,7 @@ pub use heads::Heads;
 pub use inventory::Inventory;
 use known::Known;
 pub use marks::{Marks, Standing};
+use near::NearStore;
 pub use opened::{Held, Opened, Pause, Want};
 use past::Past;
 pub use pin::{PinError, PinReport};
@@ -101,6 +103,12 @@ pub enum RepositoryError {
     NotAllowed {
         /// What its holder may do.
         role: Role,
+    },
+    /// A near copy is one of something else.
+    #[error("{location} is no copy of this repository: it holds another one")]
+    OtherNear {
+        /// Where.
+        location: String,
     },
     /// The store failed.
     #[error("the repository cannot be reached")]
@@ -205,6 +213,8 @@ pub struct OpenOptions {
     /// Whether the snapshots are listed while the keys are fetched, which spares a round trip. The first [`Repository::snapshots`] then shows those that
     /// there were before the keys were opened.
     pub list_ahead: bool,
+    /// Copies that are nearer: what they have is read from them, the nearest first.
+    pub near: Vec<Arc<dyn ReadStore>>,
     /// Clock.
     pub clock: SharedClock,
     /// Randomness.
@@ -214,7 +224,8 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let (clock, random) = (SystemClock::shared(), SystemRandom::shared());
-        Self { memory_max: MEMORY_DEFAULT, cache_size: 0, reads_pinned: false, state: None, list_ahead: false, clock, random }
+        let (state, near) = (None, Vec::new());
+        Self { memory_max: MEMORY_DEFAULT, cache_size: 0, reads_pinned: false, state, list_ahead: false, near, clock, random }
     }
 }
 
@@ -222,6 +233,8 @@ impl Default for OpenOptions {
 #[derive(Debug)]
 pub struct Repository {
     store: Arc<dyn ReadStore>,
+    /// Where it lies itself, if `store` has nearer copies.
+    far: Option<Arc<dyn ReadStore>>,
     state: Option<PathBuf>,
     ring: KeyRing,
     config: Config,
@@ -247,8 +260,12 @@ impl Repository {
     /// # Errors
     /// [`RepositoryError`].
     pub fn open(store: Arc<dyn ReadStore>, credential: &Credential, options: &OpenOptions) -> Result<Self, RepositoryError> {
+        let near = (!options.near.is_empty()).then(|| Arc::new(NearStore::new(&options.near, Arc::clone(&store))));
+        let far = near.is_some().then(|| Arc::clone(&store));
+        let store = near.clone().map_or(store, |near| near as _);
         let mut opening = Opening::read(&*store, options)?;
         let (ring, config) = opening.unlock(credential)?;
+        near.map_or(Ok(()), |near| near.expect(ring.repository))?;
         let Opening { devices, listing, mut ahead, .. } = opening;
         let disk = open_disk(&ring.repository, options);
         let past = options.state.as_deref().filter(|_| !ring.role.may_list()).and_then(|state| {
@@ -256,7 +273,8 @@ impl Repository {
             past.inspect_err(|error| tracing::warn!(%error, "nothing is kept of what is saved here: every run compares everything")).ok()
         });
         let opened = Self {
-            store,
+            store: Arc::clone(&store),
+            far,
             state: options.state.clone(),
             ring,
             config,
@@ -339,13 +357,13 @@ impl Repository {
         if role.may_read() { Ok(()) } else { Err(RepositoryError::NotAllowed { role }) }
     }
 
-    /// Bytes of a record as stored, verbatim and unopened, where its reference says.
+    /// Bytes of a record as stored, verbatim and unopened, where its reference says: from the repository itself, also where copies are nearer.
     ///
     /// # Errors
     /// The store's.
     pub fn stored(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, StoreError> {
         let name = object::pack_name(pack_kind(kind), &reference.pack);
-        wait(name.as_str(), self.store.get_range(&name, reference.place()))
+        wait(name.as_str(), self.far.as_ref().unwrap_or(&self.store).get_range(&name, reference.place()))
     }
 
     /// What opens the records of a session.
@@ -523,7 +541,15 @@ impl Repository {
         self.answer(|held| self.links_in_memory(held, reference))
     }
 
+    /// From a near copy, or, where that has it not or damaged, from the repository itself.
     fn read_at(&self, kind: RecordKind, reference: &Reference) -> Result<Bytes, ReadError> {
+        if self.far.is_some() {
+            let name = object::pack_name(pack_kind(kind), &reference.pack);
+            let near = wait(name.as_str(), self.store.get_range(&name, reference.place()));
+            if let Some(plain) = near.ok().and_then(|near| self.open_record(kind, reference, near).ok()) {
+                return Ok(plain);
+            }
+        }
         self.open_record(kind, reference, self.stored(kind, reference)?)
     }
 }

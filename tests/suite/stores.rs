@@ -9,6 +9,8 @@ use fs_core::storage::probe::probe;
 use fs_core::storage::{self, ObjectName, RemoteOptions, StoreError, WriteStore, wait};
 use fs_core::testing::{SeededRandom, contract};
 use fs_core::time::SystemClock;
+use tests::driven::{Driven, is_long};
+use tests::noise;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -109,6 +111,40 @@ fn what_a_service_says_is_one_sentence_without_addresses() {
     let failed = wait("", store.list("", None)).unwrap_err();
     let StoreError::Failed { source, .. } = &failed else { panic!("{failed:?}") };
     assert_eq!(source.to_string(), "the service answered 404 NoSuchBucket: The specified bucket does not exist");
+}
+
+/// Filled on a disk, carried, loaded into a service, gone on with, carried home again: a gibibyte if there is time.
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn a_seed_by_disk_goes_on_with_changes_only() {
+    const FILE: usize = 16 << 20;
+    let driven = Driven::new("disk").unwrap();
+    let count = if is_long() { 64 } else { 4 };
+    (0..count).for_each(|n| std::fs::write(driven.source().join(format!("file {n}")), noise(n, FILE)).unwrap());
+    driven.save().unwrap();
+    let far = setting("YESTERDRIVE_TEST_S3").replace('%', &format!("seed-{}", std::process::id()));
+    let run = |line: &[&str]| -> serde_json::Value {
+        let mut command = driven.command(&["--key-file", "key", "--json", "--repository", &far]);
+        let output = command.args(line).env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test-secret").output().unwrap();
+        assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+    };
+    let imported = run(&["seed", "import", "disk"]);
+    assert!(imported["copied"]["bytes"].as_u64().unwrap() > count * FILE as u64, "{imported}");
+    assert_eq!(run(&["seed", "import", "disk"])["copied"]["count"], 0);
+    // Half a mebibyte in the middle of one file.
+    let mut changed = noise(0, FILE);
+    changed[FILE / 2..][..512 << 10].copy_from_slice(&noise(1000, 512 << 10));
+    std::fs::write(driven.source().join("file 0"), &changed).unwrap();
+    let next = run(&["backup", "source"]);
+    let sent = next["sent_bytes"].as_u64().unwrap();
+    println!("imported {} bytes; the next backup sent {sent} and read {}", imported["copied"]["bytes"], next["read_bytes"]);
+    assert!(sent < 4 << 20 && next["unchanged"].as_u64() == Some(count - 1), "{next}");
+    let exported = run(&["seed", "export", "return"]);
+    assert_eq!(exported["copied"]["count"], exported["objects"]["count"]);
+    let drive = driven.mount("drive", &["--repository", "return"]).unwrap();
+    assert!(std::fs::read(drive.shown.join("file 0")).unwrap() == changed);
+    assert!(std::fs::read(drive.shown.join("file 1")).unwrap() == noise(1, FILE));
 }
 
 /// Against servers that only a long run starts.

@@ -43,7 +43,7 @@ impl Prune {
     }
 }
 
-fn at_least_48h(text: &str) -> Result<Duration, String> {
+pub(super) fn at_least_48h(text: &str) -> Result<Duration, String> {
     match Rule::within(text)? {
         Rule::Within(time) if time >= GRACE_LEAST => Ok(time),
         _ => Err("give at least 48h: a backup may be running meanwhile".into()),

@@ -4,9 +4,10 @@
 //! name in their header. Only of sessions no key-less proof exists: their header is all that can be compared.
 
 use super::{HEADER_LENGTH, Header, ObjectError, ObjectKind, parse_numbered, parse_pack_name, parse_run_name, parse_sequence_name};
-use crate::crypto::StreamHash;
+use crate::crypto::{StreamHash, TAG_LENGTH};
 use crate::id::{DeviceId, KeyId, ObjectHash, PackId, RepositoryId, SessionId};
 use crate::storage::ObjectName;
+use crate::wire::BODY_STEP;
 
 /// How an object of a kind is proven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,9 @@ pub enum Flaw {
     /// The bytes are not those that were written under this name.
     #[error("it is damaged: its bytes do not have the hash {0}")]
     Damaged(&'static str),
+    /// It has another length than such an object can have.
+    #[error("it is damaged: no such object has {0} bytes")]
+    Cut(u64),
     /// It is whole, or its beginning is, and belongs elsewhere.
     #[error("it is misplaced: by its header it is {0}")]
     Misplaced(String),
@@ -89,6 +93,7 @@ pub struct Prover {
     promise: Promise,
     hash: StreamHash,
     head: Vec<u8>,
+    length: u64,
     /// The last bytes so far, which may be the end hash.
     tail: Vec<u8>,
 }
@@ -96,13 +101,14 @@ pub struct Prover {
 impl Prover {
     /// Begins with nothing read.
     pub fn new(promise: Promise) -> Self {
-        Self { promise, hash: StreamHash::plain(), head: Vec::new(), tail: Vec::new() }
+        Self { promise, hash: StreamHash::plain(), head: Vec::new(), length: 0, tail: Vec::new() }
     }
 
     /// The next bytes of the object.
     pub fn update(&mut self, bytes: &[u8]) {
         let room = HEADER_LENGTH.saturating_sub(self.head.len());
         self.head.extend(bytes.iter().take(room));
+        self.length += bytes.len() as u64;
         if !matches!(self.promise.proof, Proof::End(_)) {
             return self.hash.update(bytes);
         }
@@ -133,12 +139,22 @@ impl Prover {
         match (broken, header, belongs) {
             // The bytes of a pack are proven by themselves: then what its header says is where it belongs.
             (None, _, Some(place)) => Err(Flaw::Misplaced(place)),
+            // The header, a padded body, a tag: what was cut off, or put together from two, shows at least by that.
+            (None, Ok(_), None) if matches!(self.promise.proof, Proof::HeaderOnly(_)) && !is_length_of_signed(self.length) => {
+                Err(Flaw::Cut(self.length))
+            }
             (None, Ok(header), None) => Ok(header.repository),
             (None, Err(error), _) => Err(Flaw::Unreadable(error)),
             (Some(_), _, Some(place)) => Err(Flaw::Misplaced(format!("{place}, or it is damaged"))),
             (Some(which), _, None) => Err(Flaw::Damaged(which)),
         }
     }
+}
+
+/// Whether an object that is one sealed, signed body can have so many bytes.
+fn is_length_of_signed(length: u64) -> bool {
+    let body = length.checked_sub((HEADER_LENGTH + TAG_LENGTH) as u64);
+    body.is_some_and(|body| body > 0 && body.is_multiple_of(BODY_STEP as u64))
 }
 
 /// What the header says that the object is, if that is not what the name says.
@@ -243,7 +259,12 @@ mod tests {
         }
         let session = session_name(&DeviceId::from_bytes([1; 16]), &SessionId::from_bytes([2; 16]));
         let header = Header { kind: ObjectKind::Session, epoch: 1, repository: REPOSITORY, salt: [2; 16] };
-        assert_eq!(prove(&session, &header.encode(), 50), Ok(REPOSITORY));
-        assert!(prove(&session, &Header { salt: [3; 16], ..header }.encode(), 50).is_err());
+        let whole = |header: Header| [&header.encode()[..], &[0; BODY_STEP + TAG_LENGTH]].concat();
+        let sound = whole(header);
+        assert_eq!(prove(&session, &sound, 50), Ok(REPOSITORY));
+        assert!(prove(&session, &whole(Header { salt: [3; 16], ..header }), 50).is_err());
+        for cut in [HEADER_LENGTH, HEADER_LENGTH + TAG_LENGTH, 500, sound.len() - 1] {
+            assert_eq!(prove(&session, &sound[..cut], 50), Err(Flaw::Cut(cut as u64)));
+        }
     }
 }
