@@ -117,7 +117,7 @@ pub fn check(repository: &Repository, how: impl Into<CheckOptions>, observer: &d
     // By the store's clock, if it has one: nothing was swept before its time by that, whatever this machine's says.
     let server = wait("clock", repository.store().server_time())?;
     let (marks, now) = (repository.marks().map_err(listing)?, server.unwrap_or_else(|| repository.clock().now()));
-    let unsealing = objects::check_seals(repository)?;
+    let unsealing = objects::check_seals(repository, &inventory)?;
     let (shards, damaged_shards) = repository.shards().map_err(listing)?;
     let mut run = Run {
         repository,

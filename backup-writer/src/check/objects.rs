@@ -10,7 +10,7 @@ use fs_core::key::slot;
 use fs_core::object::{self, ObjectError, ObjectKind, SMALL_OBJECT_SIZE_MAX};
 use fs_core::observer::Observer;
 use fs_core::report::{Finding, Severity};
-use fs_core::repository::{Repository, RepositoryError};
+use fs_core::repository::{Inventory, Repository, RepositoryError};
 use fs_core::snapshot::Manifest;
 use fs_core::snapshot::codec::{CATALOGUE_SIZE_MAX, Catalogue, Seal};
 use fs_core::snapshot::mark::Mark;
@@ -102,7 +102,7 @@ pub(super) fn check_objects(
 ///
 /// # Errors
 /// The store's, if they cannot be listed.
-pub(super) fn check_seals(repository: &Repository) -> Result<Vec<Finding>, StoreError> {
+pub(super) fn check_seals(repository: &Repository, inventory: &Inventory) -> Result<Vec<Finding>, StoreError> {
     let list = |kind: ObjectKind| wait(kind.prefix(), repository.store().list_names(kind.prefix()));
     // Seals first: a manifest that comes meanwhile is then listed, and a seal that does is not missed.
     let (seals, manifests) = (list(ObjectKind::Seal)?, list(ObjectKind::Manifest)?);
@@ -110,9 +110,11 @@ pub(super) fn check_seals(repository: &Repository) -> Result<Vec<Finding>, Store
     let there: HashSet<_> = manifests.iter().filter_map(|(name, _)| place(ObjectKind::Manifest, name)).collect();
     let is_alone = |name: &ObjectName| place(ObjectKind::Seal, name).is_some_and(|place| !there.contains(&place));
     let alone = seals.into_iter().map(|(name, _)| name).filter(is_alone);
-    Ok(alone
-        .map(|name| Finding::object(Severity::Warning, name.as_str(), "the manifest that it seals is missing: a snapshot is lost"))
-        .collect())
+    let told = |name: ObjectName| match inventory.left_seals.contains(&name) {
+        true => Finding::object(Severity::Note, name.as_str(), "the snapshot that it seals was forgotten and swept: it is of no use"),
+        false => Finding::object(Severity::Warning, name.as_str(), "the manifest that it seals is missing: a snapshot is lost"),
+    };
+    Ok(alone.map(told).collect())
 }
 
 fn open(repository: &Repository, kind: ObjectKind, name: &ObjectName, object: &[u8]) -> Result<(), RepositoryError> {

@@ -1,5 +1,6 @@
 //! Which snapshots there are: manifests and seals, read once, and the roll-ups that spare reading them one by one.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::thread;
 
@@ -128,6 +129,7 @@ pub(super) fn refused(name: &ObjectName, error: &ObjectError) -> Finding {
 /// Of every manifest that is listed whether a seal stands for it.
 fn sealed(repository: &Repository, known: &Known, listing: &Listing, findings: &mut Vec<Finding>) -> Result<Vec<bool>, RepositoryError> {
     let mut sealed = vec![false; listing.manifests.len()];
+    let forgotten = LazyCell::new(|| standing(known.tombstones.iter().map(|(hash, said)| (hash, &**said))));
     for seal in &listing.seals {
         let Some(manifest) = known.seals.get(&seal.hash) else { continue };
         let place = listing.manifest_at(seal.device, seal.sequence, (*manifest).into()).and_then(|at| sealed.get_mut(at));
@@ -135,6 +137,10 @@ fn sealed(repository: &Repository, known: &Known, listing: &Listing, findings: &
             && known.manifests.contains_key(manifest)
         {
             *sealed = true;
+            continue;
+        }
+        // It was swept by a run to which the store did not list the seal.
+        if forgotten.contains_key(manifest) {
             continue;
         }
         // Both were listed at once: the manifest may have been written and sealed in between. Of a damaged one, that is the finding.

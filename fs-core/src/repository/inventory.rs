@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::catalogue;
 use super::forgotten::Snapshots;
+use super::listing::Named;
 use super::{Repository, RepositoryError, lock};
 use crate::id::SnapshotId;
 use crate::index::{ENTRY_LENGTH, Shard};
@@ -18,6 +19,8 @@ pub struct Inventory {
     pub snapshots: Snapshots,
     /// The objects of each snapshot, in the order in which they may be deleted: seals, then the manifest.
     pub objects: HashMap<SnapshotId, Vec<ObjectName>>,
+    /// Seals of snapshots that were forgotten and whose manifests are gone: they were swept by a run to which the store did not list the seal.
+    pub left_seals: BTreeSet<ObjectName>,
     /// Snapshots that tombstones name, listed or not.
     pub forgotten: HashSet<SnapshotId>,
     /// Snapshots that were there and are not listed, though nobody forgot them: their seal is, or this machine has read them before.
@@ -70,8 +73,11 @@ impl Repository {
             objects.entry(named.hash.into()).or_default().push(named.name());
         }
         let forgotten: HashSet<_> = standing(known.tombstones.iter().map(|(hash, said)| (hash, &**said))).into_keys().collect();
+        let is_left = |id: &SnapshotId| !listed.contains(id) && forgotten.contains(id);
+        let left = listing.seals.iter().filter(|seal| known.seals.get(&seal.hash).is_some_and(is_left));
+        let left_seals = left.map(Named::name).collect();
         known.gone.retain(|id| !listed.contains(id) && !forgotten.contains(id));
         let missing = seen.into_iter().filter(|id| !listed.contains(id) && !forgotten.contains(id)).collect();
-        Ok(Inventory { snapshots, objects, forgotten, missing })
+        Ok(Inventory { snapshots, objects, left_seals, forgotten, missing })
     }
 }
