@@ -3,7 +3,7 @@
 //! Closing is a new generation of the configuration. It stops backups and nothing else. Destroying deletes what can be read first and the keys and the
 //! configuration last, so that one that is interrupted is still a repository that the same command goes on with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fs_core::config::{Closing, Config, encode_config};
@@ -12,7 +12,7 @@ use fs_core::id::{ObjectHash, RepositoryId};
 use fs_core::object::{self, Header, ObjectError, ObjectKind};
 use fs_core::observer::{Observer, Progress};
 use fs_core::repository::Repository;
-use fs_core::storage::{ObjectMeta, StoreError, WriteStore, delete_all, wait};
+use fs_core::storage::{ObjectMeta, ObjectName, StoreError, WriteStore, delete_all, wait};
 use fs_core::time::Timestamp;
 
 use crate::create::put_hashed;
@@ -128,37 +128,47 @@ pub fn destroy(repository: &Repository, store: &dyn WriteStore, observer: &dyn O
         return Err(CloseError::Incomplete);
     }
     objects.sort_by(|one, other| (rank(one), &one.name).cmp(&(rank(other), &other.name)));
-    let (mut deleted, mut kept) = (Vec::new(), Vec::new());
-    let mut progress = Progress { entry_total: objects.len() as u64, ..Progress::default() };
-    for some in objects.chunk_by(|one, other| rank(one) == rank(other)).flat_map(|of_rank| of_rank.chunks(TOGETHER)) {
-        let is_last = some.first().is_some_and(|object| rank(object) > 0);
+    let (contents, last) = objects.split_at(objects.partition_point(|object| rank(object) == 0));
+    delete_contents(store, contents, observer)?;
+    let mut kept: BTreeSet<ObjectName> = wait("", store.list("", None))?.into_iter().map(|object| object.name).collect();
+    let are_left = |kept: &BTreeSet<ObjectName>| kept.iter().any(|name| last.iter().all(|object| object.name != *name));
+    if !are_left(&kept) {
+        kept = delete_last(store, last);
+    }
+    let deleted = objects.iter().filter(|object| !kept.contains(&object.name)).collect();
+    let ended = now(repository, store, Timestamp::max).unwrap_or_else(|_| repository.clock().now());
+    Ok(told(repository, started, ended, deleted, kept.iter().map(ToString::to_string).collect()))
+}
+
+/// Deletes what can be read. What the store holds on to it still lists afterwards.
+fn delete_contents(store: &dyn WriteStore, contents: &[ObjectMeta], observer: &dyn Observer) -> Result<(), CloseError> {
+    let mut progress = Progress { entry_total: contents.len() as u64, ..Progress::default() };
+    for some in contents.chunks(TOGETHER) {
         if observer.is_cancelled() {
             return Err(CloseError::Cancelled { left: progress.entry_total - progress.entry_count });
         }
-        // Keys and configuration go only when nothing else is left.
-        if is_last && !kept.is_empty() {
-            kept.extend(some.iter());
-            continue;
-        }
-        for (object, result) in some.iter().zip(delete_all(store, some.iter().map(|object| &object.name))) {
+        for result in delete_all(store, some.iter().map(|object| &object.name)) {
             match result {
-                Ok(()) => deleted.push(object),
-                // Without keys or configuration no command goes on: what is left of them is named.
-                Err(error) if is_last || matches!(error, StoreError::Denied { .. }) => kept.push(object),
+                Ok(()) | Err(StoreError::Denied { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         progress.entry_count += some.len() as u64;
         observer.progress(&progress);
     }
-    let mut kept: Vec<_> = kept.iter().map(|object| object.name.to_string()).collect();
-    // What the store says it deleted and still lists is not deleted.
-    let listed: Vec<_> = wait("", store.list("", None))?.into_iter().map(|object| object.name).collect();
-    deleted.retain(|object| listed.binary_search(&object.name).is_err());
-    kept.extend(listed.iter().map(ToString::to_string));
-    kept.sort_unstable();
-    kept.dedup();
-    Ok(told(repository, started, now(repository, store, Timestamp::max)?, deleted, kept))
+    Ok(())
+}
+
+/// Deletes keys and then the configuration, when nothing is left that they open; those that may still be there. Without them no command goes on, so nothing
+/// that fails here is an error: it is named.
+fn delete_last(store: &dyn WriteStore, last: &[ObjectMeta]) -> BTreeSet<ObjectName> {
+    for some in last.chunk_by(|one, other| rank(one) == rank(other)) {
+        delete_all(store, some.iter().map(|object| &object.name));
+    }
+    match wait("", store.list("", None)) {
+        Ok(listed) => listed.into_iter().map(|object| object.name).collect(),
+        Err(_) => last.iter().map(|object| object.name.clone()).collect(),
+    }
 }
 
 /// Keys go when nothing else is left, and then the configuration.
