@@ -70,6 +70,25 @@ pub struct CopyOptions {
     pub clock: SharedClock,
 }
 
+impl CopyOptions {
+    /// How it is done unless somebody says otherwise: what is copied is proven, what is met damaged is healed, nothing is deleted.
+    pub fn new(purpose: Purpose, seed: u64, clock: SharedClock) -> Self {
+        Self {
+            purpose,
+            dry_run: false,
+            verify: (0, 0),
+            read_back: false,
+            heal: true,
+            bring_back: false,
+            despite_damage: false,
+            delete_after: None,
+            state: None,
+            seed,
+            clock,
+        }
+    }
+}
+
 /// What a run did; of a dry run, what it would do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct CopyReport {

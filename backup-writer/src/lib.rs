@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod side_by_side;
 pub mod create;
 pub mod device;
 pub mod keys;

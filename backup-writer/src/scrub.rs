@@ -3,9 +3,7 @@
 //! It finds bytes that have changed and objects that stand under another name. What is missing only [`crate::check`] can tell, which knows what the snapshots need.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel as channel;
 use fs_core::id::{ObjectHash, RepositoryId};
 use fs_core::object::Header;
 use fs_core::object::keyless::{Promise, Prover, describe};
@@ -15,6 +13,8 @@ use fs_core::report::{Finding, Severity, chain};
 use fs_core::storage::local::strangers::{Stranger, StrangerKind};
 use fs_core::storage::whole::read_in_parts;
 use fs_core::storage::{ObjectMeta, ReadStore, StoreError, wait};
+
+use crate::side_by_side::side_by_side;
 
 /// Objects that are read at a time. More would make a disk seek to and fro.
 const READERS_MAX: usize = 4;
@@ -123,33 +123,23 @@ fn prove_all(
 ) -> Vec<(usize, Result<RepositoryId, String>)> {
     let byte_total = objects.iter().map(|(meta, _)| meta.size).sum();
     let mut progress = Progress { entry_total: objects.len() as u64, byte_total, ..Progress::default() };
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        let (sender, receiver) = channel::bounded(READERS_MAX);
-        for _ in 0..crate::worker_count().min(READERS_MAX) {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((meta, promise)) = objects.get(at) else { return };
-                    let Some(result) = prove(store, meta, *promise, observer) else { return };
-                    if sender.send((at, result)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut results = Vec::with_capacity(objects.len());
-        for (at, result) in receiver {
-            progress.entry_count += 1;
-            progress.byte_count += objects.get(at).map_or(0, |(meta, _)| meta.size);
-            observer.progress(&progress);
-            results.push((at, result));
-        }
-        results
-    })
+    let mut results = Vec::with_capacity(objects.len());
+    let numbered: Vec<_> = objects.iter().enumerate().collect();
+    let work = |(_, (meta, promise)): &(usize, &(ObjectMeta, Promise))| prove(store, meta, *promise, observer);
+    let each = |(at, (meta, _)): &(usize, &(ObjectMeta, Promise)), result| {
+        results.push((*at, Option::ok_or(result, Stopped)?));
+        progress.entry_count += 1;
+        progress.byte_count += meta.size;
+        observer.progress(&progress);
+        Ok(())
+    };
+    // What was proven until then is told.
+    let _: Result<(), Stopped> = side_by_side(crate::worker_count().min(READERS_MAX), &numbered, work, each);
+    results
 }
+
+/// Somebody wants an end.
+struct Stopped;
 
 /// `None` if it was stopped.
 fn prove(store: &dyn ReadStore, meta: &ObjectMeta, promise: Promise, observer: &dyn Observer) -> Option<Result<RepositoryId, String>> {

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use backup_writer::backup::BackupError;
 use backup_writer::close::{CLOSING_GRACE, CloseError, DestroyReport, close, destroy, reopen};
-use backup_writer::keys::{Enrolment, enrol};
-use fs_core::crypto::Key;
 use fs_core::key::Role;
-use fs_core::key::slot::Credential;
 use fs_core::observer::{Observer, Progress, Silent};
 use fs_core::report::Finding;
 use fs_core::testing::Fault;
@@ -19,6 +16,7 @@ use tests::hooked::HookedStore;
 use tests::{Bench, later_than_any_file, noise};
 
 use super::prune::{DAY, HOUR, Place};
+use super::roles::give;
 
 fn destroyed(place: &Place) -> Result<DestroyReport, CloseError> {
     destroy(&place.bench.open().unwrap(), &*place.bench.store, &Silent)
@@ -59,10 +57,7 @@ fn a_closed_repository_is_read_for_two_weeks_and_then_gone() {
 fn only_an_owner_closes_and_destroys() {
     let place = Place::with_days(1);
     for (n, role) in [(7, Role::Maintainer), (8, Role::Reader), (9, Role::Writer)] {
-        let enrolment = Enrolment { name: n.to_string(), role, trusts_others: false };
-        enrol(&place.bench.open().unwrap(), &*place.bench.store, Key::from_bytes([n; 32]), &enrolment).unwrap();
-        let mut device = place.clone();
-        device.bench.credential = Credential::KeyFile(Key::from_bytes([n; 32]));
+        let device = give(&place, n, role, false);
         let refused = close(&device.bench.open().unwrap(), &*place.bench.store, CLOSING_GRACE);
         assert!(matches!(refused, Err(CloseError::NotAllowed(_))), "{role:?}");
         assert!(matches!(destroyed(&device), Err(CloseError::NotAllowed(_))), "{role:?}");

@@ -25,19 +25,7 @@ use super::cli::Shell;
 use super::prune::{DAY, HOUR, Place};
 
 pub(crate) fn usual(clock: &Arc<ManualClock>) -> CopyOptions {
-    CopyOptions {
-        purpose: Purpose::Copy,
-        dry_run: false,
-        verify: (0, 0),
-        read_back: false,
-        heal: true,
-        bring_back: false,
-        despite_damage: false,
-        delete_after: None,
-        state: None,
-        seed: 1,
-        clock: Arc::clone(clock) as _,
-    }
+    CopyOptions::new(Purpose::Copy, 1, Arc::clone(clock) as _)
 }
 
 /// A repository with snapshots, tombstones and marks of all ages, and an empty place by the same clock.

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use backup_writer::backup::{BackupReport, backup};
 use backup_writer::check::{CheckOptions, ReadData, check};
-use backup_writer::keys::{Enrolment, enrol};
 use bytes::Bytes;
-use fs_core::crypto::Key;
 use fs_core::key::Role;
-use fs_core::key::slot::Credential;
 use fs_core::observer::Silent;
 use fs_core::report::{Finding, Severity};
 use fs_core::storage::ObjectName;
 use tests::{noise, options};
 
 use super::prune::{DAY, Place};
+use super::roles::give;
 
 type Objects = BTreeMap<ObjectName, Bytes>;
 
@@ -109,11 +106,7 @@ fn what_was_forgotten_and_swept_is_not_missed() {
 /// The same for a device that opens no snapshots: it remembers what it sealed itself.
 #[test]
 fn a_writer_notices_too() {
-    let mut place = Place::new();
-    let enrolment = Enrolment { name: "pc".into(), role: Role::Writer, trusts_others: false };
-    enrol(&place.bench.open().unwrap(), &*place.bench.store, Key::from_bytes([9; 32]), &enrolment).unwrap();
-    place.bench.credential = Credential::KeyFile(Key::from_bytes([9; 32]));
-    place.state = Arc::new(tempfile::tempdir().unwrap());
+    let place = give(&Place::new(), 9, Role::Writer, false);
     place.write("file", &noise(1, 1000));
     save(&place, place.state.path());
     let old = contents(&place);

@@ -39,7 +39,7 @@ fn as_device(place: &Place, n: u8) -> Place {
     other
 }
 
-fn give(place: &Place, n: u8, role: Role, trusts_others: bool) -> Place {
+pub(crate) fn give(place: &Place, n: u8, role: Role, trusts_others: bool) -> Place {
     let enrolment = Enrolment { name: format!("device {n}"), role, trusts_others };
     enrol(&place.bench.open().unwrap(), &*place.bench.store, Key::from_bytes([n; 32]), &enrolment).unwrap();
     as_device(place, n)

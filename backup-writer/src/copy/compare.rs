@@ -8,8 +8,9 @@ use fs_core::report::{Finding, Severity, chain};
 use fs_core::storage::{ObjectName, StoreError, WriteStore};
 
 use super::listing::Listed;
-use super::transfer::{Budget, Trouble, Unsound, read, replace, side_by_side};
+use super::transfer::{Budget, Trouble, Unsound, WORKERS_MAX, read, replace};
 use super::{CopyError, Purpose, Run, Side, WHOLE};
+use crate::side_by_side::side_by_side;
 
 /// An object to be proven: how each side lists it, where it is to be read.
 pub(super) struct Chosen {
@@ -88,6 +89,7 @@ impl Run<'_> {
         };
         let budget = Budget::new();
         side_by_side(
+            WORKERS_MAX,
             chosen,
             |chosen| {
                 // Both sides may be in memory.

@@ -1,10 +1,8 @@
 //! From one side to the other: whole objects, several at a time, each proven before it is put.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use bytes::Bytes;
-use crossbeam_channel as channel;
 use fs_core::id::RepositoryId;
 use fs_core::object::keyless::Prover;
 use fs_core::object::object_hash;
@@ -15,9 +13,10 @@ use fs_core::storage::{OBJECT_SIZE_MAX, ObjectName, ReadStore, StoreError, Write
 
 use super::listing::{Listed, is_needed};
 use super::{CopyError, Run, Side};
+use crate::side_by_side::side_by_side;
 
 /// Objects under way: a store far away answers late.
-const WORKERS_MAX: usize = 8;
+pub(super) const WORKERS_MAX: usize = 8;
 /// Bytes of objects in memory, but for one that is larger by itself.
 const IN_FLIGHT_MAX: u64 = 128 << 20;
 /// Objects in a row that cannot be read before the store counts as lost.
@@ -206,39 +205,6 @@ pub(super) fn is_there(store: &dyn ReadStore, name: &ObjectName, bytes: &Bytes) 
     }
 }
 
-/// Does something with each item, several at a time, and tells the results here. After an error nothing more is begun.
-pub(super) fn side_by_side<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T) -> R + Sync,
-    mut each: impl FnMut(&T, R) -> Result<(), CopyError>,
-) -> Result<(), CopyError> {
-    let (next, is_stopped) = (AtomicUsize::new(0), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let (sender, receiver) = channel::bounded(WORKERS_MAX);
-        for _ in 0..WORKERS_MAX.min(items.len()) {
-            let (sender, next, is_stopped, work) = (sender.clone(), &next, &is_stopped, &work);
-            scope.spawn(move || {
-                while !is_stopped.load(Ordering::Relaxed) {
-                    let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
-                    if sender.send((item, work(item))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut result = Ok(());
-        for (item, done) in receiver {
-            let told = each(item, done);
-            if result.is_ok() && told.is_err() {
-                is_stopped.store(true, Ordering::Relaxed);
-                result = told;
-            }
-        }
-        result
-    })
-}
-
 /// What became of an object that was to be put.
 enum Carried {
     Done,
@@ -272,7 +238,7 @@ impl Run<'_> {
             }
         };
         let mut trouble = Trouble::default();
-        side_by_side(names, work, |(name, listed), carried| {
+        side_by_side(WORKERS_MAX, names, work, |(name, listed), carried| {
             self.step(listed.size);
             let unsound = match carried {
                 Carried::Done => None,
@@ -348,30 +314,5 @@ mod tests {
         assert_eq!(*budget.free.lock().unwrap(), IN_FLIGHT_MAX - 1024);
         drop((a, b));
         assert_eq!(*budget.free.lock().unwrap(), IN_FLIGHT_MAX);
-    }
-
-    #[test]
-    fn after_an_error_nothing_more_is_begun() {
-        let items: Vec<u32> = (0..1000).collect();
-        let begun = AtomicUsize::new(0);
-        let work = |item: &u32| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            *item
-        };
-        let result =
-            side_by_side(&items, work, |_, item| if item == 3 { Err(CopyError::NotThere { location: "x".into() }) } else { Ok(()) });
-        assert!(result.is_err() && begun.load(Ordering::Relaxed) < 500, "{begun:?}");
-        let mut all = Vec::new();
-        side_by_side(
-            &items,
-            |item| *item,
-            |_, item| {
-                all.push(item);
-                Ok(())
-            },
-        )
-        .unwrap();
-        all.sort_unstable();
-        assert_eq!(all, items);
     }
 }

@@ -67,21 +67,10 @@ fn one(global: &Global, options: &Copy, from: &(Address, Arc<dyn WriteStore>), t
     Ok(if is_incomplete(&report.findings) { Exit::Findings } else { Exit::Done })
 }
 
-/// How it is done unless somebody says otherwise.
+/// How it is done unless somebody says otherwise, on this machine.
 pub(crate) fn usual(global: &Global, purpose: Purpose) -> CopyOptions {
-    CopyOptions {
-        purpose,
-        dry_run: false,
-        verify: (0, 0),
-        read_back: false,
-        heal: true,
-        bring_back: false,
-        despite_damage: false,
-        delete_after: None,
-        state: global.cache_dir.clone(),
-        seed: u64::from_le_bytes(random_array(&SystemRandom)),
-        clock: SystemClock::shared(),
-    }
+    let seed = u64::from_le_bytes(random_array(&SystemRandom));
+    CopyOptions { state: global.cache_dir.clone(), ..CopyOptions::new(purpose, seed, SystemClock::shared()) }
 }
 
 /// Copies, and tells what was found. Of a dry run a place that is not there yet stays so.

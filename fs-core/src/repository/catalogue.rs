@@ -89,16 +89,18 @@ pub(super) enum Thoroughness {
     Everything,
 }
 
+/// What the store lists; the first time what opening the repository has listed and fetched.
+pub(super) fn list(repository: &Repository, opening: Option<(Listing, Ahead)>) -> Result<(Listing, Ahead), RepositoryError> {
+    opening.map_or_else(|| Ok((Listing::read(&*repository.store)?, Ahead::default())), Ok)
+}
+
 /// Lists the store and reads what is new.
 pub(super) fn look(
     repository: &Repository,
     known: &mut Known,
     thoroughness: Thoroughness,
 ) -> Result<(Listing, Vec<Finding>), RepositoryError> {
-    let (listing, mut ahead) = match known.opening.take() {
-        Some(opening) => opening,
-        None => (Listing::read(&*repository.store)?, Ahead::default()),
-    };
+    let (listing, mut ahead) = list(repository, known.opening.take())?;
     let mut findings = Vec::new();
     let counts = |known: &Known| (known.manifests.len(), known.seals.len(), known.done.len(), known.tombstones.len());
     let before = counts(known);

@@ -66,6 +66,9 @@ impl Certificates {
 /// Who may write, and what is wrong with what others sign.
 pub(super) const WRITERS: (fn(Role) -> bool, &str) = (Role::may_write, "nobody who may write signed it");
 
+/// The same of parts of the index.
+pub(super) const INDEXERS: (fn(Role) -> bool, &str) = (Role::may_index, WRITERS.1);
+
 impl Repository {
     /// The certificate of a device; reads new ones if it is not known.
     ///

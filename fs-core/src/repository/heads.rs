@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::catalogue::{fetch, open_seal, refused};
+use super::catalogue::{fetch, list, open_seal, refused};
 use super::listing::{Listing, Named};
-use super::open::{Ahead, small};
+use super::open::small;
 use super::{Repository, RepositoryError, lock};
 use crate::id::{DeviceId, SnapshotId};
 use crate::report::Finding;
@@ -37,10 +37,7 @@ fn take(heads: &mut Heads, head: Head) {
 /// The newest manifests that are sealed, by their seals, with what is listed and what is wrong with seals that do not count.
 pub(super) fn sealed(repository: &Repository) -> Result<(Heads, Listing, Vec<Finding>), RepositoryError> {
     let opening = lock(&repository.catalogue).opening.take();
-    let (listing, mut ahead) = match opening {
-        Some(opening) => opening,
-        None => (Listing::read(&*repository.store)?, Ahead::default()),
-    };
+    let (listing, mut ahead) = list(repository, opening)?;
     let mut heads = Heads::new();
     let mut findings = Vec::new();
     let mut open: BTreeMap<DeviceId, Vec<&Named>> = BTreeMap::new();

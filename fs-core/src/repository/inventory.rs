@@ -57,14 +57,13 @@ impl Repository {
     pub fn inventory(&self) -> Result<Inventory, RepositoryError> {
         let mut known = lock(&self.catalogue);
         known.opening = None;
-        let mut seen: BTreeSet<_> = known.manifests.keys().copied().collect();
         let (snapshots, listing) = catalogue::refresh_all(self, &mut known)?;
-        seen.extend(&known.gone);
         let mut objects: HashMap<SnapshotId, Vec<ObjectName>> = HashMap::new();
+        let mut sealed = BTreeSet::new();
         for seal in &listing.seals {
             if let Some(id) = known.seals.get(&seal.hash) {
                 objects.entry(*id).or_default().push(seal.name());
-                seen.insert(*id);
+                sealed.insert(*id);
             }
         }
         let listed: HashSet<SnapshotId> = listing.manifests.iter().map(|named| named.hash.into()).collect();
@@ -77,7 +76,8 @@ impl Repository {
         let left = listing.seals.iter().filter(|seal| known.seals.get(&seal.hash).is_some_and(is_left));
         let left_seals = left.map(Named::name).collect();
         known.gone.retain(|id| !listed.contains(id) && !forgotten.contains(id));
-        let missing = seen.into_iter().filter(|id| !listed.contains(id) && !forgotten.contains(id)).collect();
+        let is_missing = |id: &SnapshotId| !listed.contains(id) && !forgotten.contains(id);
+        let missing = sealed.into_iter().filter(is_missing).chain(snapshots.missing.iter().copied()).collect();
         Ok(Inventory { snapshots, objects, left_seals, forgotten, missing })
     }
 }

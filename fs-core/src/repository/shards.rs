@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::certified::INDEXERS;
 use super::{ReadError, Repository, RepositoryError, lock};
 use crate::id::{DeviceId, ObjectHash, RecordId};
 use crate::index::{Location, Shard};
@@ -241,6 +242,6 @@ impl Repository {
     }
 
     fn check_index_signature(&self, name: &ObjectName, header: &Header, signed: &Signed) -> Result<(), RepositoryError> {
-        self.check_signature_of(name, header, signed, (super::Role::may_index, "nobody who may write signed it"))
+        self.check_signature_of(name, header, signed, INDEXERS)
     }
 }
