@@ -15,6 +15,7 @@ use fs_core::report::{Finding, Place, Severity};
 use fs_core::storage::{ObjectName, StoreError, WriteStore};
 use fs_core::time::SharedClock;
 
+use crate::prolong::{ProlongError, Prolonging};
 use crate::prune::Counted;
 
 mod compare;
@@ -116,6 +117,8 @@ pub struct CopyReport {
     pub deleted: Counted,
     /// Objects of those that wait until they have been missing for long enough, or for the next run.
     pub deletions_waiting: u64,
+    /// Objects of the copy that its store keeps for longer now.
+    pub prolonged: u64,
     /// What is wrong or strange.
     pub findings: Vec<Finding>,
 }
@@ -229,6 +232,7 @@ pub fn copy(from: &dyn WriteStore, to: &dyn WriteStore, options: &CopyOptions, o
     run.carry_snapshots(&trouble)?;
     run.verify(&chosen, &mut Trouble::default())?;
     run.missing_ones()?;
+    run.prolong()?;
     run.report.findings.iter().for_each(|finding| observer.finding(finding));
     Ok(run.report)
 }
@@ -385,6 +389,20 @@ impl<'a> Run<'a> {
             self.finding(Severity::Note, "keys that were removed from the repository still open the copy: remove them there too");
         }
         self.delete(&missing)
+    }
+
+    /// In a copy that keeps its objects for a time, those that the repository still has are kept for longer.
+    fn prolong(&mut self) -> Result<(), CopyError> {
+        let state = self.options.state.as_ref().map(|state| state.join(self.repository.to_string()));
+        let is_wanted = |name: &ObjectName| self.original.objects.contains_key(name);
+        let Some(due) = Prolonging::look(self.to, state.as_deref()).map_err(CopyError::Copy)? else { return Ok(()) };
+        let prolonged = due.execute(|name| !is_wanted(name), self.observer).map_err(|error| match error {
+            ProlongError::Cancelled => CopyError::Cancelled { copied: self.report.copied },
+            ProlongError::Store(error) => CopyError::Copy(error),
+        })?;
+        self.report.prolonged = prolonged.count;
+        self.report.findings.extend(prolonged.findings);
+        Ok(())
     }
 
     /// Puts into the repository what only the copy has, in the same order. Keys that were removed stay removed.

@@ -31,6 +31,7 @@ pub mod scrub;
 pub mod retention;
 pub mod forget;
 pub mod prune;
+pub mod prolong;
 pub mod copy;
 
 /// Threads that work side by side on one run.

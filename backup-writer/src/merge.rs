@@ -71,6 +71,8 @@ pub struct MergeReport {
     pub catalogue_count: u64,
     /// Superseded catalogues that were deleted.
     pub catalogues_deleted_count: u64,
+    /// What the store does not let go of yet.
+    pub held: Vec<ObjectName>,
     /// What is wrong with shards and catalogues that do not open, and with clocks.
     pub findings: Vec<Finding>,
 }

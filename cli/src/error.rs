@@ -13,6 +13,7 @@ use backup_writer::forget::ForgetError;
 use backup_writer::keys::KeysError;
 use backup_writer::merge::MergeError;
 use backup_writer::packer::PackError;
+use backup_writer::prolong::ProlongError;
 use backup_writer::prune::PruneError;
 use backup_writer::repair::RepairError;
 use backup_writer::restore::RestoreError;
@@ -338,6 +339,15 @@ impl From<MergeError> for Failure {
             MergeError::Store(error) => error.into(),
             MergeError::NotAllowed => Self::from_error(Exit::Failed, &error),
             MergeError::NotAsWritten { .. } => Self::from_error(Exit::Failed, &error).hint("'yesterdrive check' tells what is damaged"),
+        }
+    }
+}
+
+impl From<ProlongError> for Failure {
+    fn from(error: ProlongError) -> Self {
+        match error {
+            ProlongError::Cancelled => Self::from_error(Exit::Interrupted, &error).hint("run it again: it does what is left"),
+            ProlongError::Store(error) => error.into(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fs_core::id::RepositoryId;
+use fs_core::id::{RepositoryId, SnapshotId};
 use fs_core::key::words::{CHECK_MARK, LINE_WORDS, check_word};
 use fs_core::storage::address::Address;
 use fs_core::time::{Clock as _, SystemClock, Timestamp};
@@ -19,16 +19,23 @@ pub(crate) struct Sheet {
     location: String,
     repository: RepositoryId,
     made: Timestamp,
+    /// The newest snapshot of that moment: who is shown less is shown an older state.
+    newest: Option<SnapshotId>,
 }
 
 impl Sheet {
     /// The sheet of a recovery code that is being made.
-    pub(crate) fn new(words: Zeroizing<String>, address: &Address, repository: RepositoryId) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        words: Zeroizing<String>,
+        address: &Address,
+        repository: RepositoryId,
+        newest: Option<SnapshotId>,
+    ) -> Result<Self, Failure> {
         let location = match address {
             Address::Folder(path) => std::path::absolute(path)?.display().to_string(),
             other => other.to_string(),
         };
-        Ok(Self { words, location, repository, made: SystemClock.now() })
+        Ok(Self { words, location, repository, made: SystemClock.now(), newest })
     }
 
     /// The 24 words.
@@ -73,9 +80,10 @@ impl Sheet {
         "",
     ];
 
-    fn facts(&self) -> [(&'static str, String); 3] {
+    fn facts(&self) -> Vec<(&'static str, String)> {
         let made = format!("{} with yesterdrive {}", self.made, env!("CARGO_PKG_VERSION"));
-        [("repository", self.location.clone()), ("id", self.repository.to_string()), ("made", made)]
+        let newest = self.newest.map(|newest| ("snapshot", newest.to_string()));
+        [("repository", self.location.clone()), ("id", self.repository.to_string()), ("made", made)].into_iter().chain(newest).collect()
     }
 
     /// The words, numbered, in lines with their check words.
@@ -93,9 +101,9 @@ impl Sheet {
     }
 
     /// How to restore with nothing but this.
-    fn steps(&self) -> [String; 6] {
+    fn steps(&self) -> Vec<String> {
         let quoted = quoted(&self.location);
-        [
+        let steps = [
             "To restore on any machine, with nothing but this sheet:".to_owned(),
             "1. Install yesterdrive, and make sure that the place above can be reached: its disk, or the account at its provider."
                 .to_owned(),
@@ -103,7 +111,15 @@ impl Sheet {
             format!("3. export YESTERDRIVE_REPOSITORY={quoted}"),
             "4. yesterdrive --recovery-file words.txt restore latest:/ --to FOLDER     ('snapshots' lists what else there is)".to_owned(),
             "5. Delete words.txt. If the old keys are lost, 'key add' makes a new one in the same way.".to_owned(),
-        ]
+        ];
+        // A provider that shows an old copy of everything is in order by itself: only somebody who has seen more can tell.
+        let newest = self.newest.map(|newest| {
+            format!(
+                "6. To be sure that the provider shows no older state: yesterdrive --recovery-file words.txt check --expect {}",
+                newest.short()
+            )
+        });
+        steps.into_iter().chain(newest).collect()
     }
 }
 

@@ -137,6 +137,8 @@ pub struct Capabilities {
     pub verifies_checksum: bool,
     /// `delete` can work; `false` for append-only credentials and locked stores.
     pub deletes: bool,
+    /// How long the store lets nobody delete what it was given; `None` if it lets go at once. Maintenance prolongs it with `retain`.
+    pub retention: Option<Duration>,
 }
 
 /// Why a store call failed, by what the caller can do about it.
@@ -269,6 +271,12 @@ pub trait WriteStore: ReadStore {
     /// `Denied` if the store holds on to it.
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError>;
 
+    /// Keeps an object from being deleted, by anybody, until a time; one that is kept for longer stays so.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such object; `Failed` with `Unsupported` from a store without [`Capabilities::retention`].
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError>;
+
     /// The same store for readers.
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore>;
 }
@@ -350,6 +358,12 @@ fn random_digits() -> String {
     crate::id::to_hex(&crypto::random_array::<8>(&crypto::SystemRandom))
 }
 
+/// What `retain` says of a store that keeps nothing against anybody's wish.
+fn lets_go_at_once(name: &ObjectName) -> StoreError {
+    let source = std::io::Error::new(std::io::ErrorKind::Unsupported, "this store keeps nothing from being deleted");
+    StoreError::Failed { place: name.to_string(), source }
+}
+
 /// Compares bytes with the checksum that came with them: what a faulty memory made of them must not leave this machine.
 ///
 /// # Errors
@@ -424,6 +438,12 @@ pub fn get_ranges(store: &dyn ReadStore, ranges: &[(ObjectName, Range<u64>)]) ->
 /// Deletes objects, [`CALLS_AT_ONCE`] at a time. Results come in the order of the names.
 pub fn delete_all<'a>(store: &dyn WriteStore, names: impl IntoIterator<Item = &'a ObjectName>) -> Vec<Result<(), StoreError>> {
     let calls = names.into_iter().map(|name| within(name.as_str(), CALL_DEADLINE, store.delete(name)));
+    RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
+}
+
+/// Has objects kept until a time, [`CALLS_AT_ONCE`] at a time. Results come in the order of the names.
+pub fn retain_all(store: &dyn WriteStore, names: &[ObjectName], until: Timestamp) -> Vec<Result<(), StoreError>> {
+    let calls = names.iter().map(|name| within(name.as_str(), CALL_DEADLINE, store.retain(name, until)));
     RUNTIME.block_on(stream::iter(calls).buffered(CALLS_AT_ONCE).collect())
 }
 

@@ -127,6 +127,10 @@ impl WriteStore for HookedStore {
         self.inner.delete(name).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.inner.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

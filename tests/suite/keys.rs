@@ -214,6 +214,20 @@ fn a_printed_sheet_opens_the_repository_by_its_words_and_by_its_code() {
     place.run(&["--recovery-file", "scanned", "restore", "latest:/", "--to", "restored"]).unwrap();
     let letter = place.path("restored").join(place.source().strip_prefix("/").unwrap()).join("letter");
     assert_eq!(std::fs::read_to_string(letter).unwrap(), "dear all");
+
+    // A later sheet says what the newest snapshot was: with it alone an older state of everything is noticed.
+    let before = place.path("before");
+    tool(&folder, "cp", &["-a", "repository, Büro (1)", "before"]);
+    place.run(&["--key-file", "key", "backup", "source"]).unwrap();
+    place.run(&["--key-file", "key", "key", "recovery", "--name", "second", "--sheet", "second.pdf"]).unwrap();
+    let text = tool(&folder, "pdftotext", &["-layout", "second.pdf", "-"]);
+    let in_one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let newest = in_one_line.split_once("check --expect ").unwrap().1.split(' ').next().unwrap().to_owned();
+    assert!(in_one_line.contains(&format!("snapshot: {newest}")), "{text}");
+    let check = |repository: &str| output(&place, &["--key-file", "key", "--repository", repository, "check", "--expect", &newest]);
+    assert_eq!(check(&address).0, Some(0), "{:?}", check(&address));
+    let (exit, said) = check(&before.display().to_string());
+    assert!(exit != Some(0) && said.contains(&newest), "{exit:?} {said}");
 }
 
 /// Six words and their check word; `None` of other lines.

@@ -40,6 +40,7 @@ mod mount_program;
 mod mount_round_trip;
 mod mount_tools;
 mod older_state;
+mod prolonging;
 mod pin;
 mod reading;
 mod reports;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fs_core::storage::address::Address;
 use fs_core::storage::probe::probe;
@@ -96,6 +97,75 @@ fn a_service_that_refuses_and_loses_answers_loses_nothing() {
         wait(name, store.delete(&ObjectName::new(name.as_str()))).unwrap();
     }
     assert_eq!(wait("", store.list("", None)).unwrap(), []);
+}
+
+/// A bucket with Object Lock, and what it keeps for so long.
+fn locked(retention: &str) -> Arc<dyn WriteStore> {
+    let name = format!("locked-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let address = format!("{}&retention={retention}", setting("YESTERDRIVE_TEST_S3_LOCKED").replace('%', &name));
+    let variables = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
+    let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    storage::open(&Address::parse(&address).unwrap(), &RemoteOptions { variables, ..RemoteOptions::default() }).unwrap()
+}
+
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn a_locked_bucket_keeps_what_it_is_given() {
+    let store = locked("1h");
+    let name = ObjectName::new("pack/a b".replace(' ', "-"));
+    contract::put(&*store, name.as_str(), b"kept").unwrap();
+    assert_eq!(wait("", store.get(&name)).unwrap(), "kept");
+    assert!(matches!(contract::put(&*store, name.as_str(), b"other"), Err(StoreError::AlreadyExists { .. })));
+    let refused = wait("", store.delete(&name)).unwrap_err();
+    assert!(
+        matches!(&refused, StoreError::Denied { source, .. } if source.to_string().starts_with("the service answered 403")),
+        "{refused:?}"
+    );
+    let now = wait("", store.server_time()).unwrap().unwrap();
+    for hours in [5, 2, 9] {
+        wait("", store.retain(&name, now.saturating_add(Duration::from_secs(hours * 3600)))).unwrap();
+    }
+    assert!(matches!(wait("", store.retain(&ObjectName::new("pack/none"), now)), Err(StoreError::NotFound { .. })));
+    assert_eq!(wait("", store.get(&name)).unwrap(), "kept");
+    wait("", store.delete(&ObjectName::new("pack/none"))).unwrap();
+    let report = probe(&*store, &SystemClock, &*SeededRandom::shared(1)).unwrap();
+    assert!(report.is_usable() && report.deletes && report.findings.len() == 1, "{report:?}");
+    // The same service without Object Lock: it says so before anything is kept there.
+    let plain = setting("YESTERDRIVE_TEST_S3").replace('%', "unlocked");
+    let plain = Address::parse(&format!("{plain}&retention=1h")).unwrap();
+    let options = RemoteOptions {
+        variables: [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")]
+            .map(|(key, value)| (key.into(), value.into()))
+            .into(),
+        ..RemoteOptions::default()
+    };
+    let plain = storage::open(&plain, &options).unwrap();
+    let failed = contract::put(&*plain, "pack/a", b"x").and_then(|()| wait("", plain.delete(&ObjectName::new("pack/a")))).unwrap_err();
+    assert!(matches!(failed, StoreError::Failed { .. }), "{failed:?}");
+}
+
+#[test]
+#[ignore = "needs a server: tests/run stores"]
+fn what_a_locked_bucket_kept_is_deleted_when_its_time_is_over() {
+    let store = locked("2s");
+    let name = ObjectName::new("pack/a");
+    contract::put(&*store, name.as_str(), b"kept").unwrap();
+    assert!(matches!(wait("", store.delete(&name)), Err(StoreError::Denied { .. })));
+    let is_refused = || match wait("", store.delete(&name)) {
+        Err(StoreError::Denied { .. }) => true,
+        result => {
+            result.unwrap();
+            false
+        }
+    };
+    let begun = std::time::Instant::now();
+    while is_refused() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is kept for ever");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(matches!(wait("", store.stat(&name)), Err(StoreError::NotFound { .. })));
+    assert_eq!(wait("", store.list("", None)).unwrap(), []);
+    contract::put(&*store, name.as_str(), b"again").unwrap();
 }
 
 #[test]

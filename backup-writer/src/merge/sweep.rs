@@ -117,10 +117,10 @@ impl Run<'_> {
     /// How many of them were deleted. A store that holds on to its objects is no error.
     fn delete(&mut self, names: &[ObjectName]) -> Result<u64, MergeError> {
         let mut count = 0;
-        for result in delete_all(self.store, names) {
+        for (name, result) in names.iter().zip(delete_all(self.store, names)) {
             match result {
                 Ok(()) => count += 1,
-                Err(StoreError::Denied { .. }) => {}
+                Err(StoreError::Denied { .. }) => self.report.held.push(name.clone()),
                 Err(error) => return Err(error.into()),
             }
         }

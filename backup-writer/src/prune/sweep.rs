@@ -182,8 +182,10 @@ impl Plan<'_> {
             match deleted {
                 Ok(()) => gone.push(true),
                 Err(StoreError::Denied { .. }) => {
+                    // An address that asks for keeping gets what it asked for.
+                    let severity = if store.capabilities().retention.is_some() { Severity::Note } else { Severity::Warning };
                     if self.report.deferred == 0 {
-                        self.note(Severity::Warning, "the store does not let go of what is to be deleted: it keeps objects for a time, or these credentials may not delete");
+                        self.note(severity, "the store does not let go of what is to be deleted: it keeps objects for a time, or these credentials may not delete");
                     }
                     self.report.deferred += 1;
                     gone.push(false);

@@ -140,6 +140,9 @@ pub(crate) fn lines(report: &CopyReport, is_dry: bool, to: &Address) -> String {
     if report.damaged > 0 {
         lines.push(format!("damaged or not to be read, and not healed: {} objects", report.damaged));
     }
+    if report.prolonged > 0 {
+        lines.push(format!("kept in the copy for longer, against anybody's wish: {} objects", report.prolonged));
+    }
     if report.deletions_waiting > 0 {
         lines.push(format!("to be deleted in the copy later: {} objects", report.deletions_waiting));
     }
@@ -152,7 +155,7 @@ pub(crate) fn record(kind: &str, report: &CopyReport, is_dry: bool, to: &Address
         "objects": counted(report.objects), "copied": counted(report.copied), "held_back": counted(report.held_back),
         "verified": counted(report.verified), "healed": counted(report.healed), "healed_in_copy": counted(report.healed_in_copy),
         "damaged": report.damaged, "missing": counted(report.missing), "brought_back": counted(report.brought_back),
-        "deleted": counted(report.deleted), "deletions_waiting": report.deletions_waiting, "findings": report.findings.len(),
+        "deleted": counted(report.deleted), "deletions_waiting": report.deletions_waiting, "prolonged": report.prolonged, "findings": report.findings.len(),
     })
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn make(global: &Global, options: &Init, asked: Asked, output: &Outpu
     let ring = new_ring(&random);
     if !options.accept_loss {
         let code = Key::random(&*random);
-        let sheet = Sheet::new(recovery_words(&code), &address, ring.repository)?;
+        let sheet = Sheet::new(recovery_words(&code), &address, ring.repository, None)?;
         keys.push(new(Credential::Recovery(code), "recovery code"));
         hand_out(&sheet, options.sheet.as_deref(), can_answer && asked == Asked::Words, output)?;
     }

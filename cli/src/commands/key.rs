@@ -1,9 +1,10 @@
 //! `key`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_writer::create::put_slot;
 use backup_writer::keys::{self, Enrolment, KeysError};
+use backup_writer::prolong::Kept;
 use fs_core::crypto::{Key as SecretKey, SystemRandom};
 use fs_core::id::KeyId;
 use fs_core::key::Role;
@@ -11,7 +12,7 @@ use fs_core::key::slot::{Credential, PasswordCost, SlotKind, SlotLabel, key_file
 use fs_core::key::words::recovery_words;
 use fs_core::object::{self, ObjectError, ObjectKind};
 use fs_core::repository::Repository;
-use fs_core::storage::{WriteStore, wait};
+use fs_core::storage::{StoreError, WriteStore, wait};
 use fs_core::time::{Clock as _, SystemClock};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -32,7 +33,7 @@ pub(crate) fn run(global: &Global, command: &Key, output: &Output) -> Result<Exi
         return remember(global, *remove, output);
     }
     let session::Opened { repository, store, credential: used } = session::open_knowing(global)?;
-    let keys = Keys { repository: &repository, store: &*store, all: slots(&*store)? };
+    let keys = Keys { repository: &repository, store: &*store, all: slots(&*store)?, state: session::state(global, &repository) };
     match command {
         Key::List => keys.list(output),
         Key::Add { name, new_key_file: Some(file), .. } => {
@@ -65,7 +66,9 @@ pub(crate) fn run(global: &Global, command: &Key, output: &Output) -> Result<Exi
         Key::Recovery { name, sheet } => {
             let name = keys.new_name(name.as_deref(), "recovery code")?;
             let code = SecretKey::random(&SystemRandom);
-            let page = Sheet::new(recovery_words(&code), &session::address(global)?, repository.id())?;
+            let newest =
+                repository.snapshots()?.iter().filter(|snapshot| snapshot.sealed).max_by_key(|s| (s.started(), s.id)).map(|s| s.id);
+            let page = Sheet::new(recovery_words(&code), &session::address(global)?, repository.id(), newest)?;
             // Before the slot: words that open nothing do no harm, a slot whose words nobody has is one key too many.
             match sheet {
                 Some(file) => page.write(file)?,
@@ -88,6 +91,8 @@ struct Keys<'a> {
     repository: &'a Repository,
     store: &'a dyn WriteStore,
     all: Vec<(KeyId, bytes::Bytes)>,
+    /// What this machine remembers of the repository.
+    state: Option<PathBuf>,
 }
 
 impl Keys<'_> {
@@ -229,7 +234,21 @@ impl Keys<'_> {
 
     fn delete(&self, id: KeyId, output: &Output) -> Result<(), Failure> {
         let name = object::slot_name(&id);
-        wait(name.as_str(), self.store.delete(&name))?;
+        match wait(name.as_str(), self.store.delete(&name)) {
+            Err(error @ StoreError::Denied { .. }) if self.store.capabilities().retention.is_some() => {
+                let kept = self.state.as_deref().map(|state| Kept::open(state, self.store));
+                let is_noted = kept.is_some_and(|kept| kept.is_ok_and(|kept| kept.leave([&name]).is_ok()));
+                let when = if is_noted {
+                    "when its time there is over, which this machine prolongs no more"
+                } else {
+                    "when its time there is over"
+                };
+                return Err(Failure::from(error).hint(format!(
+                    "the store keeps key {id}, which still opens the repository: 'yesterdrive key remove {id}' again {when}"
+                )));
+            }
+            result => result?,
+        }
         output.show(|| format!("removed key {id}"), || json!({"type": "key_removed", "id": id.to_string()}));
         Ok(())
     }

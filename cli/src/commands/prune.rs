@@ -2,7 +2,10 @@
 
 use backup_writer::forget::{ForgetError, authorise};
 use backup_writer::merge::MergeOptions;
+use backup_writer::prolong::{Kept, Prolonged, Prolonging, to_go};
 use backup_writer::prune::{Counted, Plan, PruneReport};
+use fs_core::repository::Repository;
+use fs_core::storage::{ObjectName, WriteStore};
 use serde_json::json;
 
 use super::merge;
@@ -32,10 +35,58 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
         let merge_options = MergeOptions { grace: options.options().grace, gone, ..MergeOptions::default() };
         Ok((pruned, Some(backup_writer::merge::run(&repository, &*store, &signer, &merge_options, &watcher))))
     });
+    // Also if nothing could be pruned: what is not prolonged can be deleted some day, by anybody.
+    let is_stopped = matches!(&done, Err(failure) if failure.exit == Exit::Interrupted);
+    let prolonged = (!options.dry_run && !is_stopped).then(|| {
+        let held = done.as_ref().ok().and_then(|(_, merged)| merged.as_ref()?.as_ref().ok()).map(|merged| merged.held.as_slice());
+        keep(global, (&repository, &*store), held.unwrap_or_default(), &watcher)
+    });
     watcher.finish();
-    let (report, merged) = done?;
+    let (mut report, merged) = match done {
+        Ok(done) => done,
+        Err(failure) => {
+            if let Some(Ok(prolonged)) = &prolonged {
+                show_prolonged(prolonged, output);
+            }
+            return Err(failure);
+        }
+    };
     show(&report, options.dry_run, output);
+    if let Some(prolonged) = prolonged.transpose()? {
+        show_prolonged(&prolonged, output);
+        report.findings.extend(prolonged.findings);
+    }
     merge::conclude(report.findings, merged, output)
+}
+
+/// In a store that keeps its objects for a time, what is needed is kept for longer; what is replaced, and `held`, is not.
+fn keep(
+    global: &Global,
+    (repository, store): (&Repository, &dyn WriteStore),
+    held: &[ObjectName],
+    watcher: &Watcher,
+) -> Result<Prolonged, Failure> {
+    if store.capabilities().retention.is_none() {
+        return Ok(Prolonged::default());
+    }
+    let state = session::state(global, repository);
+    if let Some(state) = &state {
+        let noted = Kept::open(state, store)
+            .map_err(|error| error.to_string())
+            .and_then(|kept| kept.leave(held).map_err(|error| error.to_string()));
+        noted.unwrap_or_else(|error| tracing::warn!(error, "what is to go cannot be remembered"));
+    }
+    let Some(due) = Prolonging::look(store, state.as_deref())? else { return Ok(Prolonged::default()) };
+    let is_to_go = to_go(repository, due.now)?;
+    Ok(due.execute(is_to_go, watcher)?)
+}
+
+fn show_prolonged(prolonged: &Prolonged, output: &Output) {
+    let Some(until) = prolonged.until else { return };
+    output.show(
+        || format!("{} objects are kept until {until} at least, against anybody's wish", prolonged.count),
+        || json!({"type": "prolonged", "objects": prolonged.count, "leaving": prolonged.leaving, "until": until.to_string()}),
+    );
 }
 
 fn show(report: &PruneReport, is_dry: bool, output: &Output) {

@@ -22,15 +22,17 @@ use object_store::{Certificate, ClientOptions, ObjectStore, ObjectStoreExt as _,
 use super::address::CloudService;
 use super::{
     CONNECT_TIMEOUT, Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, SILENCE_MAX, StoreError, WriteStore,
-    check_bytes, put_deadline,
+    check_bytes, lets_go_at_once, put_deadline,
 };
 use crate::id::ObjectHash;
-use crate::time::Timestamp;
+use crate::time::{Clock as _, SystemClock, Timestamp};
 
 mod answer;
+mod lock;
 mod settings;
 
 use answer::Answer;
+use lock::{Keeping, Lock};
 use settings::Settings;
 
 /// A bucket, or a part of one.
@@ -41,6 +43,7 @@ pub struct CloudStore {
     location: String,
     create_only: bool,
     clock: Arc<ServerClock>,
+    lock: Option<Lock>,
 }
 
 impl CloudStore {
@@ -68,11 +71,26 @@ impl CloudStore {
         let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
         // A service of its own maker refuses names that exist; what another one does is found out when a repository is made.
         let create_only = endpoint.is_none() || settings.get("create_only").is_some_and(|value| value == "true");
+        let keeping = match Keeping::of(settings) {
+            Ok(Some(_)) if service != CloudService::S3 => {
+                Err("only S3 is told by an address how long to keep objects: set a policy on the container instead".to_owned())
+            }
+            keeping => keeping,
+        };
+        let keeping = keeping.map_err(|text| {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, text);
+            StoreError::Failed { place: location.clone(), source }
+        })?;
+        let mut lock = None;
         let store: Arc<dyn ObjectStore> = match service {
             CloudService::S3 => {
                 let builder = AmazonS3Builder::new().with_bucket_name(bucket).with_checksum_algorithm(Checksum::SHA256);
                 let builder = chosen.apply(builder, |builder, key: AmazonS3ConfigKey, value| builder.with_config(key, value));
-                Arc::new(builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?)
+                let own = connector.connect(&client).map_err(wrong)?;
+                let s3 = builder.with_client_options(client).with_retry(retry).with_http_connector(connector).build().map_err(wrong)?;
+                let s3 = Arc::new(s3);
+                lock = keeping.map(|keeping| Lock { s3: Arc::clone(&s3), client: own, keeping });
+                s3
             }
             CloudService::Azure => {
                 let builder = MicrosoftAzureBuilder::new().with_container_name(bucket);
@@ -86,7 +104,7 @@ impl CloudStore {
             }
         };
         let prefix = Path::parse(prefix).map_err(|error| failed(&location, error.into()))?;
-        Ok(Self { store, prefix, location, create_only, clock })
+        Ok(Self { store, prefix, location, create_only, clock, lock })
     }
 
     fn path(&self, name: &ObjectName) -> Path {
@@ -184,7 +202,12 @@ impl ReadStore for CloudStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { create_only: self.create_only, verifies_checksum: true, deletes: true }
+        Capabilities {
+            create_only: self.create_only,
+            verifies_checksum: true,
+            deletes: true,
+            retention: self.lock.as_ref().map(|lock| lock.keeping.period),
+        }
     }
 
     fn location(&self) -> String {
@@ -197,6 +220,10 @@ impl WriteStore for CloudStore {
     async fn put_new(&self, name: &ObjectName, bytes: Bytes, checksum: &ObjectHash) -> Result<(), StoreError> {
         check_bytes(name, &bytes, checksum)?;
         let path = self.path(name);
+        if let Some(lock) = &self.lock {
+            let now = self.clock.last().unwrap_or_else(|| SystemClock.now());
+            return lock.put_new((name, &path), bytes, now.saturating_add(lock.keeping.period)).await;
+        }
         let create = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = match self.store.put_opts(&path, bytes.clone().into(), create).await {
             Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
@@ -214,12 +241,22 @@ impl WriteStore for CloudStore {
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        if let Some(lock) = &self.lock {
+            return lock.delete(name, &self.path(name)).await;
+        }
         match self.store.delete(&self.path(name)).await {
             Ok(()) => Ok(()),
             Err(error) => match self.error(name, error) {
                 StoreError::NotFound { .. } => Ok(()),
                 error => Err(error),
             },
+        }
+    }
+
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        match &self.lock {
+            Some(lock) => lock.retain(name, &self.path(name), until).await,
+            None => Err(lets_go_at_once(name)),
         }
     }
 
@@ -235,7 +272,11 @@ fn is_about_the_bucket(error: &object_store::Error) -> bool {
 }
 
 fn failed(place: &str, error: object_store::Error) -> StoreError {
-    let (place, answer) = (place.to_owned(), Answer::of(&error));
+    refused(place, Answer::of(&error))
+}
+
+fn refused(place: &str, answer: Answer) -> StoreError {
+    let place = place.to_owned();
     let source = io::Error::new(answer.kind(), answer.text);
     match source.kind() {
         io::ErrorKind::PermissionDenied => StoreError::Denied { place, source },

@@ -239,6 +239,11 @@ impl WriteStore for LimitStore {
         self.inner.delete(name).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        let _permit = self.enter().await;
+        self.inner.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

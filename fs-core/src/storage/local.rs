@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::{
     Capabilities, ListedNames, OBJECT_NAME_LENGTH_MAX, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore,
+    lets_go_at_once,
 };
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
@@ -241,7 +242,7 @@ impl ReadStore for LocalStore {
 
     /// Create-only unless the file system has turned out to know neither an exclusive rename nor hard links.
     fn capabilities(&self) -> Capabilities {
-        Capabilities { create_only: self.disk.is_exclusive(), verifies_checksum: false, deletes: true }
+        Capabilities { create_only: self.disk.is_exclusive(), verifies_checksum: false, deletes: true, retention: None }
     }
 
     fn location(&self) -> String {
@@ -274,6 +275,10 @@ impl WriteStore for LocalStore {
             return Ok(());
         }
         self.disk.sync(directory).map_err(|error| failure(name, error))
+    }
+
+    async fn retain(&self, name: &ObjectName, _until: Timestamp) -> Result<(), StoreError> {
+        Err(lets_go_at_once(name))
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {

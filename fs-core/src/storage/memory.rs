@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Bound, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore};
+use super::{Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, StoreError, WriteStore, lets_go_at_once};
 use crate::id::ObjectHash;
 use crate::time::{SharedClock, SystemClock, Timestamp};
 
@@ -17,12 +18,15 @@ use crate::time::{SharedClock, SystemClock, Timestamp};
 pub struct MemoryStore {
     objects: Arc<Mutex<BTreeMap<ObjectName, Object>>>,
     clock: SharedClock,
+    retention: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
 struct Object {
     bytes: Bytes,
     modified: Timestamp,
+    /// Until then nobody deletes it.
+    kept_until: Option<Timestamp>,
 }
 
 impl MemoryStore {
@@ -33,13 +37,18 @@ impl MemoryStore {
 
     /// An empty store whose own clock is `clock`.
     pub fn with_clock(clock: SharedClock) -> Self {
-        Self { objects: Arc::default(), clock }
+        Self { objects: Arc::default(), clock, retention: None }
+    }
+
+    /// The same objects in a store that keeps what it is given from now on for so long against anybody's wish.
+    pub fn with_retention(self, retention: Duration) -> Self {
+        Self { retention: Some(retention), ..self }
     }
 
     /// A copy with the same objects that then goes its own way. Costs no bytes.
     pub fn fork(&self) -> Self {
         let objects = self.objects().clone();
-        Self { objects: Arc::new(Mutex::new(objects)), clock: Arc::clone(&self.clock) }
+        Self { objects: Arc::new(Mutex::new(objects)), clock: Arc::clone(&self.clock), retention: self.retention }
     }
 
     /// The same, by another clock from now on.
@@ -58,10 +67,15 @@ impl MemoryStore {
         let modified = self.clock.now();
         let mut objects = self.objects();
         let before = match bytes {
-            Some(bytes) => objects.insert(name.clone(), Object { bytes, modified }),
+            Some(bytes) => objects.insert(name.clone(), Object { bytes, modified, kept_until: None }),
             None => objects.remove(name),
         };
         before.map(|object| object.bytes)
+    }
+
+    /// Until when an object is kept against anybody's wish.
+    pub fn kept_until(&self, name: &ObjectName) -> Option<Timestamp> {
+        self.objects().get(name)?.kept_until
     }
 
     fn objects(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Object>> {
@@ -117,7 +131,7 @@ impl ReadStore for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { create_only: true, verifies_checksum: true, deletes: true }
+        Capabilities { create_only: true, verifies_checksum: true, deletes: true, retention: self.retention }
     }
 
     fn location(&self) -> String {
@@ -133,16 +147,32 @@ impl WriteStore for MemoryStore {
             return Err(StoreError::Failed { place: name.to_string(), source });
         }
         let modified = self.clock.now();
+        let kept_until = self.retention.map(|retention| modified.saturating_add(retention));
         let mut objects = self.objects();
         if objects.contains_key(name) {
             return Err(StoreError::AlreadyExists { name: name.clone() });
         }
-        objects.insert(name.clone(), Object { bytes, modified });
+        objects.insert(name.clone(), Object { bytes, modified, kept_until });
         Ok(())
     }
 
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.objects().remove(name);
+        let mut objects = self.objects();
+        if objects.get(name).and_then(|object| object.kept_until).is_some_and(|until| self.clock.now() < until) {
+            let source = io::Error::new(io::ErrorKind::PermissionDenied, "it is kept for a time");
+            return Err(StoreError::Denied { place: name.to_string(), source });
+        }
+        objects.remove(name);
+        Ok(())
+    }
+
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        if self.retention.is_none() {
+            return Err(lets_go_at_once(name));
+        }
+        let mut objects = self.objects();
+        let object = objects.get_mut(name).ok_or_else(|| StoreError::NotFound { name: name.clone() })?;
+        object.kept_until = object.kept_until.max(Some(until));
         Ok(())
     }
 

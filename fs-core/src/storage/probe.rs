@@ -158,7 +158,18 @@ fn list(store: &dyn WriteStore, names: &[ObjectName], report: &mut ProbeReport) 
 fn delete(store: &dyn WriteStore, names: &[ObjectName], report: &mut ProbeReport) -> Result<(), StoreError> {
     for name in names {
         match wait(name.as_str(), store.delete(name)) {
+            Ok(()) if store.capabilities().retention.is_some() => {
+                let text = "the store deletes what it was told to keep: it has no Object Lock, or pays no heed to it";
+                report.find(Severity::Error, format!("{text}; leave 'retention' out of the address, or use another store"));
+            }
             Ok(()) => {}
+            Err(StoreError::Denied { .. }) if store.capabilities().retention.is_some() => {
+                report.find(
+                    Severity::Note,
+                    "nobody can delete there before its time what is put from now on, the traces of this trial neither",
+                );
+                return Ok(());
+            }
             Err(StoreError::Denied { .. }) => {
                 report.deletes = false;
                 report.find(Severity::Note, "nothing can be deleted there with these credentials: space will never be freed");

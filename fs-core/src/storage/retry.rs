@@ -228,6 +228,10 @@ impl WriteStore for RetryStore {
         self.persist(name.as_str(), Patience::SHORT, |_| self.inner.delete(name)).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.persist(name.as_str(), Patience::SHORT, |_| self.inner.retain(name, until)).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

@@ -17,7 +17,9 @@ use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::sync::Mutex;
 
-use super::{Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError, WriteStore, check_bytes};
+use super::{
+    Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, StoreError, WriteStore, check_bytes, lets_go_at_once,
+};
 use crate::id::ObjectHash;
 use crate::time::Timestamp;
 
@@ -344,7 +346,7 @@ impl ReadStore for SftpStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { create_only: true, verifies_checksum: true, deletes: true }
+        Capabilities { create_only: true, verifies_checksum: true, deletes: true, retention: None }
     }
 
     fn location(&self) -> String {
@@ -403,6 +405,10 @@ impl WriteStore for SftpStore {
                 error => Err(error),
             },
         }
+    }
+
+    async fn retain(&self, name: &ObjectName, _until: Timestamp) -> Result<(), StoreError> {
+        Err(lets_go_at_once(name))
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {

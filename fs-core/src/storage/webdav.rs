@@ -21,7 +21,7 @@ use url::Url;
 use super::cloud::ServerClock;
 use super::{
     Capabilities, OBJECT_SIZE_MAX, ObjectMeta, ObjectName, ReadStore, RemoteOptions, SILENCE_MAX, StoreError, WriteStore, check_bytes,
-    put_deadline,
+    lets_go_at_once, put_deadline,
 };
 use crate::id::ObjectHash;
 use crate::report::chain;
@@ -264,7 +264,7 @@ impl ReadStore for WebDavStore {
 
     fn capabilities(&self) -> Capabilities {
         // Apache lets several racing moves win.
-        Capabilities { create_only: false, verifies_checksum: true, deletes: true }
+        Capabilities { create_only: false, verifies_checksum: true, deletes: true, retention: None }
     }
 
     fn location(&self) -> String {
@@ -317,6 +317,10 @@ impl WriteStore for WebDavStore {
             },
             status => Err(refused(name.as_str(), status)),
         }
+    }
+
+    async fn retain(&self, name: &ObjectName, _until: Timestamp) -> Result<(), StoreError> {
+        Err(lets_go_at_once(name))
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {

@@ -21,6 +21,8 @@ pub enum CallKind {
     Put,
     /// `delete`
     Delete,
+    /// `retain`
+    Retain,
 }
 
 /// One call to a store.

@@ -28,6 +28,8 @@ pub struct Counts {
     pub put: u64,
     /// `delete`
     pub delete: u64,
+    /// `retain`
+    pub retain: u64,
     /// Bytes sent, also in vain.
     pub bytes_up: u64,
     /// Bytes received.
@@ -37,7 +39,7 @@ pub struct Counts {
 impl Counts {
     /// All requests.
     pub fn requests(&self) -> u64 {
-        self.get + self.get_range + self.stat + self.list + self.server_time + self.put + self.delete
+        self.get + self.get_range + self.stat + self.list + self.server_time + self.put + self.delete + self.retain
     }
 }
 
@@ -164,6 +166,11 @@ impl WriteStore for CountingStore {
     async fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.count(|counts| counts.delete += 1);
         self.inner.delete(name).await
+    }
+
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.count(|counts| counts.retain += 1);
+        self.inner.retain(name, until).await
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {

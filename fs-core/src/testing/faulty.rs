@@ -47,10 +47,12 @@ pub enum Fault {
     Storm,
     /// This call and every later one fail without effect: the process died or the cable is cut.
     KillFromHere,
+    /// The store refuses: a right is missing.
+    Denied,
 }
 
 impl Fault {
-    /// Every fault.
+    /// Every fault that is an accident.
     pub const ALL: [Self; 13] = [
         Self::ErrorBefore,
         Self::ErrorAfterEffect,
@@ -225,6 +227,10 @@ impl FaultyStore {
                 perform().await?;
                 Err(timeout(call))
             }
+            Some(Fault::Denied) => {
+                let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+                Err(StoreError::Denied { place: call.place.clone(), source })
+            }
             Some(Fault::Storm) => Err(call.failure(OVERLOADED)),
             Some(_) => Err(call.failure("the request is lost")),
         }
@@ -344,6 +350,12 @@ impl WriteStore for FaultyStore {
         };
         let fault = self.judge(&call)?;
         self.answer(&call, fault, perform).await
+    }
+
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        let call = Call::on(CallKind::Retain, name);
+        let fault = self.judge(&call)?;
+        self.answer(&call, fault, || self.inner.retain(name, until)).await
     }
 
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {

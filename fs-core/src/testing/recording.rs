@@ -109,6 +109,11 @@ impl WriteStore for RecordingStore {
         self.inner.delete(name).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.record(Call::on(CallKind::Retain, name));
+        self.inner.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

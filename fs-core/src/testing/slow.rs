@@ -164,6 +164,11 @@ impl WriteStore for SlowStore {
         self.inner.delete(name).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.pass(Call::on(CallKind::Retain, name)).await;
+        self.inner.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

@@ -108,6 +108,11 @@ impl WriteStore for Line {
         self.store.delete(name).await
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.before();
+        self.store.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }

@@ -22,8 +22,13 @@ impl Answer {
     pub(super) fn of(error: &dyn Error) -> Self {
         let whole = error.to_string();
         let status = after(&whole, "status code: ").and_then(|rest| rest.get(..3)?.parse().ok());
-        let code = element(&whole, "Code").filter(|code| code.len() <= WORDS_MAX && code.chars().all(|c| c.is_ascii_alphanumeric()));
-        let words = element(&whole, "Message").map(plain).filter(|words| !words.is_empty());
+        Self::said(status, &whole, || plain(&deepest(error)))
+    }
+
+    /// Reads what a service said; `otherwise` is told if there was no answer.
+    pub(super) fn said(status: Option<u16>, whole: &str, otherwise: impl FnOnce() -> String) -> Self {
+        let code = element(whole, "Code").filter(|code| code.len() <= WORDS_MAX && code.chars().all(|c| c.is_ascii_alphanumeric()));
+        let words = element(whole, "Message").map(plain).filter(|words| !words.is_empty());
         let detail = match (code, words) {
             (Some(code), Some(words)) => format!(" {code}: {words}"),
             (Some(code), None) => format!(" {code}"),
@@ -32,7 +37,7 @@ impl Answer {
         let text = match status {
             Some(status) => format!("the service answered {status}{detail}"),
             None if !detail.is_empty() => format!("the service answered{detail}"),
-            None => plain(&deepest(error)),
+            None => otherwise(),
         };
         Self { status, text }
     }

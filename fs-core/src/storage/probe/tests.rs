@@ -111,6 +111,10 @@ impl WriteStore for Bad {
         }
     }
 
+    async fn retain(&self, name: &ObjectName, until: Timestamp) -> Result<(), StoreError> {
+        self.memory.retain(name, until).await
+    }
+
     fn as_read(self: Arc<Self>) -> Arc<dyn ReadStore> {
         self
     }
