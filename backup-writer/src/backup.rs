@@ -298,7 +298,7 @@ fn take(
         server_time: None,
         host: options.host.clone(),
         set: start.set,
-        sources: start.named.sources().into_iter().map(|path| SourcePath { path, case_insensitive: false }).collect(),
+        sources: start.named.sources().into_iter().map(|path| SourcePath { path, case_insensitive: !crate::system::HAS_CASE }).collect(),
         tags: options.tags.clone(),
         root,
         link_table,

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fs_core::path::TreePath;
@@ -166,11 +165,11 @@ impl Spool {
         let (mut at, end) = (0, self.end.load(Ordering::Relaxed));
         while at < end {
             let mut length = [0; size_of::<u64>()];
-            self.file.read_exact_at(&mut length, at)?;
+            crate::system::read_exact_at(&self.file, &mut length, at)?;
             at += length.len() as u64;
             let length = u64::from_le_bytes(length);
             let mut plain = vec![0; usize::try_from(length.min(end - at)).unwrap_or(0)];
-            self.file.read_exact_at(&mut plain, at)?;
+            crate::system::read_exact_at(&self.file, &mut plain, at)?;
             at += length;
             decode_changes(&plain).map_err(io::Error::other)?.iter().try_for_each(&mut *each)?;
         }

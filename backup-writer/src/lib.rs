@@ -2,9 +2,11 @@
 //!
 //! The crate knows no terminal and no environment. Modules stand in reading order, which is the order of dependency.
 
-#![forbid(unsafe_code)]
+#![cfg_attr(not(windows), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 mod side_by_side;
+pub mod system;
 pub mod create;
 pub mod device;
 pub mod keys;

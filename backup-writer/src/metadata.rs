@@ -2,27 +2,28 @@
 //!
 //! The order matters: the owner first, because changing it clears set-user-id bits and capabilities; then attributes, while the file can still be written to; the
 //! mode; access control lists, which contain a mode; times last. Nothing here follows a symbolic link. What the system does not allow is a problem to report,
-//! not an error. What is captured stands in `source.rs`.
+//! not an error. What is captured stands in `source`.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use fs_core::path::Name;
 use fs_core::reader::ContentReader;
 use fs_core::repository::{ReadError, Repository};
-use fs_core::time::Timestamp;
-use fs_core::tree::{Entry, EntryKind, Value};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
-use rustix::io::Errno;
+use fs_core::tree::Value;
+
+use crate::system::{Borrowed, Errno};
 
 mod owners;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
 pub use owners::{Names, Owner, Owners};
-
-const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
-const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
-/// The longest list of attribute names that Linux gives.
-const NAMES_SIZE_MAX: usize = 64 << 10;
+#[cfg(unix)]
+pub use unix::{apply, hands_down_a_list, leaves_out};
+#[cfg(windows)]
+pub use windows::{apply, hands_down_a_list, leaves_out};
 
 /// Something of an entry's metadata that could not be restored.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +45,9 @@ pub enum MetadataProblem {
 #[derive(Clone, Copy, Debug)]
 pub enum Subject<'a> {
     /// An open file or directory.
-    Open(BorrowedFd<'a>),
+    Open(Borrowed<'a>),
     /// What stands under a name in a directory that nobody else changes meanwhile: a link, a pipe, a device.
-    Named(BorrowedFd<'a>, &'a Name),
+    Named(Borrowed<'a>, &'a Name),
 }
 
 /// What an entry has before it gets its metadata.
@@ -58,139 +59,6 @@ pub struct Before {
     pub has_more: bool,
 }
 
-/// The bits by which a program runs as its owner or group.
-const SET_IDS: u32 = 0o6000;
-
-/// Whether it belonged to who restores now.
-fn is_mine(entry: &Entry) -> bool {
-    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    (entry.uid, entry.gid) == (Some(me.0), Some(me.1))
-}
-
-/// Applies the metadata of `entry`; `owner` is who it shall belong to.
-pub fn apply(
-    repository: &Arc<Repository>,
-    subject: Subject<'_>,
-    entry: &Entry,
-    owner: Option<Owner>,
-    before: Before,
-) -> Vec<MetadataProblem> {
-    let mut problems = Vec::new();
-    let mut note = |what: &str, result: Result<(), Errno>| {
-        if let Err(error) = result {
-            problems.push(MetadataProblem::Refused { what: what.into(), error });
-        }
-    };
-    let mut is_owned = owner.is_some();
-    if let Some(owner) = owner.filter(|owner| before.owner != Some(*owner)) {
-        let given = subject.chown(owner);
-        is_owned = given.is_ok();
-        note("owner", given);
-    }
-    if before.has_more {
-        subject.remove_others(entry);
-    }
-    let mut unread = Vec::new();
-    for (name, value) in &entry.xattrs {
-        match bytes_of(repository, value) {
-            Ok(bytes) => {
-                if let Err(error) = subject.set_attribute(name, &bytes) {
-                    note(&format!("attribute {}", fs_core::path::display(name)), Err(error));
-                }
-            }
-            Err(error) => unread.push(error),
-        }
-    }
-    if entry.kind != EntryKind::Symlink {
-        // A program that ran as its owner must not run as somebody else.
-        let has_ids = entry.mode & SET_IDS != 0 && entry.kind != EntryKind::Directory;
-        let keeps_ids = !has_ids || is_owned || owner.is_none() && is_mine(entry);
-        note("mode", subject.chmod(if keeps_ids { entry.mode } else { entry.mode & !SET_IDS }));
-    }
-    for (name, value) in [(ACL_ACCESS, &entry.acl.access), (ACL_DEFAULT, &entry.acl.default)] {
-        if let Some(value) = value {
-            note("access control list", subject.set_attribute(name, value));
-        }
-    }
-    if let Some(mtime) = entry.mtime {
-        note("time of modification", subject.set_time(mtime));
-    }
-    problems.extend(unread.into_iter().map(MetadataProblem::from));
-    problems
-}
-
-impl Subject<'_> {
-    fn chown(self, owner: Owner) -> Result<(), Errno> {
-        let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
-        match self {
-            Self::Open(fd) => rustix::fs::fchown(fd, uid, gid),
-            Self::Named(directory, name) => rustix::fs::chownat(directory, name.as_bytes(), uid, gid, AtFlags::SYMLINK_NOFOLLOW),
-        }
-    }
-
-    fn chmod(self, mode: u32) -> Result<(), Errno> {
-        match self {
-            Self::Open(fd) => rustix::fs::fchmod(fd, Mode::from_raw_mode(mode)),
-            Self::Named(directory, name) => change_mode(directory, name, mode),
-        }
-    }
-
-    fn set_attribute(self, attribute: &[u8], value: &[u8]) -> Result<(), Errno> {
-        match self {
-            Self::Open(fd) => rustix::fs::fsetxattr(fd, attribute, value, XattrFlags::empty()),
-            Self::Named(directory, name) => rustix::fs::lsetxattr(path_of(directory, name), attribute, value, XattrFlags::empty()),
-        }
-    }
-
-    fn set_time(self, mtime: Timestamp) -> Result<(), Errno> {
-        let time = Timespec { tv_sec: mtime.seconds(), tv_nsec: mtime.nanos().into() };
-        let times = Timestamps { last_access: time, last_modification: time };
-        match self {
-            Self::Open(fd) => rustix::fs::futimens(fd, &times),
-            Self::Named(directory, name) => rustix::fs::utimensat(directory, name.as_bytes(), &times, AtFlags::SYMLINK_NOFOLLOW),
-        }
-    }
-
-    /// Takes away attributes that were not saved, as far as the system allows it. Labels that a system gives to every file are its own.
-    fn remove_others(self, entry: &Entry) {
-        let Self::Open(fd) = self else { return };
-        let mut names = vec![0u8; NAMES_SIZE_MAX];
-        let length = rustix::fs::flistxattr(fd, &mut names[..]).unwrap_or(0);
-        for name in names.get(..length).unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty()) {
-            let is_saved = match name {
-                ACL_ACCESS => entry.acl.access.is_some(),
-                ACL_DEFAULT => entry.acl.default.is_some(),
-                b"security.selinux" | b"security.ima" | b"security.evm" => true,
-                _ => entry.xattrs.iter().any(|(saved, _)| saved == name),
-            };
-            if !is_saved {
-                let _ = rustix::fs::fremovexattr(fd, name);
-            }
-        }
-    }
-}
-
-/// Changes the mode of what stands under a name in a directory. Links have none, and a link that took its place meanwhile must not lead elsewhere: the call that takes
-/// names follows links, so the entry is held first, in a way that opens neither pipes nor devices.
-pub(crate) fn change_mode(directory: BorrowedFd<'_>, name: &Name, mode: u32) -> Result<(), Errno> {
-    let held = rustix::fs::openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) == FileType::Symlink {
-        return Err(Errno::LOOP);
-    }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode))
-}
-
-/// A path that leads through an open directory and names the entry itself: calls that follow no links (`l…`) need one.
-fn path_of(directory: BorrowedFd<'_>, name: &Name) -> Vec<u8> {
-    [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_bytes()].concat()
-}
-
-/// Whether what is made in a directory gets an access control list from it.
-pub fn hands_down_a_list(directory: BorrowedFd<'_>) -> bool {
-    // A longer list than that is one too.
-    matches!(rustix::fs::fgetxattr(directory, ACL_DEFAULT, &mut [0u8; 64][..]), Ok(1..) | Err(Errno::RANGE))
-}
-
 /// The bytes of an attribute's value, read from the repository if it is long.
 pub(crate) fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Vec<u8>, ReadError> {
     match value {
@@ -198,29 +66,5 @@ pub(crate) fn bytes_of(repository: &Arc<Repository>, value: &Value) -> Result<Ve
         Value::Stored { size, content } => {
             ContentReader::new(Arc::clone(repository), *size, content.clone(), None).read(0, *size).map(|bytes| bytes.to_vec())
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::fd::AsFd as _;
-    use std::os::unix::fs::{MetadataExt as _, symlink};
-
-    use super::*;
-
-    #[test]
-    fn the_mode_of_a_pipe_does_not_go_where_a_link_leads_that_took_its_place() {
-        let place = tempfile::tempdir().unwrap();
-        let victim = place.path().join("victim");
-        std::fs::write(&victim, "").unwrap();
-        rustix::fs::chmod(&victim, Mode::from_raw_mode(0o600)).unwrap();
-        symlink("victim", place.path().join("pipe")).unwrap();
-        let (folder, name) = (std::fs::File::open(place.path()).unwrap(), Name::new(&b"pipe"[..]).unwrap());
-        assert!(Subject::Named(folder.as_fd(), &name).chmod(0o666).is_err());
-        assert_eq!(victim.metadata().unwrap().mode() & 0o7777, 0o600);
-        std::fs::remove_file(place.path().join("pipe")).unwrap();
-        rustix::fs::mknodat(&folder, "pipe", rustix::fs::FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
-        Subject::Named(folder.as_fd(), &name).chmod(0o4666).unwrap();
-        assert_eq!(place.path().join("pipe").metadata().unwrap().mode() & 0o7777, 0o4666);
     }
 }

@@ -39,6 +39,10 @@ pub use stages::{Stage, StageTimes, Stages};
 use upload::{Put, Upload};
 pub use usable::usable_packs;
 
+/// Longest security descriptor that stands in an entry: most repeat those of their neighbours, which pages compress away.
+const SECURITY_INLINE_MAX: usize = 1024;
+/// A longer value is cut every so many bytes.
+const VALUE_PART: usize = 1 << 20;
 /// Bytes of a pack of metadata for each entry of a shard: shards become about half as large as those.
 const SHARD_ENTRY: usize = 128;
 
@@ -199,17 +203,35 @@ impl Packer {
     /// [`PackError`].
     pub fn put_values(&mut self, entry: &mut Entry, before: Option<&Entry>) -> Result<(), PackError> {
         for (name, value) in &mut entry.xattrs {
-            let Value::Inline(bytes) = &*value else { continue };
-            if bytes.len() > XATTR_INLINE_MAX {
-                let known = before.and_then(|before| before.xattrs.iter().find(|(known, _)| known == name)).map(|(_, value)| value);
-                let reference = match self.same_value(bytes, known) {
-                    Some(reference) => reference,
-                    None => self.put(RecordKind::Data, bytes)?,
-                };
-                self.relied_on.insert(reference.pack);
-                *value = Value::Stored { size: bytes.len() as u64, content: Content::Inline(vec![reference]) };
+            let known = before.and_then(|before| before.xattrs.iter().find(|(known, _)| known == name)).map(|(_, value)| value);
+            self.put_value(value, XATTR_INLINE_MAX, known)?;
+        }
+        if let Some(value) = &mut entry.security_descriptor {
+            self.put_value(value, SECURITY_INLINE_MAX, before.and_then(|before| before.security_descriptor.as_ref()))?;
+        }
+        for stream in &mut entry.streams {
+            let known = before.and_then(|before| before.streams.iter().find(|known| known.name == stream.name)).map(|known| &known.value);
+            self.put_value(&mut stream.value, 0, known)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a value into records if it is longer than may stand in an entry.
+    fn put_value(&mut self, value: &mut Value, inline_max: usize, known: Option<&Value>) -> Result<(), PackError> {
+        let Value::Inline(bytes) = &*value else { return Ok(()) };
+        if bytes.len() <= inline_max {
+            return Ok(());
+        }
+        let mut references = Vec::new();
+        if let Some(reference) = self.same_value(bytes, known) {
+            references.push(reference);
+        } else {
+            for part in bytes.chunks(VALUE_PART) {
+                references.push(self.put(RecordKind::Data, part)?);
             }
         }
+        self.relied_on.extend(references.iter().map(|reference| reference.pack));
+        *value = Value::Stored { size: bytes.len() as u64, content: Content::Inline(references) };
         Ok(())
     }
 

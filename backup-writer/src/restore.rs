@@ -6,8 +6,6 @@
 //! Nothing is written through a symbolic link below the target, so a tree that somebody prepared there cannot lead outside of it. Until a file is complete it has
 //! a mode that no saved file has (`decide.rs`): so a cut leaves nothing that a later run takes for complete, and that run writes only what is missing.
 
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,15 +13,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use fs_core::object::ObjectKind;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::TreePath;
-use fs_core::report::{Finding, Severity};
+use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{ReadError, Repository};
 use fs_core::storage::{StoreError, wait};
 use fs_core::tree::{Entry, EntryKind};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 
-use crate::metadata::{self, Owners};
+use crate::metadata::{self, Before, Owners, Subject};
 use crate::selection::{PatternError, Selection};
+use crate::system::{self, Errno};
 use crate::what::{self, What, WhatError};
 
 mod decide;
@@ -136,6 +133,7 @@ pub fn restore(
     observer: &dyn Observer,
 ) -> Result<RestoreReport, RestoreError> {
     let tops = what::find(repository, whats)?;
+    system::prepare_restore();
     let mut run = Run {
         repository,
         options,
@@ -146,12 +144,13 @@ pub fn restore(
             (false, true) => Owners::ByNumber,
             (false, false) => Owners::ByName(metadata::Names::default()),
         },
-        me: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        me: system::me(),
         suffix: String::new(),
         groups: Groups::default(),
         held: Held::new(),
         lost: OnceLock::new(),
         report: Mutex::default(),
+        left_out: Mutex::default(),
         bytes: AtomicU64::new(0),
         files: AtomicU64::new(0),
         totals: tops.totals(),
@@ -168,6 +167,7 @@ pub fn restore(
         }
         ended?;
     }
+    run.tell_left_out();
     Ok(run.report.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -186,6 +186,8 @@ struct Run<'a> {
     /// Why the store is not there any more.
     lost: OnceLock<StoreError>,
     report: Mutex<RestoreReport>,
+    /// Entries with something that this system has no place for, and what it is.
+    left_out: Mutex<(u64, &'static str)>,
     bytes: AtomicU64,
     files: AtomicU64,
     totals: (u64, u64),
@@ -210,8 +212,7 @@ impl Run<'_> {
         if is_new {
             self.make_target(path, entry)?;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::open(path.as_os_str().as_bytes(), flags, Mode::empty()) {
+        let fd = match system::open_path(path) {
             Ok(fd) => Some(fd),
             Err(Errno::NOENT) if self.options.dry_run => None,
             Err(error) => return Err(error.into()),
@@ -223,7 +224,7 @@ impl Run<'_> {
     fn make_target(&self, path: &Path, entry: &Entry) -> Result<(), std::io::Error> {
         let Some(parent) = path.parent().filter(|_| folder::has_metadata(entry)) else { return std::fs::create_dir_all(path) };
         std::fs::create_dir_all(parent)?;
-        std::fs::DirBuilder::new().mode(folder::UNFINISHED).create(path)
+        system::make_path(path, folder::UNFINISHED)
     }
 
     /// Whether nothing more is to be restored.
@@ -253,6 +254,26 @@ impl Run<'_> {
     fn note(&self, finding: Finding) {
         self.observer.finding(&finding);
         self.count(|report| report.findings.push(finding));
+    }
+
+    /// Gives something its metadata, and notes what could not be set.
+    fn describe(&self, subject: Subject<'_>, entry: &Entry, before: Before, path: &TreePath) {
+        for problem in metadata::apply(self.repository, subject, entry, self.owners.of(entry), before) {
+            self.finding(Severity::Warning, path, problem.to_string());
+        }
+        if let Some(what) = metadata::leaves_out(entry) {
+            let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+            *left_out = (left_out.0 + 1, what);
+        }
+    }
+
+    /// What another system has no place for is told once, not of every entry.
+    fn tell_left_out(&self) {
+        let (count, what) = *self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        if count > 0 {
+            let message = format!("{count} entries have {what}, which this system has no place for: these stay in the snapshot only");
+            self.note(Finding { severity: Severity::Note, place: Place::Operation, message });
+        }
     }
 
     /// Tells the observer of files that are done, whatever became of them.

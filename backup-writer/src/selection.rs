@@ -1,9 +1,5 @@
 //! Which entries are restored or exported: patterns as in `.gitignore`, counted from what is restored.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
-
 use fs_core::path::{Name, TreePath};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
@@ -50,7 +46,8 @@ impl Selection {
             path.push(b'/');
         }
         path.extend_from_slice(name.as_bytes());
-        let path = Path::new(OsStr::from_bytes(&path));
+        let path = crate::system::pattern_path(&path);
+        let path = &*path;
         if self.exclude.as_ref().is_some_and(|exclude| exclude.matched(path, is_directory).is_ignore()) {
             return Selected::No;
         }

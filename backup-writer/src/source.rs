@@ -3,34 +3,32 @@
 //! Everything is opened relative to its directory and never through a symbolic link, so nothing is read that another program put in place of
 //! what was listed.
 
-use std::collections::HashMap;
-use std::fs::File;
-use std::io::{IoSliceMut, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::crypto;
 use fs_core::path::Name;
+use fs_core::report::Severity;
 use fs_core::time::Timestamp;
-use fs_core::tree::{Entry, EntryKind, Extent};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use fs_core::tree::Entry;
 
-mod attributes;
-mod facts;
+use crate::system::Errno;
+
 pub mod rules;
 pub mod stream;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-pub use attributes::Attributes;
-pub use facts::{Facts, Names};
+#[cfg(unix)]
+pub use unix::{Attributes, Directory, Facts, LiveTree, Names, SourceFile};
+#[cfg(windows)]
+pub use windows::{Attributes, Directory, Facts, LiveTree, Names, SourceFile};
+
+pub use crate::system::identity;
 
 /// Extents beyond this number are not kept: the file is then saved in full.
 const EXTENTS_MAX: usize = 10_000;
-/// Magic number of all FUSE file systems.
-const FUSE: u64 = 0x6573_5546;
 
 /// Why something in the source could not be saved. A finding, never the end of a run.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +42,31 @@ pub enum SourceError {
     /// The system refuses.
     #[error("permission denied: run the backup as an administrator, or leave it out")]
     Denied,
+    /// Another program has it open for itself alone.
+    #[error("another program has it open and lets nobody read it: run the backup as an administrator, which saves it from a shadow copy")]
+    InUse,
+    /// Its content is only in the cloud, and reading it would fetch it.
+    #[error("left out: its content is only in the cloud; to save it, keep it on this device")]
+    InCloud,
+    /// It leads somewhere in a way that this program does not know.
+    #[error("left out: it is a reparse point of an unknown kind ({tag:#x})")]
+    Strange {
+        /// Its kind.
+        tag: u32,
+    },
     /// Anything else.
     #[error("it could not be read: {0}")]
     Failed(Errno),
+}
+
+impl SourceError {
+    /// How much it says against the snapshot.
+    pub(crate) fn severity(&self) -> Severity {
+        match self {
+            Self::InCloud => Severity::Note,
+            _ => Severity::Warning,
+        }
+    }
 }
 
 impl From<Errno> for SourceError {
@@ -55,6 +75,10 @@ impl From<Errno> for SourceError {
             Errno::NOENT => Self::Vanished,
             Errno::ACCESS | Errno::PERM => Self::Denied,
             Errno::LOOP | Errno::NOTDIR => Self::Replaced,
+            #[cfg(windows)]
+            Errno::BUSY => Self::InUse,
+            #[cfg(windows)]
+            Errno::CLOUD => Self::InCloud,
             error => Self::Failed(error),
         }
     }
@@ -101,356 +125,6 @@ pub struct Child {
     pub problem: Option<String>,
 }
 
-/// An open directory. Shared with the threads that read its files.
-#[derive(Clone, Debug)]
-pub struct Directory(Arc<OwnedFd>);
-
-impl Directory {
-    /// The extended attributes and ACLs of an entry, as far as they can be read.
-    pub fn attributes(&self, name: &[u8]) -> Attributes {
-        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
-        let path = path.as_slice();
-        Attributes::read(|list| rustix::fs::llistxattr(path, list), |name, value| rustix::fs::lgetxattr(path, name, value))
-    }
-}
-
-/// Reads a live tree. Keeps the names of owners and groups that it has looked up.
-#[derive(Debug, Default)]
-pub struct LiveTree {
-    users: Mutex<HashMap<u32, Option<String>>>,
-    groups: Mutex<HashMap<u32, Option<String>>>,
-    /// File systems that keep inodes, by device.
-    lasting: Mutex<HashMap<(u32, u32), bool>>,
-    /// Whether what is read leaves the system's cache as it was.
-    gentle: bool,
-    /// The file system that could not do that last: most often all files are in one, and asking costs a call for each.
-    refused: Arc<AtomicU64>,
-}
-
-impl LiveTree {
-    /// A live tree. A `gentle` one does not fill the system's cache with what it reads, where the system can do that (Linux 6.14, and the
-    /// file system must know how); what was cached before stays so.
-    pub fn new(gentle: bool) -> Self {
-        Self { gentle, ..Self::default() }
-    }
-
-    /// Opens the root of the file system.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn root(&self) -> Result<(Directory, Child), SourceError> {
-        self.at(Path::new("/"))
-    }
-
-    /// Opens a directory by its path.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn at(&self, path: &Path) -> Result<(Directory, Child), SourceError> {
-        let directory = Directory(Arc::new(open_at(CWD, path.as_os_str().as_bytes())?));
-        let child = self.child(&directory, b".", None)?;
-        Ok((directory, child))
-    }
-
-    /// Opens a subdirectory that was listed as `stamp`.
-    ///
-    /// # Errors
-    /// [`SourceError`], `Replaced` if it is another one by now.
-    pub fn open(&self, parent: &Directory, name: &Name, stamp: &Stamp) -> Result<Directory, SourceError> {
-        let directory = Directory(Arc::new(open_at(&*parent.0, name.as_bytes())?));
-        let now = rustix::fs::fstat(&*directory.0)?;
-        if now.st_ino == stamp.inode { Ok(directory) } else { Err(SourceError::Replaced) }
-    }
-
-    /// Names in a directory, sorted bytewise.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn names(&self, directory: &Directory) -> Result<Vec<Name>, SourceError> {
-        let mut names = Vec::new();
-        for item in rustix::fs::Dir::read_from(&*directory.0)? {
-            // "." and ".." are no names; neither is anything else that a file system may not return.
-            names.extend(Name::new(item?.file_name().to_bytes()));
-        }
-        names.sort();
-        // A name that is made anew while the system lists it may come twice.
-        names.dedup();
-        Ok(names)
-    }
-
-    /// One entry of a directory.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn entry(&self, directory: &Directory, name: &Name) -> Result<Child, SourceError> {
-        self.child(directory, name.as_bytes(), Some(name.clone()))
-    }
-
-    /// Whether a directory belongs to a file system that the kernel makes up, or is one of our own mounts.
-    pub fn is_pseudo(&self, directory: &Directory) -> bool {
-        const PSEUDO: [u64; 16] = [
-            0x9fa0,      // proc
-            0x6265_6572, // sysfs
-            0x1cd1,      // devpts
-            0x0027_e0eb, // cgroup
-            0x6367_7270, // cgroup2
-            0x6462_6720, // debugfs
-            0x7472_6163, // tracefs
-            0x7363_6673, // securityfs
-            0xcafe_4a11, // bpf
-            0x1980_0202, // mqueue
-            0x0187,      // autofs
-            0x6165_676c, // pstore
-            0x6265_6570, // configfs
-            0xde5e_81e4, // efivarfs
-            0x4249_4e4d, // binfmt_misc
-            0x6e73_6673, // nsfs
-        ];
-        let Some(kind) = file_system(directory) else { return false };
-        PSEUDO.contains(&kind) || (kind == FUSE && is_own_mount(directory)) || is_device_tree(directory)
-    }
-
-    /// Opens a regular file that was listed as `stamp`.
-    ///
-    /// # Errors
-    /// [`SourceError`], `Replaced` if it is another file by now.
-    pub fn open_file(&self, directory: &Directory, name: &Name, stamp: &Stamp) -> Result<(SourceFile, Stamp), SourceError> {
-        let file = SourceFile { cache: self.past_the_cache(stamp.device), ..open_to_read(directory, name)? };
-        let now = file.stamp()?;
-        if now.inode == stamp.inode && now.device == stamp.device { Ok((file, now)) } else { Err(SourceError::Replaced) }
-    }
-
-    fn past_the_cache(&self, device: (u32, u32)) -> Option<PastTheCache> {
-        let device = u64::from(device.0) << 32 | u64::from(device.1);
-        let can = self.gentle && self.refused.load(Ordering::Relaxed) != device;
-        can.then(|| PastTheCache { device, refused: Arc::clone(&self.refused) })
-    }
-
-    /// An entry by its path, with the directory that it is in. The entry is shown under another name.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn entry_as(&self, path: &Path, shown: &Name) -> Result<(Directory, Child), SourceError> {
-        let (Some(parent), Some(Ok(name))) = (path.parent(), path.file_name().map(|name| Name::new(name.as_bytes()))) else {
-            return Err(SourceError::Failed(Errno::INVAL));
-        };
-        let directory = Directory(Arc::new(open_at(CWD, parent.as_os_str().as_bytes())?));
-        let mut child = self.entry(&directory, &name)?;
-        (child.entry.name, child.alias) = (Some(shown.clone()), Some(name));
-        Ok((directory, child))
-    }
-
-    /// A block device that is saved as a file of its size; links that lead to it are followed, as its names most often are some.
-    ///
-    /// # Errors
-    /// [`SourceError`], `NOTBLK` if it is neither a block device nor a regular file.
-    pub fn device(&self, path: &Path, shown: Option<&Name>) -> Result<(Entry, SourceFile, u64), SourceError> {
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
-        let mut file = SourceFile { file: File::from(fd), cache: None };
-        let stat = rustix::fs::statx(&file.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        if !matches!(kind_of(stat.stx_mode.into()), Some(EntryKind::BlockDevice | EntryKind::File)) {
-            return Err(SourceError::Failed(Errno::NOTBLK));
-        }
-        file.cache = self.past_the_cache(stamp_of(&stat).device);
-        let size = rustix::fs::seek(&file.file, SeekFrom::End(0))?;
-        let mut entry = Entry::new(shown.cloned(), EntryKind::File);
-        (entry.size, entry.mode) = (size, u32::from(stat.stx_mode) & 0o777);
-        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
-        entry.user = cached(&self.users, stat.stx_uid, user_name);
-        entry.group = cached(&self.groups, stat.stx_gid, group_name);
-        entry.mtime = Some(stamp_of(&stat).mtime);
-        Ok((entry, file, size))
-    }
-
-    /// The entry of a file that is in no file system, of this user and this time.
-    pub fn made_entry(&self, name: Name, kind: EntryKind, time: Option<Timestamp>) -> Entry {
-        let mut entry = Entry::new(Some(name), kind);
-        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        entry.mode = if kind == EntryKind::Directory { 0o700 } else { 0o600 };
-        (entry.uid, entry.gid, entry.mtime) = (Some(uid), Some(gid), time);
-        entry.user = cached(&self.users, uid, user_name);
-        entry.group = cached(&self.groups, gid, group_name);
-        entry
-    }
-
-    /// The first bytes of a small regular file: its mark, or its patterns.
-    ///
-    /// # Errors
-    /// [`SourceError`], `Replaced` if it is no regular file.
-    pub fn beginning(&self, directory: &Directory, name: &Name, length_max: usize) -> Result<Vec<u8>, SourceError> {
-        let file = open_to_read(directory, name)?;
-        file.stamp()?;
-        let mut bytes = Vec::new();
-        let length_max = u64::try_from(length_max).unwrap_or(u64::MAX);
-        file.file.take(length_max).read_to_end(&mut bytes).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        Ok(bytes)
-    }
-
-    fn child(&self, directory: &Directory, raw_name: &[u8], name: Option<Name>) -> Result<Child, SourceError> {
-        let stat = rustix::fs::statx(&*directory.0, raw_name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, facts::WANTED)?;
-        let facts = Facts::of(&stat).ok_or(SourceError::Failed(Errno::NOTSUP))?;
-        let kind = facts.kind;
-        let mut entry = Entry::new(name, kind);
-        let stamp = stamp_of(&stat);
-        entry.mode = u32::from(stat.stx_mode) & 0o7777;
-        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
-        entry.user = cached(&self.users, stat.stx_uid, user_name);
-        entry.group = cached(&self.groups, stat.stx_gid, group_name);
-        (entry.mtime, entry.ctime) = (Some(stamp.mtime), Some(stamp.ctime));
-        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
-            entry.btime = Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
-        }
-        match kind {
-            EntryKind::File => entry.size = stat.stx_size,
-            EntryKind::Symlink => {
-                let target = rustix::fs::readlinkat(&*directory.0, raw_name, Vec::new())?.into_bytes();
-                entry.size = target.len() as u64;
-                entry.target = Some(target);
-            }
-            EntryKind::CharDevice | EntryKind::BlockDevice => entry.device = Some((stat.stx_rdev_major, stat.stx_rdev_minor)),
-            EntryKind::Directory | EntryKind::Fifo | EntryKind::Socket => {}
-        }
-        if kind != EntryKind::Directory && stat.stx_nlink > 1 {
-            entry.link_group = Some(link_group(stamp.device, stamp.inode));
-            entry.link_count = Some(stat.stx_nlink.into());
-        }
-        let mut problem = None;
-        if kind != EntryKind::File {
-            problem = directory.attributes(raw_name).give(&mut entry);
-        }
-        let lasting_inode = self.keeps_inodes(directory, stamp.device).then_some(stamp.inode);
-        Ok(Child { entry, stamp, facts, lasting_inode, alias: None, problem })
-    }
-
-    /// File systems that have no inodes make them up, anew after every mount.
-    fn keeps_inodes(&self, directory: &Directory, device: (u32, u32)) -> bool {
-        const MAKE_THEM_UP: [u64; 4] = [FUSE, 0x4d44 /* msdos */, 0x2011_bab0 /* exfat */, 0x0102_1997 /* 9p */];
-        let mut known = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.entry(device).or_insert_with(|| !file_system(directory).is_some_and(|kind| MAKE_THEM_UP.contains(&kind)))
-    }
-}
-
-/// An open regular file of the source.
-#[derive(Debug)]
-pub struct SourceFile {
-    file: File,
-    /// How it is read past the system's cache, if it is.
-    cache: Option<PastTheCache>,
-}
-
-/// Reading past the system's cache, until the file system says that it cannot do that.
-#[derive(Debug)]
-struct PastTheCache {
-    device: u64,
-    refused: Arc<AtomicU64>,
-}
-
-impl SourceFile {
-    /// Reads into the buffer; 0 at the end.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, SourceError> {
-        self.read_from(buffer, None)
-    }
-
-    /// Fills the buffer from this offset; less only at the end.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize, SourceError> {
-        let mut filled = 0;
-        while let Some(space) = buffer.get_mut(filled..).filter(|space| !space.is_empty()) {
-            match self.read_from(space, Some(offset + filled as u64))? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        Ok(filled)
-    }
-
-    /// Reads at an offset, or where the file stands.
-    fn read_from(&self, buffer: &mut [u8], offset: Option<u64>) -> Result<usize, SourceError> {
-        /// `RWF_DONTCACHE`: pages that this read brings in go with it, those that were there stay. To Linux the largest offset means
-        /// where the file stands.
-        const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-        loop {
-            let past = self.cache.as_ref().filter(|cache| cache.refused.load(Ordering::Relaxed) != cache.device);
-            let read = match (past.is_some(), offset) {
-                (true, _) => preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset.unwrap_or(u64::MAX), DONT_CACHE),
-                (false, Some(offset)) => rustix::io::pread(&self.file, &mut *buffer, offset),
-                (false, None) => rustix::io::read(&self.file, &mut *buffer),
-            };
-            match read {
-                Ok(count) => return Ok(count),
-                Err(Errno::INTR) => {}
-                Err(error) => match (past, error) {
-                    (Some(cache), Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => cache.refused.store(cache.device, Ordering::Relaxed),
-                    _ => return Err(error.into()),
-                },
-            }
-        }
-    }
-
-    /// Its extended attributes and ACLs, as far as they can be read.
-    pub fn attributes(&self) -> Attributes {
-        Attributes::read(|list| rustix::fs::flistxattr(&self.file, list), |name, value| rustix::fs::fgetxattr(&self.file, name, value))
-    }
-
-    /// Continues reading at this offset.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn seek(&self, offset: u64) -> Result<(), SourceError> {
-        rustix::fs::seek(&self.file, SeekFrom::Start(offset))?;
-        Ok(())
-    }
-
-    /// What it is now.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn stamp(&self) -> Result<Stamp, SourceError> {
-        let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        if kind_of(stat.stx_mode.into()) == Some(EntryKind::File) { Ok(stamp_of(&stat)) } else { Err(SourceError::Replaced) }
-    }
-
-    /// The parts of a sparse file that are present; `None` if it has no holes worth keeping. Reading then begins at its beginning again.
-    ///
-    /// # Errors
-    /// [`SourceError`].
-    pub fn extents(&self, stamp: &Stamp) -> Result<Option<Vec<Extent>>, SourceError> {
-        if stamp.allocated >= stamp.size {
-            return Ok(None);
-        }
-        let found = self.look_for_extents(stamp);
-        self.seek(0)?;
-        found
-    }
-
-    fn look_for_extents(&self, stamp: &Stamp) -> Result<Option<Vec<Extent>>, SourceError> {
-        let (mut extents, mut at) = (Vec::new(), 0);
-        while at < stamp.size {
-            let offset = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
-                Ok(offset) => offset,
-                Err(Errno::NXIO) => break,
-                Err(_) => return Ok(None),
-            };
-            let end = rustix::fs::seek(&self.file, SeekFrom::Hole(offset))?.min(stamp.size);
-            if offset >= stamp.size || end <= offset {
-                break;
-            }
-            extents.push(Extent { offset, length: end - offset });
-            at = end;
-            if extents.len() > EXTENTS_MAX {
-                return Ok(None);
-            }
-        }
-        let all = [Extent { offset: 0, length: stamp.size }];
-        Ok((extents != all).then_some(extents))
-    }
-}
-
 /// A path made absolute, without `.`, `..` and symbolic links in its parent; the last part is kept as it is.
 ///
 /// # Errors
@@ -467,91 +141,11 @@ pub fn absolute(path: &Path) -> Result<PathBuf, std::io::Error> {
     }
 }
 
-/// The magic number of the file system that a directory is on.
-fn file_system(directory: &Directory) -> Option<u64> {
-    let info = rustix::fs::fstatfs(&*directory.0).ok()?;
-    #[expect(clippy::cast_sign_loss, reason = "a magic number, whatever type the C library gives it")]
-    Some(info.f_type as u64 & 0xffff_ffff)
-}
-
-/// Device and inode of a path, to recognise it wherever it is met; `None` if there is nothing.
-pub fn identity(path: &Path) -> Option<((u32, u32), u64)> {
-    let stat = rustix::fs::statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
-    Some(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
-}
-
-fn open_to_read(directory: &Directory, name: &Name) -> Result<SourceFile, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    // Only the owner may leave the time of access alone.
-    let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
-        .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
-    Ok(SourceFile { file: File::from(fd), cache: None })
-}
-
-fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&parent, name, flags | OFlags::NOATIME, Mode::empty())
-        .or_else(|_| rustix::fs::openat(&parent, name, flags, Mode::empty()))
-}
-
-fn kind_of(mode: u32) -> Option<EntryKind> {
-    use rustix::fs::FileType;
-    match FileType::from_raw_mode(mode) {
-        FileType::RegularFile => Some(EntryKind::File),
-        FileType::Directory => Some(EntryKind::Directory),
-        FileType::Symlink => Some(EntryKind::Symlink),
-        FileType::Fifo => Some(EntryKind::Fifo),
-        FileType::Socket => Some(EntryKind::Socket),
-        FileType::CharacterDevice => Some(EntryKind::CharDevice),
-        FileType::BlockDevice => Some(EntryKind::BlockDevice),
-        FileType::Unknown => None,
-    }
-}
-
-fn stamp_of(stat: &Statx) -> Stamp {
-    let time = |seconds, nanos| Timestamp::new(seconds, nanos).unwrap_or_default();
-    Stamp {
-        device: (stat.stx_dev_major, stat.stx_dev_minor),
-        inode: stat.stx_ino,
-        size: stat.stx_size,
-        mtime: time(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-        ctime: time(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-        allocated: stat.stx_blocks.saturating_mul(512),
-    }
-}
-
-fn cached(names: &Mutex<HashMap<u32, Option<String>>>, id: u32, look_up: fn(u32) -> Option<String>) -> Option<String> {
-    names.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert_with(|| look_up(id)).clone()
-}
-
-fn user_name(id: u32) -> Option<String> {
-    nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(id)).ok().flatten().map(|user| user.name)
-}
-
-fn group_name(id: u32) -> Option<String> {
-    nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(id)).ok().flatten().map(|group| group.name)
-}
-
 /// A number for all names of a file. Inodes are unique in a file system, file systems by their device: hashed, so that two files of two file systems do not
 /// get the same.
 fn link_group((major, minor): (u32, u32), inode: u64) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = crypto::hash(&[&major.to_le_bytes()[..], &minor.to_le_bytes(), &inode.to_le_bytes()].concat());
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
-}
-
-fn is_own_mount(directory: &Directory) -> bool {
-    let Ok(stat) = rustix::fs::statx(&*directory.0, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS) else { return false };
-    let device = format!(" {}:{} ", stat.stx_dev_major, stat.stx_dev_minor);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let is_ours = |line: &str| line.contains(" - fuse.yesterdrive ") || line.contains(" - fuse yesterdrive ");
-    mounts.lines().any(|line| line.contains(&device) && is_ours(line))
-}
-
-/// A devtmpfs cannot be told from a tmpfs by its number, only by its mount.
-fn is_device_tree(directory: &Directory) -> bool {
-    let link = format!("/proc/self/fd/{}", directory.0.as_raw_fd());
-    let mounted_on = std::fs::read_link(link).unwrap_or_default();
-    mounted_on == Path::new("/dev")
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ pub(crate) use seed::{Seed, SeedDisk};
 
 /// Encrypted, deduplicated backups shown as a drive.
 #[derive(Debug, Parser)]
+#[cfg_attr(windows, command(long_version = concat!(env!("CARGO_PKG_VERSION"), "\n", mount_windows::attribution!())))]
 #[command(name = "yesterdrive", version, about, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -311,6 +312,13 @@ pub(crate) enum Links {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Mount {
     /// An empty folder; made if it is not there
+    #[cfg_attr(
+        windows,
+        arg(
+            value_name = "PLACE",
+            help = r"X: or any other letter, * for the last free one, a folder that is not there yet, or \\server\share"
+        )
+    )]
     pub(crate) folder: PathBuf,
     /// Return when the drive is there
     #[arg(short, long)]
@@ -415,7 +423,7 @@ impl Args {
             None => Ok(None),
         };
         let folders = Folders {
-            home: path("HOME"),
+            home: path("HOME").or_else(|| path("USERPROFILE")),
             xdg_config: path("XDG_CONFIG_HOME"),
             xdg_cache: path("XDG_CACHE_HOME"),
             app_data: path("APPDATA"),
@@ -534,8 +542,18 @@ mod tests {
 
     fn completed(line: &[&str], variables: &[(&str, &[u8])]) -> Result<Args, Failure> {
         let args = Args::try_parse_from([&["yesterdrive"], line].concat()).unwrap();
-        let value = |bytes: &[u8]| std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec());
         args.complete(&variables.iter().map(|(name, bytes)| ((*name).to_owned(), value(bytes))).collect())
+    }
+
+    #[cfg(unix)]
+    fn value(bytes: &[u8]) -> std::ffi::OsString {
+        std::os::unix::ffi::OsStringExt::from_vec(bytes.to_vec())
+    }
+
+    #[cfg(windows)]
+    fn value(bytes: &[u8]) -> std::ffi::OsString {
+        let lone = |_| std::os::windows::ffi::OsStringExt::from_wide(&[0xd800]);
+        std::str::from_utf8(bytes).map_or_else(lone, Into::into)
     }
 
     fn opens_with(line: &[&str], variables: &[(&str, &[u8])]) -> Result<String, Failure> {

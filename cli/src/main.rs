@@ -14,6 +14,7 @@ mod secret;
 mod session;
 mod sheet;
 mod signals;
+mod system;
 
 use std::process::ExitCode;
 
@@ -21,8 +22,8 @@ use crate::args::Args;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    keep_secrets_in_memory();
-    allow_many_files();
+    system::keep_secrets_in_memory();
+    system::allow_many_files();
     let args = match Args::read() {
         Ok(args) => args,
         Err(failure) => {
@@ -39,24 +40,5 @@ fn main() -> ExitCode {
             output.failure(&failure);
             failure.exit.into()
         }
-    }
-}
-
-/// No core dump and no other program of this user may take keys out of our memory. Best effort: what the system refuses is no reason not to run.
-fn keep_secrets_in_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    #[cfg(target_os = "linux")]
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-}
-
-/// A restore holds many files open; the usual limit of a shell is meant for programs that cannot count so far.
-fn allow_many_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    const ENOUGH: u64 = 65_536;
-    let limit = getrlimit(Resource::Nofile);
-    let current = limit.maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
-    if limit.current.is_some_and(|now| now < current) {
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum: limit.maximum });
     }
 }

@@ -4,8 +4,9 @@
 
 use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use backup_writer::system::shell;
 use fs_core::key::slot::Credential;
 use zeroize::Zeroizing;
 
@@ -13,6 +14,7 @@ use crate::args::Global;
 use crate::error::{Exit, Failure};
 use crate::session;
 use crate::signals::{self, OnSignal};
+use crate::system::{self, Terminal};
 
 #[cfg(target_os = "linux")]
 pub(crate) mod keyring;
@@ -152,7 +154,7 @@ fn password_of(way: &Way<'_>) -> Result<Zeroizing<String>, Failure> {
 /// The first line that a command prints.
 fn run(command: &str) -> Result<Zeroizing<String>, Failure> {
     let failed = |reason: String| Failure::new(Exit::Failed, format!("the password command {reason}"));
-    let output = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let output = shell(command).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     // Wiped whatever becomes of it.
     let printed = Zeroizing::new(output.stdout);
     if !output.status.success() {
@@ -170,13 +172,11 @@ fn first_line(text: &str) -> Zeroizing<String> {
 fn read(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let fail = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     let file = std::fs::File::open(path).map_err(fail)?;
-    #[cfg(unix)]
     if let Ok(metadata) = file.metadata()
-        && metadata.is_file()
-        && std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0
+        && let Some(remedy) = system::is_open_to_others(&metadata)
     {
         // Not refused: a backup that does not run would be the greater harm, and the folder above may be closed.
-        tracing::warn!("{} can be read or changed by others: chmod 600 it", path.display());
+        tracing::warn!("{} can be read or changed by others: {remedy}", path.display());
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
     file.take(SECRET_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(fail)?;
@@ -205,7 +205,7 @@ fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
         return Err(Failure::new(Exit::Usage, "there is no password, and no terminal to ask for it").hint(hint));
     }
     // While a password is typed the terminal does not echo. Whoever presses Ctrl-C then wants one that does.
-    let terminal = rustix::termios::tcgetattr(std::io::stdin()).map_err(std::io::Error::from)?;
+    let terminal = Terminal::now()?;
     signals::set(OnSignal::RestoreAndExit(terminal))?;
     let password = rpassword::prompt_password(prompt);
     signals::set(OnSignal::Exit)?;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use backup_writer::system::typed_path;
 use fs_core::id::RepositoryId;
 use fs_core::key::slot::Credential;
 use fs_core::path::TreePath;
@@ -16,6 +17,7 @@ use fs_core::storage::{self, ReadStore, StoreError, WriteStore};
 use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
 use crate::secret;
+use crate::system;
 
 /// Where the repository lies.
 pub(crate) fn address(global: &Global) -> Result<Address, Failure> {
@@ -166,7 +168,7 @@ pub(crate) fn state(global: &Global, repository: &Repository) -> Option<PathBuf>
 
 /// The name of this machine.
 pub(crate) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    system::host_name()
 }
 
 /// The snapshot that `wanted` names.
@@ -222,6 +224,6 @@ pub(crate) fn parse_what(what: &OsStr) -> Result<(String, TreePath), Failure> {
     let colon = bytes.iter().position(|&byte| byte == b':').unwrap_or(bytes.len());
     let (snapshot, path) = bytes.split_at(colon);
     let snapshot = std::str::from_utf8(snapshot).map_err(|_| wrong("a snapshot's id is hexadecimal".into()))?;
-    let path = TreePath::parse(path.strip_prefix(b":").unwrap_or_default()).map_err(|error| wrong(error.to_string()))?;
+    let path = TreePath::parse(&typed_path(path.strip_prefix(b":").unwrap_or_default())).map_err(|error| wrong(error.to_string()))?;
     Ok((snapshot.to_owned(), path))
 }

@@ -9,6 +9,7 @@ use fs_core::time::{Clock as _, SystemClock, Timestamp};
 use zeroize::Zeroizing;
 
 use crate::error::{Exit, Failure};
+use crate::system;
 
 mod pdf;
 
@@ -134,15 +135,13 @@ pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     use std::io::Write as _;
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    system::for_owner_only(&mut options);
     let fail = |error: std::io::Error| Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
     let mut file = options.open(path).map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
     // Its name has to outlive a power loss too: what it opens does.
-    #[cfg(unix)]
     if let Some(folder) = std::path::absolute(path).map_err(fail)?.parent() {
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
+        system::sync_folder(folder).map_err(fail)?;
     }
     Ok(())
 }

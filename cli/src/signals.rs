@@ -4,18 +4,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::termios::{OptionalActions, Termios, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
-
 use crate::error::Exit;
+use crate::system::{self, Terminal, mounts};
 
 /// What the next signal does.
 pub(crate) enum OnSignal {
     /// The program ends.
     Exit,
     /// The terminal echoes again, then the program ends: a password was being typed.
-    RestoreAndExit(Termios),
+    RestoreAndExit(Terminal),
     /// A file that is of no use yet is removed, then the program ends.
     RemoveAndExit(PathBuf),
     /// An operation is asked to stop where that is safe; the next signal ends the program.
@@ -34,9 +31,7 @@ static STARTED: OnceLock<()> = OnceLock::new();
 pub(crate) fn set(action: OnSignal) -> std::io::Result<()> {
     *NEXT.lock().unwrap_or_else(PoisonError::into_inner) = action;
     if STARTED.set(()).is_ok() {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-        // It waits for as long as the program runs and holds nothing.
-        std::thread::spawn(move || signals.forever().for_each(|_| handle()));
+        system::on_interrupt(handle)?;
     }
     Ok(())
 }
@@ -46,7 +41,7 @@ fn handle() {
     match std::mem::replace(&mut *next, OnSignal::Exit) {
         OnSignal::Exit => std::process::exit(Exit::Interrupted.code().into()),
         OnSignal::RestoreAndExit(terminal) => {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
+            terminal.restore();
             std::process::exit(Exit::Interrupted.code().into());
         }
         OnSignal::RemoveAndExit(file) => {
@@ -56,9 +51,9 @@ fn handle() {
         OnSignal::Cancel(cancelled) => cancelled.store(true, Ordering::Relaxed),
         OnSignal::Unmount(path) => {
             // Waiting for users of the drive would make Ctrl-C useless.
-            match mount_linux::mounts::unmount(&path, true) {
+            match mounts::unmount(&path, true) {
                 Ok(()) => {}
-                Err(error) if mount_linux::mounts::list().iter().any(|mount| mount.path == path) => {
+                Err(error) if mounts::list().iter().any(|mount| mount.path == path) => {
                     tracing::error!(%error, "{} cannot be unmounted", path.display());
                     *next = OnSignal::Unmount(path);
                 }

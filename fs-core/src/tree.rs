@@ -140,10 +140,8 @@ impl EntryKind {
 pub struct Stream {
     /// Its name, bytes.
     pub name: Vec<u8>,
-    /// Length in bytes.
-    pub size: u64,
-    /// Its bytes.
-    pub content: Content,
+    /// Its bytes: inline until a writer has put them into records.
+    pub value: Value,
 }
 
 /// A run of bytes that is present in a sparse file.
@@ -257,6 +255,11 @@ impl Entry {
         [self.subtree.as_ref().and_then(|subtree| subtree.page.as_ref()), list]
     }
 
+    /// Everything that stands in the entry if short, in records of its own if long: attributes, the security descriptor, streams.
+    pub fn values(&self) -> impl Iterator<Item = &Value> {
+        self.xattrs.iter().map(|(_, value)| value).chain(&self.security_descriptor).chain(self.streams.iter().map(|stream| &stream.value))
+    }
+
     /// An entry with nothing but name and kind.
     pub fn new(name: Option<Name>, kind: EntryKind) -> Self {
         Self {
@@ -305,9 +308,14 @@ impl Entry {
         self.unknown.clone_from(&other.unknown);
     }
 
-    /// Takes over the extended attributes and ACLs of another entry of the same file.
+    /// Takes over the extended attributes, ACLs and alternate streams of another entry of the same file.
     pub fn take_attributes(&mut self, other: &Self) {
         (self.xattrs, self.acl) = (other.xattrs.clone(), other.acl.clone());
+        (self.security_descriptor, self.streams) = (other.security_descriptor.clone(), other.streams.clone());
+        if other.security_descriptor.is_some() {
+            // Read with it.
+            (self.user, self.group) = (other.user.clone(), other.group.clone());
+        }
     }
 
     /// The name's bytes; empty for the root.
@@ -336,7 +344,7 @@ impl Entry {
             + self.sparse.as_ref().map_or(0, |extents| 8 + 20 * extents.len())
             + self.xattrs.iter().map(|(name, v)| 16 + name.len() + value(v)).sum::<usize>()
             + self.security_descriptor.as_ref().map_or(0, value)
-            + self.streams.iter().map(|stream| 32 + stream.name.len() + content(&stream.content)).sum::<usize>()
+            + self.streams.iter().map(|stream| 32 + stream.name.len() + value(&stream.value)).sum::<usize>()
             + self.unknown.iter().map(|(_, bytes)| 16 + bytes.len()).sum::<usize>()
     }
 

@@ -12,6 +12,7 @@ use fs_core::tree::EntryKind;
 use fs_core::view::attr::Attr;
 use fs_core::view::error::ViewError;
 use fs_core::view::inode::Inode;
+use fs_core::view::layout::ROOT;
 use fs_core::view::{Answer, Listed, Stop, View};
 use fuser::{
     AccessFlags, BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner,
@@ -28,6 +29,10 @@ const SHORTLY: Duration = Duration::from_secs(1);
 /// Bytes of one answer to a listing, as the kernel asks for them.
 const LISTING_SIZE: usize = 32 << 10;
 const ROOT_GENERATION: Generation = Generation(0);
+/// An empty file in the root that keeps Spotlight from reading the backup. Seen on macOS only.
+const NEVER_INDEX: &[u8] = b".metadata_never_index";
+/// Its number: the smallest that no entry of the view has in practice, as theirs come from hashes of their paths.
+const NEVER_INDEX_INODE: u64 = ROOT + 1;
 
 /// The drive as the kernel calls it.
 #[derive(Debug)]
@@ -79,6 +84,11 @@ fn lifetime(attr: &Attr, moves: bool) -> &'static Duration {
     }
 }
 
+/// Attributes of the file that keeps Spotlight away.
+fn never_index(root: &Attr) -> Attr {
+    Attr { inode: NEVER_INDEX_INODE, kind: EntryKind::File, mode: 0o444, link_count: 1, size: 0, allocated: 0, ..*root }
+}
+
 fn reply_xattr(reply: ReplyXattr, size: u32, value: Result<Vec<u8>, Errno>) {
     match value {
         Err(error) => reply.error(error),
@@ -119,6 +129,16 @@ impl Filesystem for Drive {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if cfg!(target_os = "macos") && parent.0 == ROOT && name.as_bytes() == NEVER_INDEX {
+            return self.answer(
+                reply,
+                |view, held| view.getattr(held, ROOT),
+                |reply, root| match root {
+                    Ok(root) => reply.entry(&FOR_EVER, &attributes(&never_index(&root)), ROOT_GENERATION),
+                    Err(error) => reply.error(error),
+                },
+            );
+        }
         let name = name.as_bytes().to_vec();
         let ask = move |view: &View, held: &Held| view.lookup(held, parent.0, &name);
         self.answer(reply, ask, |reply, found| match found {
@@ -131,7 +151,10 @@ impl Filesystem for Drive {
         let moves = Inode::from_number(inode.0).is_made_up();
         self.answer(
             reply,
-            move |view, held| view.getattr(held, inode.0),
+            move |view, held| match inode.0 {
+                NEVER_INDEX_INODE if cfg!(target_os = "macos") => view.getattr(held, ROOT).map(|root| never_index(&root)),
+                number => view.getattr(held, number),
+            },
             move |reply, attr| match attr {
                 Ok(attr) => reply.attr(lifetime(&attr, moves), &attributes(&attr)),
                 Err(error) => reply.error(error),
@@ -154,6 +177,9 @@ impl Filesystem for Drive {
         if flags.acc_mode() != fuser::OpenAccMode::O_RDONLY {
             return reply.error(Errno::EROFS);
         }
+        if cfg!(target_os = "macos") && inode.0 == NEVER_INDEX_INODE {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        }
         match self.view.check(inode.0) {
             // Saves two of four messages for a small file. It keeps what it has read, as it would with the flag.
             Ok(()) if self.opens_alone => reply.error(Errno::ENOSYS),
@@ -174,6 +200,9 @@ impl Filesystem for Drive {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if cfg!(target_os = "macos") && inode.0 == NEVER_INDEX_INODE {
+            return reply.data(&[]);
+        }
         let length = u64::from(size);
         survive(|| self.view.read_ahead(inode.0, offset, length));
         let view = Arc::clone(&self.view);

@@ -99,8 +99,13 @@ pub fn mount(view: Arc<View>, path: &Path, options: &MountOptions) -> Result<Mou
         MountOption::NoAtime,
         MountOption::DefaultPermissions,
     ];
+    if cfg!(target_os = "macos") {
+        // The name that Finder shows, and requests as large as ours. Not "noappledouble": it would hide files that were saved.
+        config.mount_options.extend(["volname=Yesterdrive", "iosize=1048576"].map(|option| MountOption::CUSTOM(option.into())));
+    }
     config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    config.n_threads = cfg!(target_os = "linux").then_some(4);
+    // Several threads of one session are reported not to work with macFUSE.
+    config.n_threads = Some(if cfg!(target_os = "linux") { 4 } else { 1 });
     config.clone_fd = cfg!(target_os = "linux");
     let (until_over, over) = bounded(0);
     let filesystem = fuse::Drive::new(Arc::clone(&view), options.allow_other, until_over);

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::Errno;
+#[cfg(target_os = "linux")]
 use rustix::mount::UnmountFlags;
 
 /// One of our mounts.
@@ -16,10 +17,36 @@ pub struct Mounted {
 }
 
 /// All mounts of Yesterdrive that this process can see.
+#[cfg(target_os = "linux")]
 pub fn list() -> Vec<Mounted> {
     parse(&std::fs::read("/proc/self/mountinfo").unwrap_or_default())
 }
 
+/// All mounts of Yesterdrive that this process can see.
+#[cfg(not(target_os = "linux"))]
+pub fn list() -> Vec<Mounted> {
+    let output = Command::new("/sbin/mount").stdin(Stdio::null()).output();
+    parse_told(&output.map(|output| output.stdout).unwrap_or_default())
+}
+
+/// Reads what `mount` prints on macOS: `yesterdrive on /Volumes/x (macfuse, nodev)`.
+#[cfg_attr(target_os = "linux", allow(dead_code, reason = "tested on every system"))]
+fn parse_told(told: &[u8]) -> Vec<Mounted> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = |line: &'_ [u8]| {
+        let rest = line.strip_prefix(b"yesterdrive on ")?;
+        let end = rest.windows(2).rposition(|pair| pair == b" (")?;
+        Some(std::ffi::OsStr::from_bytes(rest.get(..end)?).into())
+    };
+    told.split(|&b| b == b'\n').filter_map(path).map(|path| Mounted { path, device: String::new() }).collect()
+}
+
+/// Whether a drive is mounted at a path, which must be absolute.
+pub fn is_mounted(path: &Path) -> bool {
+    list().iter().any(|mount| mount.path == path)
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "tested on every system"))]
 fn parse(mountinfo: &[u8]) -> Vec<Mounted> {
     let ours = |line: &[u8]| {
         // Number, parent, device, root, mount point, options, optional fields, a dash, type, source, options.
@@ -35,6 +62,7 @@ fn parse(mountinfo: &[u8]) -> Vec<Mounted> {
 }
 
 /// The kernel writes blanks and the like as three octal digits.
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "tested on every system"))]
 fn unescape(mut rest: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt as _;
     let mut bytes = Vec::with_capacity(rest.len());
@@ -77,6 +105,18 @@ pub fn absolute(path: &Path) -> std::io::Result<PathBuf> {
 ///
 /// # Errors
 /// What the system said, for instance that it is in use.
+#[cfg(not(target_os = "linux"))]
+pub fn unmount(path: &Path, lazily: bool) -> std::io::Result<()> {
+    let mut command = Command::new("/sbin/umount");
+    command.args(lazily.then_some("-f")).arg("--").arg(path).stdin(Stdio::null());
+    said(command)
+}
+
+/// Unmounts a drive; `lazily` also while somebody uses it: it then disappears at once and ends with its last user.
+///
+/// # Errors
+/// What the system said, for instance that it is in use.
+#[cfg(target_os = "linux")]
 pub fn unmount(path: &Path, lazily: bool) -> std::io::Result<()> {
     let flags = if lazily { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match rustix::mount::unmount(path, flags) {
@@ -86,7 +126,12 @@ pub fn unmount(path: &Path, lazily: bool) -> std::io::Result<()> {
     // Ordinary users unmount through the helper that mounted for them.
     let mut helper = Command::new("fusermount3");
     helper.arg(if lazily { "-uz" } else { "-u" }).arg("--").arg(path).stdin(Stdio::null());
-    let output = helper.output()?;
+    said(helper)
+}
+
+/// Runs a command whose last words are the error.
+fn said(mut command: Command) -> std::io::Result<()> {
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }
@@ -98,6 +143,12 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
 
     use super::*;
+
+    #[test]
+    fn what_mount_tells_on_macos() {
+        let told = b"/dev/disk3s1 on / (apfs, local)\nyesterdrive on /Volumes/my (old) drive (macfuse, nodev)\nother on /x (macfuse)\n";
+        assert_eq!(parse_told(told), [Mounted { path: "/Volumes/my (old) drive".into(), device: String::new() }]);
+    }
 
     #[test]
     fn only_our_mounts_with_their_real_paths() {

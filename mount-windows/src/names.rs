@@ -2,7 +2,10 @@
 //!
 //! A name is shown as it is where Windows allows it. What Windows forbids moves to the private use area of Unicode: a forbidden ASCII character `c` becomes
 //! U+F000 + c, a byte that is not UTF-8 becomes U+F100 + byte, and a character that is itself in that range becomes its UTF-8 bytes, escaped. A reserved
-//! device name gets its last letter before the extension escaped. So every shown name is legal, and every name has exactly one shown form.
+//! device name gets its second letter escaped. So every shown name is legal, and every name has exactly one shown form.
+//!
+//! Windows takes names for the same that differ in case only. Of several such names in a folder the first by its bytes is shown as above; in the others
+//! ([`twin`]) every letter that differs from it is escaped.
 
 /// Where forbidden ASCII characters go.
 const ASCII_BASE: u32 = 0xf000;
@@ -38,8 +41,31 @@ pub fn present(name: &[u8]) -> Vec<u16> {
     shown.into_iter().flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec()).collect()
 }
 
-/// The name of a shown form; `None` for text that no name is shown as.
+/// The shown form of a name beside `leader`, which differs from it in case only and is shown as it is.
+pub fn twin(leader: &[u8], name: &[u8]) -> Vec<u16> {
+    let letters = |name: &[u8]| char::decode_utf16(present(name)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<Vec<_>>();
+    let (first, own) = (letters(leader), letters(name));
+    let escaped = |c: char| match u8::try_from(u32::from(c)) {
+        Ok(ascii) if c.is_ascii() => vec![char::from_u32(ASCII_BASE + u32::from(ascii)).unwrap_or(c)],
+        _ => c.encode_utf8(&mut [0; 4]).bytes().map(escaped_byte).collect(),
+    };
+    let differs = |(at, c): (usize, char)| if first.get(at) == Some(&c) { vec![c] } else { escaped(c) };
+    let shown: String = own.into_iter().enumerate().flat_map(differs).collect();
+    shown.encode_utf16().collect()
+}
+
+/// What all names have in common that Windows takes for the same.
+pub fn key(name: &[u8]) -> Vec<u16> {
+    case_key(&present(name))
+}
+
+/// The name of a shown form; `None` for text that no name is shown as when it stands alone.
 pub fn original(shown: &[u16]) -> Option<Vec<u8>> {
+    unescaped(shown).filter(|name| present(name) == shown)
+}
+
+/// The name of any form, also one that [`twin`] makes; `None` for text that is none.
+pub fn unescaped(shown: &[u16]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(shown.len());
     for c in char::decode_utf16(shown.iter().copied()) {
         let c = c.ok()?;
@@ -52,7 +78,7 @@ pub fn original(shown: &[u16]) -> Option<Vec<u8>> {
             },
         }
     }
-    (present(&name) == shown).then_some(name)
+    Some(name)
 }
 
 /// What two names that Windows takes for the same have in common: upper case, character by character. An approximation of the table in NTFS, which
@@ -138,6 +164,19 @@ mod tests {
         }
         assert_eq!(original(&"a:b".encode_utf16().collect::<Vec<_>>()), None, "no name is shown like this");
         assert_eq!(original(&[0xd800]), None);
+    }
+
+    #[test]
+    fn names_that_differ_in_case_only_are_told_apart() {
+        let leader = "ABCÉ".as_bytes();
+        let twins: Vec<_> = ["ABcÉ", "AbCÉ", "Abcé", "abcé", "ABCé"].map(|name| (name, twin(leader, name.as_bytes()))).into();
+        let mut keys = vec![case_key(&present(leader))];
+        for (name, shown) in twins {
+            assert_eq!(key(name.as_bytes()), key(leader));
+            assert_eq!(unescaped(&shown).as_deref(), Some(name.as_bytes()));
+            assert!(is_legal(&shown) && !keys.contains(&case_key(&shown)), "{name}");
+            keys.push(case_key(&shown));
+        }
     }
 
     #[test]

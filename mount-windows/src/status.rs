@@ -28,12 +28,33 @@ pub const FILE_CORRUPT_ERROR: u32 = 0xc000_0102;
 /// `STATUS_IO_TIMEOUT`
 pub const IO_TIMEOUT: u32 = 0xc000_00b5;
 
+/// `STATUS_OBJECT_PATH_NOT_FOUND`
+pub const OBJECT_PATH_NOT_FOUND: u32 = 0xc000_003a;
+/// `STATUS_NOT_A_REPARSE_POINT`
+pub const NOT_A_REPARSE_POINT: u32 = 0xc000_0275;
+/// `STATUS_BUFFER_TOO_SMALL`
+pub const BUFFER_TOO_SMALL: u32 = 0xc000_0023;
+/// `STATUS_BUFFER_OVERFLOW`
+pub const BUFFER_OVERFLOW: u32 = 0x8000_0005;
+/// `STATUS_VOLUME_DISMOUNTED`: the drive is being unmounted.
+pub const VOLUME_DISMOUNTED: u32 = 0xc000_026e;
+
 /// `FILE_ATTRIBUTE_HIDDEN`
 pub const HIDDEN: u32 = 0x2;
+/// `FILE_ATTRIBUTE_REPARSE_POINT`
+pub const REPARSE_POINT: u32 = 0x400;
+/// `FILE_ATTRIBUTE_RECALL_ON_DATA_ACCESS`: reading it costs something, so nobody should who only looks around.
+pub const RECALL_ON_DATA_ACCESS: u32 = 0x0040_0000;
+/// What of saved attributes is shown of files: read-only, hidden, system, archive, temporary. Others say how the source's disk kept its bytes: a file that
+/// was encrypted or compressed there is neither here.
+const SHOWN_OF_FILES: u32 = 0x1 | HIDDEN | 0x4 | 0x20 | 0x100;
+/// Of folders not "read-only" and "system": the shell takes them for a sign that there are settings in the folder, and asks for them.
+const SHOWN_OF_FOLDERS: u32 = HIDDEN | 0x20;
 /// `FILE_ATTRIBUTE_DIRECTORY`
 pub const DIRECTORY: u32 = 0x10;
 /// `FILE_ATTRIBUTE_NORMAL`
-pub const NORMAL: u32 = 0x80;
+#[cfg(test)]
+const NORMAL: u32 = 0x80;
 /// `FILE_ATTRIBUTE_NOT_CONTENT_INDEXED`: keeps the indexer from reading the backup.
 pub const NOT_CONTENT_INDEXED: u32 = 0x2000;
 
@@ -75,14 +96,29 @@ pub struct FileInformation {
     pub link_count: u32,
 }
 
-/// What Windows is told about an entry. `hidden`: its name begins with a dot.
-pub fn information(attr: &Attr, hidden: bool) -> FileInformation {
-    let kept = attr.windows_attributes.unwrap_or(if hidden { HIDDEN } else { 0 }) & !(DIRECTORY | NORMAL);
-    let kind = if attr.kind == EntryKind::Directory { DIRECTORY } else { 0 };
+/// What Windows is told about an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Look {
+    /// Its name begins with a dot: hidden, if the source knew no attributes.
+    pub is_dotted: bool,
+    /// Windows is to take it for a folder.
+    pub is_folder: bool,
+    /// Its content has to come over a network.
+    pub is_far: bool,
+}
+
+/// What Windows is told about an entry.
+pub fn information(attr: &Attr, look: Look) -> FileInformation {
+    let kept = attr.windows_attributes.unwrap_or(if look.is_dotted { HIDDEN } else { 0 });
+    let kind = if look.is_folder { kept & SHOWN_OF_FOLDERS | DIRECTORY } else { kept & SHOWN_OF_FILES };
+    let link = if attr.kind == EntryKind::Symlink { REPARSE_POINT } else { 0 };
+    let far = if look.is_far && attr.kind == EntryKind::File && attr.size > 0 { RECALL_ON_DATA_ACCESS } else { 0 };
+    // Of a link and of what is no file there is nothing to be read.
+    let is_file = attr.kind == EntryKind::File;
     FileInformation {
-        attributes: kept | kind | NOT_CONTENT_INDEXED,
-        allocation_size: attr.allocated.div_ceil(4096).saturating_mul(4096),
-        size: attr.size,
+        attributes: kind | link | far | NOT_CONTENT_INDEXED,
+        allocation_size: if is_file { attr.allocated.div_ceil(4096).saturating_mul(4096) } else { 0 },
+        size: if is_file { attr.size } else { 0 },
         created: file_time(attr.btime),
         written: file_time(attr.mtime),
         changed: file_time(attr.ctime),
@@ -111,26 +147,41 @@ mod tests {
         assert_eq!(file_time(Timestamp::new(i64::MAX, 0).unwrap()), i64::MAX as u64);
     }
 
-    #[test]
-    fn folders_are_folders_and_nothing_is_indexed() {
+    fn attr(kind: EntryKind, windows_attributes: Option<u32>) -> Attr {
         let time = Timestamp::default();
-        let attr = Attr {
+        Attr {
             inode: 9,
-            kind: EntryKind::Directory,
+            kind,
             mode: 0o755,
             uid: 0,
             gid: 0,
             link_count: 2,
-            size: 0,
+            size: 5,
             allocated: 1,
             mtime: time,
             ctime: time,
             btime: time,
             device: None,
-            windows_attributes: Some(NORMAL | HIDDEN),
-        };
-        let shown = information(&attr, false);
-        assert_eq!((shown.attributes, shown.allocation_size), (DIRECTORY | HIDDEN | NOT_CONTENT_INDEXED, 4096));
+            windows_attributes,
+        }
+    }
+
+    #[test]
+    fn folders_invite_nobody_to_look_for_settings_and_nothing_is_indexed() {
+        let folder = Look { is_folder: true, is_far: true, is_dotted: false };
+        let shown = information(&attr(EntryKind::Directory, Some(NORMAL | HIDDEN | 0x5)), folder);
+        assert_eq!((shown.attributes, shown.size), (DIRECTORY | HIDDEN | NOT_CONTENT_INDEXED, 0));
         assert_eq!(status(&ViewError::ReadOnly), MEDIA_WRITE_PROTECTED);
+    }
+
+    #[test]
+    fn files_keep_what_is_true_here_and_say_if_they_are_far() {
+        let saved = Some(0x1 | 0x20 | 0x4000 | 0x800 | REPARSE_POINT);
+        let near = information(&attr(EntryKind::File, saved), Look::default());
+        assert_eq!((near.attributes, near.size, near.allocation_size), (0x21 | NOT_CONTENT_INDEXED, 5, 4096));
+        let far = information(&attr(EntryKind::File, None), Look { is_far: true, is_dotted: true, is_folder: false });
+        assert_eq!(far.attributes, HIDDEN | RECALL_ON_DATA_ACCESS | NOT_CONTENT_INDEXED);
+        let link = information(&attr(EntryKind::Symlink, None), Look { is_far: true, is_folder: true, is_dotted: false });
+        assert_eq!((link.attributes, link.size), (DIRECTORY | REPARSE_POINT | NOT_CONTENT_INDEXED, 0));
     }
 }

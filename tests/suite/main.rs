@@ -35,6 +35,7 @@ mod streams;
 mod unchanged;
 mod unchanged_rules;
 mod stores;
+mod windows_tree;
 mod mount_pin;
 mod mount_program;
 mod mount_round_trip;

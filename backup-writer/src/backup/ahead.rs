@@ -1,7 +1,7 @@
 //! How far the parts of a run may be ahead of one another: so far that none of them waits for another, and no further than the system's limit of open files
 //! allows, because what is under way may hold its folder open.
 
-use rustix::process::{Resource, getrlimit};
+use crate::system;
 
 /// How much may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Ahead {
 
     /// As far as this program may go.
     pub(super) fn allowed() -> Self {
-        Self::of(getrlimit(Resource::Nofile).current)
+        Self::of(system::open_files_max())
     }
 
     /// Half of all open files: a quarter for what was begun, an eighth for the steps.

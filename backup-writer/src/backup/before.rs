@@ -124,7 +124,7 @@ impl Before<'_> {
             && inode.is_some()
             && now.ctime.is_some()
             && now.ctime == before.ctime
-            && before.xattrs.iter().all(|(_, value)| matches!(value, Value::Inline(_)))
+            && before.values().all(|value| matches!(value, Value::Inline(_)))
     }
 
     fn as_in_parent(&self, now: &Entry, inode: Option<u64>, before: Option<&Entry>) -> Result<Option<FileState>, ReadError> {

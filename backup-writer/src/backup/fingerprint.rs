@@ -29,7 +29,7 @@ pub(super) struct Owners<'a> {
 
 impl<'a> Owners<'a> {
     pub(super) fn new(source: &'a LiveTree) -> Self {
-        Self { source, reader: rustix::process::geteuid().as_raw(), last: Cell::new(None) }
+        Self { source, reader: crate::system::reader(), last: Cell::new(None) }
     }
 
     fn mark(&self, owner: Owner) -> [u8; 8] {

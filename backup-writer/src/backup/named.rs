@@ -9,6 +9,7 @@ use fs_core::path::Name;
 use super::{BackupError, BackupOptions};
 use crate::source::stream::Stream;
 use crate::source::{self, LiveTree};
+use crate::system;
 
 /// The folder of a snapshot that holds streams.
 pub(super) const STREAM_FOLDER: &str = "stdin";
@@ -40,7 +41,7 @@ impl Named {
         for (at, path) in options.paths.iter().enumerate() {
             let path = absolute(path)?;
             let shown = options.shown_as.get(at).map_or_else(|| Ok(path.clone()), |shown| place(shown))?;
-            let root = Path::new("/");
+            let root = system::root();
             if (path == root) != (shown == root) && !(shown == root && path.is_dir()) {
                 let source = std::io::Error::other("only a folder can be shown as the root, and the root nowhere else");
                 return Err(BackupError::Path { path, source });
@@ -58,9 +59,9 @@ impl Named {
         if let Some(twice) = streams.iter().find(|stream| !names.insert(&stream.name)) {
             return Err(BackupError::Twice { name: twice.name.clone() });
         }
-        let folder = Path::new("/").join(STREAM_FOLDER);
+        let folder = system::root().join(STREAM_FOLDER);
         let holds_folder = |named: &NamedPath| {
-            named.shown.starts_with(&folder) || named.shown == Path::new("/") && named.path.join(STREAM_FOLDER).symlink_metadata().is_ok()
+            named.shown.starts_with(&folder) || named.shown == system::root() && named.path.join(STREAM_FOLDER).symlink_metadata().is_ok()
         };
         if !streams.is_empty() && paths.iter().any(holds_folder) {
             return Err(BackupError::Inside { inner: "what is read from commands".into(), outer: folder });
@@ -70,7 +71,7 @@ impl Named {
 
     /// How the manifest names them.
     pub(super) fn sources(&self) -> Vec<Vec<u8>> {
-        let paths = self.paths.iter().map(|named| std::os::unix::ffi::OsStrExt::as_bytes(named.shown.as_os_str()).to_vec());
+        let paths = self.paths.iter().map(|named| system::shown_bytes(&named.shown).into_owned());
         let streams = self.streams.iter().map(|stream| [STREAM_FOLDER.as_bytes(), b"/", stream.name.as_bytes()].concat());
         paths.chain(streams).collect()
     }

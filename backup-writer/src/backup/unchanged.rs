@@ -40,8 +40,8 @@ impl Unchanged {
         let paths = walk.named.paths.iter().filter(|named| !named.is_device);
         let sources: Vec<_> = paths
             .filter_map(|named| {
-                let shown = std::os::unix::ffi::OsStrExt::as_bytes(named.shown.as_os_str());
-                Some((TreePath::parse(shown).ok()?, named.path.clone()))
+                let shown = crate::system::shown_bytes(&named.shown);
+                Some((TreePath::parse(&shown).ok()?, named.path.clone()))
             })
             .collect();
         let thread_count = crate::worker_count();
@@ -156,7 +156,7 @@ impl Sum {
             Some(names) => self.attributes = names,
             None => self.is_spoilt = true,
         }
-        for (_, value) in &entry.xattrs {
+        for value in entry.values() {
             if let Value::Stored { content, .. } = value {
                 self.packs.extend(content.references().iter().map(|reference| reference.pack));
             }

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -368,13 +367,14 @@ fn enter(child: Child, wanted: &Wanted) -> Step {
     Step::Enter(Box::new(entry))
 }
 
-fn names_of(path: &Path) -> impl Iterator<Item = Name> {
-    path.as_os_str().as_bytes().split(|&b| b == b'/').filter_map(|part| Name::new(part).ok())
+fn names_of(path: &Path) -> Vec<Name> {
+    crate::system::shown_bytes(path).split(|&b| b == b'/').filter_map(|part| Name::new(part).ok()).collect()
 }
 
 /// An entry of the directory at `path`, which is open, cannot be saved, or what is in that directory itself.
 fn failed(name: Option<Name>, path: &TreePath, error: &SourceError, emit: &dyn Fn(Step) -> Result<(), Stopped>) -> Result<(), Stopped> {
     let place = name.as_ref().map_or_else(|| path.clone(), |name| path.join(name.clone()));
-    emit(Step::Finding(Finding::at(Severity::Warning, place, error.to_string())))?;
-    emit(Step::Absent(Absent { name, why: Why::Failed }))
+    emit(Step::Finding(Finding::at(error.severity(), place, error.to_string())))?;
+    let why = if matches!(error, SourceError::InCloud) { Why::LeftOut } else { Why::Failed };
+    emit(Step::Absent(Absent { name, why }))
 }

@@ -147,14 +147,10 @@ impl Run<'_> {
 
     fn contents(&mut self, entry: &Entry, at: &At<'_>) {
         self.content(&entry.content, at);
-        let values = entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor);
-        for value in values {
+        for value in entry.values() {
             if let Value::Stored { content, .. } = value {
                 self.content(content, at);
             }
-        }
-        for stream in &entry.streams {
-            self.content(&stream.content, at);
         }
         let what = match std::mem::take(&mut self.missing) {
             0 => return,

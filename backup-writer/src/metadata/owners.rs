@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use fs_core::tree::Entry;
 
+use crate::system::{group_number, user_number};
+
 /// An owner and a group by their numbers; `None` where nothing was saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Owner {
@@ -43,7 +45,8 @@ impl Owners {
                 gid: number(&names.groups, entry.group.as_deref(), group_number).or(entry.gid),
             },
         };
-        (owner.uid.is_some() || owner.gid.is_some()).then_some(owner)
+        // Where owners have no numbers, the security descriptor says who it is.
+        (owner.uid.is_some() || owner.gid.is_some() || entry.security_descriptor.is_some()).then_some(owner)
     }
 }
 
@@ -56,14 +59,6 @@ fn number(known: &Mutex<HashMap<String, Option<u32>>>, name: Option<&str>, look_
     let number = look_up(name);
     known.insert(name.into(), number);
     number
-}
-
-fn user_number(name: &str) -> Option<u32> {
-    nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
-}
-
-fn group_number(name: &str) -> Option<u32> {
-    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use fs_core::compress::Codec;
@@ -194,7 +193,7 @@ impl Rows {
             }
         };
         let bytes: Vec<u8> = self.recent.iter().take(count).flat_map(|row| row.iter().copied().chain(check(row))).collect();
-        file.write_all_at(&bytes, place(self.filed))?;
+        crate::system::write_all_at(file, &bytes, place(self.filed))?;
         self.recent.drain(..count);
         self.filed += u32::try_from(count).expect("half of a small number");
         Ok(())
@@ -206,7 +205,7 @@ impl Rows {
             return self.recent.get(at as usize).copied().ok_or_else(missing);
         }
         let mut bytes = [0; ROW_LENGTH + CHECK_LENGTH];
-        self.file.as_ref().ok_or_else(missing)?.read_exact_at(&mut bytes, place(number))?;
+        crate::system::read_exact_at(self.file.as_ref().ok_or_else(missing)?, &mut bytes, place(number))?;
         let row = *bytes.first_chunk().ok_or_else(missing)?;
         if bytes.ends_with(&check(&row)) {
             Ok(row)
@@ -390,7 +389,7 @@ mod tests {
         placed.rows.recent_max = 100;
         filled(&mut placed, 1000);
         // The offset of the first record.
-        placed.rows.file.as_ref().unwrap().write_all_at(&[1], 36).unwrap();
+        crate::system::write_all_at(placed.rows.file.as_ref().unwrap(), &[1], 36).unwrap();
         assert!(placed.record(&reference(0).id).is_err());
         assert_eq!(placed.record(&reference(1).id).unwrap(), Some(reference(1)));
     }

@@ -358,13 +358,10 @@ impl<'a> Walk<'a> {
         self.progress.entry_count += 1;
         open.extend(entry.subtree.as_ref().and_then(|subtree| subtree.page).map(|page| (Inner::Page, page)));
         self.content(&entry.content, need, table, open)?;
-        for value in entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor) {
+        for value in entry.values() {
             if let Value::Stored { content, .. } = value {
                 self.content(content, need, table, open)?;
             }
-        }
-        for stream in &entry.streams {
-            self.content(&stream.content, need, table, open)?;
         }
         Ok(())
     }

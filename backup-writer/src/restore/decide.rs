@@ -4,16 +4,15 @@
 //! continued, whatever the policy says.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
 
 use fs_core::crypto;
 use fs_core::path::Name;
+use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, Uid};
-use rustix::io::Errno;
 
-use super::folder::{OpenFolder, is_directory};
+use super::folder::OpenFolder;
 use super::{Overwrite, Run};
+use crate::system::{self, Borrowed, Errno, Found};
 
 /// The mode of a file that is being written: no saved file has the sticky bit and is its owner's alone.
 pub(super) const WRITING: u32 = 0o1600;
@@ -45,24 +44,26 @@ impl Run<'_> {
             Overwrite::Never => false,
             Overwrite::Always => true,
             Overwrite::Changed => !is_same(directory, name, &there, entry),
-            Overwrite::Newer => entry.mtime.is_some_and(|mtime| (mtime.seconds(), i64::from(mtime.nanos())) > mtime_of(&there)),
+            Overwrite::Newer => {
+                entry.mtime.is_some_and(|mtime| system::kept_time((mtime.seconds(), i64::from(mtime.nanos()))) > there.mtime)
+            }
             Overwrite::KeepBoth if is_same(directory, name, &there, entry) => false,
             Overwrite::KeepBoth => return self.decide_beside(directory, name, entry),
         };
         if !replace {
             return Ok(None);
         }
-        if is_directory(there.st_mode) {
+        if there.kind == Some(EntryKind::Directory) {
             return Err("a directory stands in its place and is left alone: move it away, or restore elsewhere".into());
         }
         // Who may write to one of several names of a file may not have meant the others.
-        let is_patched = self.options.in_place && has_data && is_file(&there) && there.st_nlink == 1;
+        let is_patched = self.options.in_place && has_data && is_file(&there) && there.link_count == 1;
         let file = if is_patched { self.open_to_patch(directory, name, entry) } else { None };
         Ok(Some(patch_or_replace(name, file)))
     }
 
     /// The name beside one that is kept. What stands under it is an earlier restore of the same snapshot.
-    fn decide_beside(&self, directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Result<Option<Decision>, String> {
+    fn decide_beside(&self, directory: Borrowed<'_>, name: &Name, entry: &Entry) -> Result<Option<Decision>, String> {
         let name = self.name_beside(name).ok_or("the name beside it would be too long")?;
         Ok(match stat(directory, &name)? {
             None => Some(Decision::Make(name)),
@@ -76,31 +77,29 @@ impl Run<'_> {
     }
 
     /// Whether a file was being written when an earlier run was cut. Nobody else can make one that looks like it.
-    pub(super) fn is_unfinished(&self, there: &Stat) -> bool {
-        is_file(there) && there.st_uid == self.me.0 && there.st_nlink == 1 && there.st_mode & 0o7777 == WRITING
+    pub(super) fn is_unfinished(&self, there: &Found) -> bool {
+        is_file(there) && there.owner == self.me.0 && there.link_count == 1 && there.mode == WRITING
     }
 
     /// Opens a file to write the parts that differ, if it can be opened and is of nobody else than who restores or who is to have it. From here on it is marked, which
     /// it is only as one's own: where modes or owners are not kept it is not opened.
-    pub(super) fn open_to_patch(&self, directory: BorrowedFd<'_>, name: &Name, entry: &Entry) -> Option<File> {
+    pub(super) fn open_to_patch(&self, directory: Borrowed<'_>, name: &Name, entry: &Entry) -> Option<File> {
         if self.options.dry_run {
             return None;
         }
-        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(directory, name.as_bytes(), flags, Mode::empty()).ok()?;
-        let there = rustix::fs::fstat(&fd).ok()?;
-        if !is_file(&there) || there.st_nlink != 1 {
+        let file = system::open_to_write(directory, name).ok()?;
+        let there = system::look_at(system::lend(&file)).ok()?;
+        if !is_file(&there) || there.link_count != 1 {
             return None;
         }
-        if there.st_uid != self.me.0 {
-            self.owners.of(entry).filter(|owner| owner.uid == Some(there.st_uid))?;
-            rustix::fs::fchown(&fd, Some(Uid::from_raw(self.me.0)), None).ok()?;
+        if there.owner != self.me.0 {
+            self.owners.of(entry).filter(|owner| owner.uid == Some(there.owner))?;
+            system::set_owner(system::lend(&file), self.me.0).ok()?;
         }
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(WRITING)).ok()?;
-        if !self.is_unfinished(&rustix::fs::fstat(&fd).ok()?) {
+        system::set_mode(system::lend(&file), WRITING).ok()?;
+        if !self.is_unfinished(&system::look_at(system::lend(&file)).ok()?) {
             return None;
         }
-        let file = File::from(fd);
         super::file::punch_holes(&file, entry).ok()?;
         Some(file)
     }
@@ -121,8 +120,8 @@ fn patch_or_replace(name: &Name, file: Option<File>) -> Decision {
 }
 
 /// What stands under a name, if anything.
-fn stat(directory: BorrowedFd<'_>, name: &Name) -> Result<Option<Stat>, String> {
-    match rustix::fs::statat(directory, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+fn stat(directory: Borrowed<'_>, name: &Name) -> Result<Option<Found>, String> {
+    match system::look(directory, name) {
         Ok(there) => Ok(Some(there)),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error.to_string()),
@@ -136,42 +135,22 @@ pub(super) fn is_there(folder: &OpenFolder, name: &Name, entry: &Entry) -> bool 
 }
 
 /// Whether what is there looks like what was saved: by size and time, of links also by where they lead.
-fn is_same(directory: BorrowedFd<'_>, name: &Name, there: &Stat, entry: &Entry) -> bool {
-    if entry.mtime.is_some_and(|mtime| (mtime.seconds(), i64::from(mtime.nanos())) != mtime_of(there)) {
+fn is_same(directory: Borrowed<'_>, name: &Name, there: &Found, entry: &Entry) -> bool {
+    if entry.mtime.is_some_and(|mtime| !is_time(mtime, there)) || there.kind != Some(entry.kind) {
         return false;
     }
-    let device = || entry.device.map_or(0, |(major, minor)| rustix::fs::makedev(major, minor));
-    match (entry.kind, FileType::from_raw_mode(there.st_mode)) {
-        (EntryKind::File, FileType::RegularFile) => u64::try_from(there.st_size) == Ok(entry.size),
-        (EntryKind::Symlink, FileType::Symlink) => {
-            let target = rustix::fs::readlinkat(directory, name.as_bytes(), Vec::new());
-            target.is_ok_and(|target| Some(target.as_bytes()) == entry.target.as_deref())
-        }
-        (EntryKind::Fifo, FileType::Fifo) | (EntryKind::Socket, FileType::Socket) => true,
-        (EntryKind::CharDevice, FileType::CharacterDevice) | (EntryKind::BlockDevice, FileType::BlockDevice) => there.st_rdev == device(),
-        _ => false,
+    match entry.kind {
+        EntryKind::File => there.size == entry.size,
+        EntryKind::Directory => false,
+        _ => system::is_same_node(directory, name, there, entry),
     }
 }
 
-fn is_file(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+/// Whether something was modified at that time, as exactly as the system keeps it.
+fn is_time(mtime: Timestamp, there: &Found) -> bool {
+    system::kept_time((mtime.seconds(), i64::from(mtime.nanos()))) == there.mtime
 }
 
-fn mtime_of(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0))
-}
-
-/// Makes a file that is to be written. `None` if something has that name.
-pub(super) fn make_file(directory: BorrowedFd<'_>, name: &Name) -> Result<Option<File>, Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(directory, name.as_bytes(), flags, Mode::from_raw_mode(WRITING)) {
-        Ok(fd) => Ok(Some(File::from(fd))),
-        Err(Errno::EXIST) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Renames within a directory.
-pub(super) fn rename(directory: BorrowedFd<'_>, from: &Name, to: &Name) -> Result<(), Errno> {
-    rustix::fs::renameat(directory.as_fd(), from.as_bytes(), directory, to.as_bytes())
+fn is_file(there: &Found) -> bool {
+    there.kind == Some(EntryKind::File)
 }

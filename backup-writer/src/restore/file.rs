@@ -2,8 +2,6 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -14,13 +12,13 @@ use fs_core::report::Severity;
 use fs_core::tree::page::Found;
 use fs_core::tree::proof::hash_map;
 use fs_core::tree::{Content, Entry, Extent};
-use rustix::fs::{Advice, AtFlags, FallocateFlags};
 
 use super::Run;
-use super::decide::{Decision, make_file, rename};
+use super::decide::{Decision, WRITING};
 use super::folder::Folder;
 use super::held::Counted;
-use crate::metadata::{self, Before, Subject};
+use crate::metadata::{Before, Subject};
+use crate::system;
 
 /// Bytes read back at a time.
 const STEP: u64 = 4 << 20;
@@ -150,7 +148,7 @@ impl Target {
         let mut rest = &mut bytes[..];
         for (offset, length) in self.places(start, rest.len()) {
             let (part, after) = std::mem::take(&mut rest).split_at_mut_checked(length)?;
-            file.read_exact_at(part, offset).ok()?;
+            system::read_exact_at(file, part, offset).ok()?;
             rest = after;
         }
         Some(bytes)
@@ -187,7 +185,7 @@ pub(super) fn punch_holes(file: &File, entry: &Entry) -> std::io::Result<()> {
     for extent in extents.iter().copied().chain([Extent { offset: size, length: 0 }]) {
         let end = extent.offset.min(size);
         if end > at {
-            rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, at, end - at)?;
+            system::punch_hole(file, at, end - at)?;
         }
         at = extent.offset + extent.length;
     }
@@ -198,7 +196,7 @@ impl Run<'_> {
     /// What a cut has left of a file that was to replace another one.
     fn left_behind(&self, folder: &Folder, temporary: &Name, entry: &Entry) -> Option<File> {
         let directory = self.open(folder).ok()?.fd()?;
-        let there = rustix::fs::statat(directory, temporary.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let there = system::look(directory, temporary).ok()?;
         if self.is_unfinished(&there) { self.open_to_patch(directory, temporary, entry) } else { None }
     }
 
@@ -214,7 +212,7 @@ impl Run<'_> {
             let mut rest = plain;
             for (offset, length) in target.places(start, plain.len()) {
                 let (part, after) = rest.split_at_checked(length).ok_or("its records are longer than the file")?;
-                file.write_all_at(part, offset).map_err(|error| error.to_string())?;
+                system::write_all_at(file, part, offset).map_err(|error| error.to_string())?;
                 rest = after;
             }
             target.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
@@ -235,20 +233,26 @@ impl Run<'_> {
 
     fn make(&self, target: &Target) -> Result<File, String> {
         let directory = self.open(&target.folder).map_err(|error| error.to_string())?.fd().ok_or("its folder is not there")?;
-        let name = target.temporary.as_ref().unwrap_or(&target.name);
-        let made = make_file(directory, name).and_then(|made| match (made, &target.temporary) {
-            (None, Some(temporary)) => {
-                rustix::fs::unlinkat(directory, temporary.as_bytes(), AtFlags::empty())?;
-                make_file(directory, temporary)
+        if target.temporary.is_none() && !system::HAS_MODES {
+            let _ = target.unmarked.set(self.temporary_name(&target.name));
+        }
+        let name = target.stands_as();
+        let made = system::make_file(directory, name, WRITING).and_then(|made| match made {
+            None if *name != target.name => {
+                system::remove(directory, name)?;
+                system::make_file(directory, name, WRITING)
             }
-            (made, _) => Ok(made),
+            made => Ok(made),
         });
         let file = made.map_err(|error| error.to_string())?.ok_or("somebody else has made it meanwhile")?;
-        if target.temporary.is_none() && !rustix::fs::fstat(&file).is_ok_and(|made| self.is_unfinished(&made)) {
+        if *name == target.name && !system::look_at(system::lend(&file)).is_ok_and(|made| self.is_unfinished(&made)) {
             // Without modes and owners nobody could see later that it is not complete.
             let temporary = self.temporary_name(&target.name);
-            rename(directory, &target.name, &temporary).map_err(|error| error.to_string())?;
+            system::rename(directory, &target.name, &temporary).map_err(|error| error.to_string())?;
             let _ = target.unmarked.set(temporary);
+        }
+        if target.line.sparse.is_some() {
+            system::make_sparse(&file).map_err(|error| error.to_string())?;
         }
         Ok(file)
     }
@@ -284,23 +288,17 @@ impl Run<'_> {
         let stands_as = target.stands_as();
         if let Err(reason) = completed {
             if target.is_patched && target.temporary.is_none() {
-                return Err(format!(
-                    "{reason}; what stands there is old in part and new in part, and has a mode of {:o}",
-                    super::decide::WRITING
-                ));
+                return Err(format!("{reason}; what stands there is old in part and new in part, and has a mode of {:o}", WRITING));
             }
-            let _ = rustix::fs::unlinkat(directory, stands_as.as_bytes(), AtFlags::empty());
+            let _ = system::remove(directory, stands_as);
             return Err(reason);
         }
         let before = Before { owner: opened.owner.filter(|_| !target.is_patched), has_more: target.is_patched || opened.hands_down_a_list };
-        let path = || target.path();
-        for problem in metadata::apply(self.repository, Subject::Open(file.as_fd()), &target.line, self.owners.of(&target.line), before) {
-            self.finding(Severity::Warning, &path(), problem.to_string());
-        }
+        self.describe(Subject::Open(system::lend(file)), &target.line, before, &target.path());
         if *stands_as == target.name {
             return Ok(());
         }
-        rename(directory, stands_as, &target.name).map_err(|error| error.to_string())
+        system::rename(directory, stands_as, &target.name).map_err(|error| error.to_string())
     }
 
     /// Everything about the content that is left to do when all records are written.
@@ -314,7 +312,7 @@ impl Run<'_> {
         }
         if target.is_patched || entry.sparse.is_some() {
             // Its size is final while old bytes or none may still be on the disk: after a power cut nobody could see that.
-            rustix::fs::fdatasync(file).map_err(|error| error.to_string())?;
+            system::sync_data(file).map_err(|error| error.to_string())?;
         }
         if self.options.verify { self.verify(file, entry) } else { Ok(()) }
     }
@@ -326,15 +324,15 @@ impl Run<'_> {
             return if is_empty { Ok(()) } else { Err("it was saved without a hash, so it cannot be verified".into()) };
         };
         // Written out and forgotten by the system, so that what is read comes from the disk.
-        rustix::fs::fdatasync(file).map_err(|error| error.to_string())?;
-        let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+        system::sync_data(file).map_err(|error| error.to_string())?;
+        system::forget(file);
         let whole = [Extent { offset: 0, length: entry.size }];
         let (mut hash, mut buffer) = (StreamHash::keyed(&proof.key), Vec::new());
         for extent in entry.sparse.as_deref().unwrap_or(&whole) {
             let (mut at, end) = (extent.offset, extent.offset + extent.length);
             while at < end {
                 buffer.resize(usize::try_from(STEP.min(end - at)).unwrap_or(0), 0);
-                file.read_exact_at(&mut buffer, at).map_err(|error| error.to_string())?;
+                system::read_exact_at(file, &mut buffer, at).map_err(|error| error.to_string())?;
                 hash.update(&buffer);
                 at += buffer.len() as u64;
             }

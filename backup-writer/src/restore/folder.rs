@@ -1,17 +1,15 @@
 //! Directories of the target: made when something is to be in them, given their metadata when everything in them is done.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use fs_core::path::{Name, TreePath};
-use fs_core::report::Severity;
-use fs_core::tree::Entry;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use rustix::io::Errno;
+use fs_core::tree::{Entry, EntryKind};
 
 use super::held::Counted;
 use super::{Overwrite, Run};
 use crate::metadata::{self, Before, Owner, Subject};
+use crate::system::{self, Borrowed, Errno, Owned, wtf8};
 
 /// The mode of a directory that we have made and that is not done.
 pub(super) const UNFINISHED: u32 = 0o1700;
@@ -27,13 +25,15 @@ pub(super) struct Folder {
     /// Whether all of it is selected, or only some of what is in it.
     pub(super) is_selected: bool,
     opened: OnceLock<Result<OpenFolder, Errno>>,
+    /// Names of what was placed in it, where names that differ only in case are one.
+    taken: Mutex<HashSet<Vec<u16>>>,
 }
 
 /// An open directory.
 #[derive(Debug)]
 pub(super) struct OpenFolder {
     /// `None` only in a dry run where it does not exist.
-    fd: Option<OwnedFd>,
+    fd: Option<Owned>,
     /// It was made by this run, so nothing stands in it that we did not write.
     pub(super) is_new: bool,
     /// It was made by an earlier run that did not come to its end.
@@ -49,8 +49,8 @@ pub(super) struct OpenFolder {
 
 impl OpenFolder {
     /// The directory; `None` if this is a dry run and it does not exist.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(|fd| fd.as_fd())
+    pub(super) fn fd(&self) -> Option<Borrowed<'_>> {
+        self.fd.as_ref().map(system::lend)
     }
 }
 
@@ -58,7 +58,7 @@ impl Drop for OpenFolder {
     /// However the run ends.
     fn drop(&mut self) {
         if let (Some(fd), Some(mode)) = (&self.fd, self.lent) {
-            let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode));
+            let _ = system::set_mode(system::lend(fd), mode);
         }
     }
 }
@@ -67,7 +67,15 @@ impl Folder {
     /// The target.
     pub(super) fn top(opened: OpenFolder, entry: &Entry) -> Arc<Self> {
         let opened = OnceLock::from(Ok(opened));
-        Arc::new(Self { parent: None, name: None, path: TreePath::ROOT, entry: entry.clone(), is_selected: false, opened })
+        Arc::new(Self {
+            parent: None,
+            name: None,
+            path: TreePath::ROOT,
+            entry: entry.clone(),
+            is_selected: false,
+            opened,
+            taken: Mutex::default(),
+        })
     }
 
     /// Whether it is the target itself.
@@ -76,7 +84,7 @@ impl Folder {
     }
 
     /// The target that this directory is in.
-    pub(super) fn top_fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn top_fd(&self) -> Option<Borrowed<'_>> {
         let mut folder = self;
         while let Some(parent) = &folder.parent {
             folder = parent;
@@ -84,10 +92,24 @@ impl Folder {
         folder.opened.get()?.as_ref().ok()?.fd()
     }
 
+    /// Takes a name for an entry. Whether it is free: where case does not count, a snapshot of another system may have it twice.
+    pub(super) fn takes(&self, name: &Name) -> bool {
+        let key = || wtf8::case_key(&wtf8::to_name(name.as_bytes()));
+        system::HAS_CASE || self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(key())
+    }
+
     /// A directory in this one.
     pub(super) fn below(self: &Arc<Self>, name: Name, entry: Entry, is_selected: bool) -> Arc<Self> {
         let path = self.path.join(name.clone());
-        Arc::new(Self { parent: Some(Arc::clone(self)), name: Some(name), path, entry, is_selected, opened: OnceLock::new() })
+        Arc::new(Self {
+            parent: Some(Arc::clone(self)),
+            name: Some(name),
+            path,
+            entry,
+            is_selected,
+            opened: OnceLock::new(),
+            taken: Mutex::default(),
+        })
     }
 }
 
@@ -103,12 +125,12 @@ impl Run<'_> {
         let above = self.open(parent)?;
         let Some(parent) = above.fd() else { return self.opened(None, false) };
         let is_new = !self.options.dry_run
-            && match rustix::fs::mkdirat(parent, name.as_bytes(), Mode::from_raw_mode(UNFINISHED)) {
+            && match system::make_directory(parent, name, UNFINISHED) {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
                 Err(error) => return Err(error),
             };
-        match open_directory(parent, name) {
+        match system::open_directory(parent, name) {
             Ok(fd) => self.opened(Some(fd), is_new),
             Err(Errno::ACCESS) if !self.options.dry_run => self.unlock(parent, name),
             Err(Errno::NOENT) if self.options.dry_run => self.opened(None, false),
@@ -117,39 +139,39 @@ impl Run<'_> {
     }
 
     /// Opens a directory that its owner, who restores, may not even list.
-    fn unlock(&self, parent: BorrowedFd<'_>, name: &Name) -> Result<OpenFolder, Errno> {
-        let there = rustix::fs::statat(parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
-        if !is_directory(there.st_mode) || there.st_uid != self.me.0 {
+    fn unlock(&self, parent: Borrowed<'_>, name: &Name) -> Result<OpenFolder, Errno> {
+        let there = system::look(parent, name)?;
+        if there.kind != Some(EntryKind::Directory) || there.owner != self.me.0 {
             return Err(Errno::ACCESS);
         }
-        let mode = there.st_mode & 0o7777;
-        metadata::change_mode(parent, name, mode | 0o700)?;
-        match open_directory(parent, name).and_then(|fd| self.opened(Some(fd), false)) {
+        let mode = there.mode;
+        system::set_mode_of(parent, name, mode | 0o700)?;
+        match system::open_directory(parent, name).and_then(|fd| self.opened(Some(fd), false)) {
             // As it was before: it is none that an earlier run has left unfinished.
             Ok(mut opened) => {
                 (opened.lent, opened.is_unfinished) = (Some(mode), false);
                 Ok(opened)
             }
             Err(error) => {
-                let _ = metadata::change_mode(parent, name, mode);
+                let _ = system::set_mode_of(parent, name, mode);
                 Err(error)
             }
         }
     }
 
     /// What is to be known of a directory before something is made in it.
-    pub(super) fn opened(&self, fd: Option<OwnedFd>, is_new: bool) -> Result<OpenFolder, Errno> {
+    pub(super) fn opened(&self, fd: Option<Owned>, is_new: bool) -> Result<OpenFolder, Errno> {
         let (mut owner, mut hands_down_a_list, mut is_unfinished, mut lent) = (None, false, false, None);
         if let Some(fd) = &fd {
-            let stat = rustix::fs::fstat(fd)?;
-            is_unfinished = !is_new && stat.st_uid == self.me.0 && stat.st_mode & 0o7777 == UNFINISHED;
+            let found = system::look_at(system::lend(fd))?;
+            is_unfinished = !is_new && found.owner == self.me.0 && found.mode == UNFINISHED;
             // A directory may hand down its group; if that is ours there is no doubt.
-            owner = (stat.st_gid == self.me.1).then_some(Owner { uid: Some(self.me.0), gid: Some(self.me.1) });
-            hands_down_a_list = metadata::hands_down_a_list(fd.as_fd());
-            if !self.options.dry_run && stat.st_uid == self.me.0 && stat.st_mode & 0o300 != 0o300 {
+            owner = (found.group == self.me.1).then_some(Owner { uid: Some(self.me.0), gid: Some(self.me.1) });
+            hands_down_a_list = metadata::hands_down_a_list(system::lend(fd));
+            if !self.options.dry_run && found.owner == self.me.0 && found.mode & 0o300 != 0o300 {
                 // It gets its mode again, or the saved one, when it is done.
-                let mode = stat.st_mode & 0o7777;
-                lent = rustix::fs::fchmod(fd, Mode::from_raw_mode(mode | 0o700)).is_ok().then_some(mode);
+                let mode = found.mode;
+                lent = system::set_mode(system::lend(fd), mode | 0o700).is_ok().then_some(mode);
             }
         }
         Ok(OpenFolder { fd, is_new, is_unfinished, owner, hands_down_a_list, lent, _counted: self.held.count() })
@@ -179,9 +201,7 @@ impl Run<'_> {
             return;
         }
         let before = Before { owner: None, has_more: is_ours && opened.hands_down_a_list };
-        for problem in metadata::apply(self.repository, Subject::Open(fd), &folder.entry, self.owners.of(&folder.entry), before) {
-            self.finding(Severity::Warning, &folder.path, problem.to_string());
-        }
+        self.describe(Subject::Open(fd), &folder.entry, before, &folder.path);
         opened.lent = None;
     }
 }
@@ -189,14 +209,4 @@ impl Run<'_> {
 /// Whether a directory was saved with what it is. One above the saved paths is only the way to them, and a target for several things is none that was saved.
 pub(super) fn has_metadata(entry: &Entry) -> bool {
     entry.subtree.is_some() && entry.mtime.is_some()
-}
-
-/// Opens a directory that is no link.
-pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &Name) -> Result<OwnedFd, Errno> {
-    rustix::fs::openat(parent, name.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Whether a mode is that of a directory.
-pub(super) fn is_directory(mode: u32) -> bool {
-    FileType::from_raw_mode(mode) == FileType::Directory
 }

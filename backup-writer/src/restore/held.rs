@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use rustix::process::{Resource, getrlimit};
+use crate::system;
 
 /// Of all files that this program may have open.
 const SHARE: u64 = 4;
@@ -48,7 +48,7 @@ impl Drop for UnderWay {
 
 impl Held {
     pub(super) fn new() -> Self {
-        let limit = getrlimit(Resource::Nofile).current.map_or(*COUNT.end(), |limit| limit / SHARE);
+        let limit = system::open_files_max().map_or(*COUNT.end(), |limit| limit / SHARE);
         Self { open: Arc::default(), open_max: limit.clamp(*COUNT.start(), *COUNT.end()), under_way: Arc::default() }
     }
 

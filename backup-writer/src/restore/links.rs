@@ -1,20 +1,16 @@
 //! Hard links: the first name of a file is restored as a file, the others are linked to it when it is done.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::path::{Name, TreePath};
 use fs_core::report::Severity;
-use fs_core::tree::Entry;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use fs_core::tree::{Entry, EntryKind};
 
-use super::decide::rename;
 use super::file::Line;
-use super::folder::{Folder, is_directory, open_directory};
-use super::twin::has_no_links;
+use super::folder::Folder;
 use super::{Overwrite, Run};
+use crate::system::{self, Borrowed, Errno, Found, Owned};
 
 /// What has become of the first name of each file that has several.
 #[derive(Debug, Default)]
@@ -92,7 +88,7 @@ impl Run<'_> {
         match self.make_link(folder, name, entry, first) {
             Ok(true) => self.count(|report| report.file_count += 1),
             Ok(false) => self.count(|report| report.kept_count += 1),
-            Err(refused) if has_no_links(refused) => self.copy_instead(folder, name, entry, first, refused),
+            Err(refused) if system::has_no_links(refused) => self.copy_instead(folder, name, entry, first, refused),
             Err(error) => {
                 let first = first.0.join(first.1.clone());
                 self.finding(Severity::Error, &path, format!("it cannot be linked to {first}: {error}"));
@@ -105,23 +101,22 @@ impl Run<'_> {
         let opened = self.open(folder)?;
         let Some(directory) = opened.fd() else { return Ok(true) };
         let from = if *first_path == folder.path { None } else { Some(self.open_again(folder, first_path)?) };
-        let from = from.as_ref().map_or(directory, |from| from.as_fd());
+        let from = from.as_ref().map_or(directory, system::lend);
         let is_there = !opened.is_new && self.options.dry_run || !self.try_link(from, first, directory, name)?;
         if !is_there {
             return Ok(true);
         }
-        let there = match rustix::fs::statat(directory, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+        let there = match system::look(directory, name) {
             Err(Errno::NOENT) => return Ok(true),
             there => there?,
         };
-        let of_first = rustix::fs::statat(from, first.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
-        if of_first.is_ok_and(|of_first| (of_first.st_dev, of_first.st_ino) == (there.st_dev, there.st_ino)) {
+        if system::look(from, first).is_ok_and(|of_first| of_first.identity == there.identity) {
             return Ok(false);
         }
         if !self.is_replaced(&there, entry) {
             return Ok(false);
         }
-        if is_directory(there.st_mode) {
+        if there.kind == Some(EntryKind::Directory) {
             return Err(Errno::ISDIR);
         }
         if self.options.dry_run {
@@ -129,19 +124,19 @@ impl Run<'_> {
         }
         let temporary = self.temporary_name(name);
         if !self.try_link(from, first, directory, &temporary)? {
-            rustix::fs::unlinkat(directory, temporary.as_bytes(), AtFlags::empty())?;
+            system::remove(directory, &temporary)?;
             self.try_link(from, first, directory, &temporary)?;
         }
-        rename(directory, &temporary, name)?;
+        system::rename(directory, &temporary, name)?;
         Ok(true)
     }
 
     /// Makes a link unless something stands there.
-    fn try_link(&self, from: BorrowedFd<'_>, first: &Name, directory: BorrowedFd<'_>, name: &Name) -> Result<bool, Errno> {
+    fn try_link(&self, from: Borrowed<'_>, first: &Name, directory: Borrowed<'_>, name: &Name) -> Result<bool, Errno> {
         if self.options.dry_run {
             return Ok(true);
         }
-        match rustix::fs::linkat(from, first.as_bytes(), directory, name.as_bytes(), AtFlags::empty()) {
+        match system::link(from, first, directory, name) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST) => Ok(false),
             Err(error) => Err(error),
@@ -149,21 +144,21 @@ impl Run<'_> {
     }
 
     /// What stands there is another file: even one of the same size and time would not be a name of this one.
-    fn is_replaced(&self, there: &Stat, entry: &Entry) -> bool {
-        let saved = entry.mtime.map(|mtime| (mtime.seconds(), i64::from(mtime.nanos())));
+    fn is_replaced(&self, there: &Found, entry: &Entry) -> bool {
+        let saved = entry.mtime.map(|mtime| system::kept_time((mtime.seconds(), i64::from(mtime.nanos()))));
         match self.options.overwrite {
             Overwrite::Never | Overwrite::KeepBoth => false,
-            Overwrite::Newer => saved > Some((there.st_mtime, i64::try_from(there.st_mtime_nsec).unwrap_or(0))),
+            Overwrite::Newer => saved > Some(there.mtime),
             Overwrite::Changed | Overwrite::Always => true,
         }
     }
 
     /// A directory of the target that was let go of.
-    pub(super) fn open_again(&self, folder: &Folder, path: &TreePath) -> Result<OwnedFd, Errno> {
+    pub(super) fn open_again(&self, folder: &Folder, path: &TreePath) -> Result<Owned, Errno> {
         let top = folder.top_fd().ok_or(Errno::NOENT)?;
-        let mut directory = rustix::fs::openat(top, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut directory = system::open_again(top)?;
         for name in path.names() {
-            directory = open_directory(directory.as_fd(), name)?;
+            directory = system::open_directory(system::lend(&directory), name)?;
         }
         Ok(directory)
     }

@@ -2,30 +2,21 @@
 //! content as a file of its own, from the first name, which is complete.
 
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use fs_core::path::{Name, TreePath};
 use fs_core::report::Severity;
 use fs_core::tree::{Entry, EntryKind, Extent};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use rustix::io::Errno;
 
-use super::decide::{is_there, make_file, rename};
+use super::decide::{WRITING, is_there};
 use super::file::data_length;
 use super::folder::Folder;
-use super::node::make_node;
 use super::{Overwrite, Run};
-use crate::metadata::{self, Before, Subject};
+use crate::metadata::{Before, Subject};
+use crate::system::{self, Borrowed, Errno};
 
 /// Bytes copied at a time.
 const STEP: u64 = 1 << 20;
-
-/// Whether the place is why there is no link.
-pub(super) fn has_no_links(refused: Errno) -> bool {
-    matches!(refused, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
-}
 
 impl Run<'_> {
     pub(super) fn copy_instead(&self, folder: &Arc<Folder>, name: &Name, entry: &Entry, first: (&TreePath, &Name), refused: Errno) {
@@ -58,22 +49,20 @@ impl Run<'_> {
             return Ok(false);
         }
         let temporary = self.temporary_name(name);
-        let remove = || rustix::fs::unlinkat(directory, temporary.as_bytes(), AtFlags::empty());
+        let remove = || system::remove(directory, &temporary);
         // What a cut has left.
         let _ = remove();
         let before = Before { owner: None, has_more: opened.hands_down_a_list };
         let made = if entry.kind == EntryKind::File {
             let from = self.open_again(folder, first_path).map_err(|error| error.to_string())?;
-            self.copy(from.as_fd(), first, directory, &temporary, entry).map(Some)
+            self.copy(system::lend(&from), first, directory, &temporary, entry).map(Some)
         } else {
-            make_node(directory, &temporary, entry).map(|()| None).map_err(|error| error.to_string())
+            system::make_node(directory, &temporary, entry).map(|()| None).map_err(|error| error.to_string())
         };
         let placed = made.and_then(|file| {
-            let subject = file.as_ref().map_or(Subject::Named(directory, &temporary), |file| Subject::Open(file.as_fd()));
-            for problem in metadata::apply(self.repository, subject, entry, self.owners.of(entry), before) {
-                self.finding(Severity::Warning, &folder.path.join(name.clone()), problem.to_string());
-            }
-            rename(directory, &temporary, name).map_err(|error| error.to_string())
+            let subject = file.as_ref().map_or(Subject::Named(directory, &temporary), |file| Subject::Open(system::lend(file)));
+            self.describe(subject, entry, before, &folder.path.join(name.clone()));
+            system::rename(directory, &temporary, name).map_err(|error| error.to_string())
         });
         if placed.is_err() {
             let _ = remove();
@@ -81,11 +70,13 @@ impl Run<'_> {
         placed.map(|()| true)
     }
 
-    fn copy(&self, from: BorrowedFd<'_>, first: &Name, directory: BorrowedFd<'_>, temporary: &Name, entry: &Entry) -> Result<File, String> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let from = rustix::fs::openat(from, first.as_bytes(), flags, Mode::empty()).map_err(|error| error.to_string())?;
-        let made = make_file(directory, temporary).map_err(|error| error.to_string())?;
-        let (from, to) = (File::from(from), made.ok_or("somebody else has made it meanwhile")?);
+    fn copy(&self, from: Borrowed<'_>, first: &Name, directory: Borrowed<'_>, temporary: &Name, entry: &Entry) -> Result<File, String> {
+        let from = system::open_to_read(from, first).map_err(|error| error.to_string())?;
+        let made = system::make_file(directory, temporary, WRITING).map_err(|error| error.to_string())?;
+        let to = made.ok_or("somebody else has made it meanwhile")?;
+        if entry.sparse.is_some() {
+            system::make_sparse(&to).map_err(|error| error.to_string())?;
+        }
         let there = from.metadata().map_err(|error| error.to_string())?;
         if !there.is_file() || there.len() != entry.size {
             return Err("that is another file now".into());
@@ -107,8 +98,8 @@ fn copy_data(from: &File, to: &File, entry: &Entry) -> std::io::Result<()> {
         let (mut at, end) = (extent.offset, extent.offset + extent.length);
         while at < end {
             buffer.resize(usize::try_from(STEP.min(end - at)).unwrap_or(0), 0);
-            from.read_exact_at(&mut buffer, at)?;
-            to.write_all_at(&buffer, at)?;
+            system::read_exact_at(from, &mut buffer, at)?;
+            system::write_all_at(to, &buffer, at)?;
             at += buffer.len() as u64;
         }
     }

@@ -132,7 +132,15 @@ impl Run<'_> {
         feed: &mut Feed<'_>,
         (large, open): (&mut Vec<Line>, &mut Vec<Below>),
     ) -> Result<(), RestoreError> {
-        let selected = self.selected(folder, &line);
+        let mut selected = self.selected(folder, &line);
+        if selected != Selected::No
+            && let Some(name) = line.name.as_ref().filter(|name| !folder.takes(name))
+        {
+            let reason =
+                "its name differs only in case from that of another entry here, and this system takes both for one: restore it by itself";
+            self.finding(Severity::Error, &folder.path.join(name.clone()), reason);
+            selected = Selected::No;
+        }
         match (&line.subtree, &line.name, selected) {
             (_, _, Selected::No) => {}
             (Some(subtree), Some(name), _) => {

@@ -3,9 +3,7 @@
 //! Patterns are those of gitignore, relative to each source: the last one that fits decides, `!` takes back in, and nothing comes back from a
 //! folder that is left out. Braces are names here, as for git, though the matcher below would take them for alternatives.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fs_core::path::{Name, NameError, display};
 use fs_core::time::Timestamp;
@@ -183,7 +181,7 @@ impl Patterns {
 
     /// What they say about a path relative to where they hold.
     pub fn decide(&self, path: &[u8], is_directory: bool) -> Verdict {
-        match self.0.matched(Path::new(OsStr::from_bytes(path)), is_directory) {
+        match self.0.matched(crate::system::pattern_path(path), is_directory) {
             Match::None => Verdict::Silent,
             Match::Whitelist(_) => Verdict::In,
             Match::Ignore(glob) => Verdict::Out(glob.from().map_or_else(String::new, |origin| origin.to_string_lossy().into_owned())),

@@ -5,18 +5,28 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use fs_core::path::{Name, display};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+
+use crate::system::{self, Owned};
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix::{Pipe, wait};
+#[cfg(windows)]
+use windows::{Pipe, wait};
 
 /// How long to wait before asking whether the run goes on.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const PATIENCE: Duration = Duration::from_millis(200);
 /// A look without waiting.
-const NO_PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+const NO_PATIENCE: Duration = Duration::ZERO;
 /// What is kept of the beginning, to recognise dumps.
 const HEAD_LENGTH: usize = 512;
 /// What is kept of the end, to look for the mark: `pg_dump` writes a few lines behind its own.
@@ -41,7 +51,7 @@ pub struct Stream {
 #[derive(Clone, Debug)]
 pub enum Input {
     /// What is open here, to its end.
-    Open(Arc<OwnedFd>),
+    Open(Arc<Owned>),
     /// What a command of the shell prints; it must succeed.
     Command(String),
 }
@@ -118,10 +128,10 @@ pub enum StreamError {
 #[derive(Debug)]
 pub struct Running<'a> {
     stream: &'a Stream,
-    input: File,
+    input: Pipe,
     command: Option<Child>,
     /// Its standard error, until that ends.
-    errors: Option<File>,
+    errors: Option<Pipe>,
     said: VecDeque<u8>,
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -142,17 +152,17 @@ impl Stream {
         let (input, command, errors) = match &self.input {
             Input::Open(input) => (input.try_clone().map_err(failed)?, None, None),
             Input::Command(text) => {
-                let mut command = Command::new("sh");
+                let mut command = system::shell(text);
                 // The password of the repository is nobody else's business.
-                command.arg("-c").arg(text).env_remove("YESTERDRIVE_PASSWORD");
+                command.env_remove("YESTERDRIVE_PASSWORD");
                 let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
                 let (output, errors) = (child.stdout.take(), child.stderr.take());
                 let output = output.ok_or_else(|| failed(std::io::Error::other("it has no output")))?;
-                (OwnedFd::from(output), Some(child), errors.map(|errors| File::from(OwnedFd::from(errors))))
+                (Owned::from(output), Some(child), errors.map(|errors| Pipe::new(File::from(Owned::from(errors)))))
             }
         };
         let (said, head, tail) = Default::default();
-        Ok(Running { stream: self, input: File::from(input), command, errors, said, head, tail })
+        Ok(Running { stream: self, input: Pipe::new(File::from(input)), command, errors, said, head, tail })
     }
 }
 
@@ -163,9 +173,9 @@ impl Running<'_> {
     /// [`StreamError`].
     pub fn read(&mut self, buffer: &mut [u8], goes_on: &dyn Fn() -> bool) -> Result<usize, StreamError> {
         loop {
-            let ready = self.wait(true, &PATIENCE)?;
+            let ready = self.wait(true, PATIENCE)?;
             if ready {
-                match std::io::Read::read(&mut self.input, buffer) {
+                match self.input.read(buffer) {
                     Ok(count) => {
                         self.note(buffer.get(..count).unwrap_or_default());
                         return Ok(count);
@@ -188,14 +198,14 @@ impl Running<'_> {
         while let Some(command) = &mut self.command {
             if let Some(status) = command.try_wait().map_err(|source| StreamError::Read { name: name.clone(), source })? {
                 self.command = None;
-                while self.errors.is_some() && self.wait(false, &NO_PATIENCE)? {}
+                while self.errors.is_some() && self.wait(false, NO_PATIENCE)? {}
                 let said = self.said();
                 if !status.success() {
                     return Err(StreamError::Failed { name, status, said });
                 }
                 break;
             }
-            self.wait(false, &Timespec { tv_sec: 0, tv_nsec: 10_000_000 })?;
+            self.wait(false, Duration::from_millis(10))?;
             if !goes_on() {
                 return Err(StreamError::Abandoned { name });
             }
@@ -211,21 +221,12 @@ impl Running<'_> {
     }
 
     /// Waits until something can be read, and takes what the command says beside. With `input` says whether that is ready, else whether anything was said.
-    fn wait(&mut self, input: bool, patience: &Timespec) -> Result<bool, StreamError> {
-        let has_errors = self.errors.is_some();
-        let (input_ready, errors_ready) = {
-            let fds = [input.then_some(self.input.as_fd()), self.errors.as_ref().map(|errors| errors.as_fd())];
-            let mut fds: Vec<_> = fds.into_iter().flatten().map(readable).collect();
-            match poll(&mut fds, Some(patience)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(StreamError::Read { name: self.stream.name.clone(), source: error.into() }),
-            }
-            let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
-            (input && is_ready(fds.first()), has_errors && is_ready(fds.last()))
-        };
+    fn wait(&mut self, input: bool, patience: Duration) -> Result<bool, StreamError> {
+        let (input_ready, errors_ready) = wait(input.then_some(&self.input), self.errors.as_ref(), patience)
+            .map_err(|source| StreamError::Read { name: self.stream.name.clone(), source })?;
         if errors_ready && let Some(errors) = &mut self.errors {
             let mut bytes = [0; 1024];
-            match std::io::Read::read(errors, &mut bytes) {
+            match errors.read(&mut bytes) {
                 Ok(0) | Err(_) => self.errors = None,
                 Ok(count) => keep_last(&mut self.said, bytes.get(..count).unwrap_or_default(), SAID_LENGTH),
             }
@@ -262,10 +263,6 @@ impl Drop for Running<'_> {
             let _ = command.wait();
         }
     }
-}
-
-fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
-    PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
 
 fn keep_last(kept: &mut VecDeque<u8>, bytes: &[u8], length_max: usize) {

@@ -1,7 +1,5 @@
 //! `backup`
 
-use std::io::IsTerminal as _;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use backup_writer::backup::{BackupOptions, BackupReport, backup, dry_run};
@@ -22,6 +20,7 @@ use crate::progress::Watcher;
 use crate::report::Report;
 use crate::report::facts::Facts;
 use crate::session;
+use crate::system;
 
 mod hooks;
 mod show;
@@ -146,10 +145,9 @@ fn worse(exit: Exit, has_finding: bool) -> Exit {
 }
 
 fn standard_input() -> Result<Input, Failure> {
-    let input = std::io::stdin();
-    if input.is_terminal() {
+    let Some(input) = system::standard_input()? else {
         let failure = Failure::new(Exit::Usage, "standard input is a terminal");
         return Err(failure.hint("pipe something into it, or let --command run what makes it"));
-    }
-    Ok(Input::Open(Arc::new(input.as_fd().try_clone_to_owned()?)))
+    };
+    Ok(Input::Open(Arc::new(input)))
 }

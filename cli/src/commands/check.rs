@@ -76,7 +76,7 @@ fn record(report: &CheckReport, damaged: bool) -> Value {
 /// Whether something did not come back.
 fn run_drill(global: &Global, options: &Check, amount: Drill, repository: Arc<Repository>, output: &Output) -> Result<bool, Failure> {
     let state = session::state(global, &repository);
-    let me = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let me = crate::system::me();
     let shown = ViewOptions { owner: Owner::AsSaved, links: Links::Raw, mounter: me, zone: Zone::system() };
     let view = Arc::new(View::new(repository, None, shown)?);
     let seed = options.seed.unwrap_or_else(|| u64::from(u32::from_le_bytes(random_array(&SystemRandom))));

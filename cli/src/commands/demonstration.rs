@@ -9,6 +9,7 @@ use super::init::{self, Asked};
 use crate::args::{Backup, Global, Init, Try};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
+use crate::system::mounts;
 
 pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exit, Failure> {
     let place = match (&options.at, &global.home) {
@@ -25,7 +26,7 @@ pub(crate) fn run(global: &Global, options: &Try, output: &Output) -> Result<Exi
         init::make(&new, &Init { new_key_file: Some(key.clone()), sheet: Some(sheet), ..Init::default() }, Asked::Nothing, output)?;
     }
     let result = backup::run(&here, &Backup { paths: vec![options.folder.clone()], ..Backup::default() }, output)?;
-    if !mount_linux::mounts::list().iter().any(|mount| mount.path == drive) || mount_linux::mounts::is_dead(&drive) {
+    if !mounts::list().iter().any(|mount| mount.path == drive) || mounts::is_dead(&drive) {
         start(&repository, &key, &drive, global)?;
     }
     let program = std::env::current_exe()?;

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+use backup_writer::system::{is_path_with_drive, shown_bytes};
 use backup_writer::what::{What, entry_at};
 use fs_core::path::TreePath;
 use fs_core::repository::{Repository, Snapshots};
 use fs_core::snapshot::Snapshot;
-use mount_linux::mounts::{self, Mounted};
 
 use crate::args::{Global, Select};
 use crate::error::{Exit, Failure};
 use crate::session;
+use crate::system::mounts::{self, Mounted};
 
 /// A place in a snapshot.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Place {
     pub(crate) fn of(what: &OsStr) -> Result<Self, Failure> {
         let bytes = what.as_encoded_bytes();
         let head = head(bytes);
-        if head.len() == bytes.len() || head.contains(&b'/') {
+        if head.len() == bytes.len() || is_path(head, bytes) {
             return Drives::now().find(what.as_ref());
         }
         Self::snapshot(what)
@@ -58,14 +59,14 @@ impl Place {
         let head = head(bytes);
         let is_in_drive = drives.drive_of(path).is_ok();
         // Somebody in a drive may name what is there.
-        if is_in_drive && (head.contains(&b'/') || path.symlink_metadata().is_ok()) {
+        if is_in_drive && (is_path(head, bytes) || path.symlink_metadata().is_ok()) {
             return drives.find(path);
         }
-        if !head.contains(&b'/') {
+        if !is_path(head, bytes) {
             return Self::snapshot(what);
         }
         let path = std::path::absolute(path)?;
-        let parsed = TreePath::parse(path.as_os_str().as_encoded_bytes());
+        let parsed = TreePath::parse(&shown_bytes(&path));
         let parsed = parsed.map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
         Ok(Self::Here(parsed))
     }
@@ -142,6 +143,11 @@ fn newest_with<'a>(snapshots: &'a [Snapshot], repository: &Repository, path: &Tr
     }
     Err(Failure::new(Exit::Failed, format!("{path} lies in no drive, and no snapshot of {host} that fits has all of it"))
         .hint("'yesterdrive mounts' lists the drives, 'yesterdrive snapshots' the snapshots: name SNAPSHOT:PATH, or the host with --host"))
+}
+
+/// Whether what stands before a colon is part of a path.
+fn is_path(head: &[u8], whole: &[u8]) -> bool {
+    head.iter().any(|&byte| std::path::is_separator(char::from(byte))) || is_path_with_drive(whole)
 }
 
 fn head(what: &[u8]) -> &[u8] {

@@ -191,7 +191,7 @@ impl Collector<'_> {
 
     fn failed(&mut self, reading: &Reading, path: &TreePath, error: &SourceError) -> Result<Option<Ready>, BackupError> {
         self.changes.lost(&mut self.packer, path, &reading.entry, reading.was.as_ref().map(Found::entry))?;
-        self.finding(Finding::at(Severity::Warning, reading.place(path), error.to_string()));
+        self.finding(Finding::at(error.severity(), reading.place(path), error.to_string()));
         Ok(None)
     }
 }

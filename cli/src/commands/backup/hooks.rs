@@ -1,13 +1,14 @@
 //! Commands of the user before and after a backup.
 
-use std::os::fd::AsFd as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use backup_writer::backup::BackupReport;
+use backup_writer::system::shell;
 use fs_core::report::{Finding, Place, Severity};
 
 use crate::args::{Backup, Global};
 use crate::error::{Exit, Failure};
+use crate::system;
 
 /// What is run around a backup.
 pub(super) struct Hooks<'a> {
@@ -72,10 +73,10 @@ impl<'a> Hooks<'a> {
 
     /// What a command prints goes where messages go: standard output is for results.
     fn run(&self, command: &str, when: &str, told: Vec<(&str, String)>) -> Result<(), String> {
-        let output = std::io::stderr().as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-        let mut shell = Command::new("sh");
+        let output = system::standard_error().map_err(|error| error.to_string())?;
+        let mut shell = shell(command);
         // The password is nobody else's business; a file or a command that gives it may be used by a hook that calls this program.
-        shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(output).env_remove("YESTERDRIVE_PASSWORD");
+        shell.stdin(Stdio::null()).stdout(output).env_remove("YESTERDRIVE_PASSWORD");
         shell.env("YESTERDRIVE_HOOK", when);
         if let Some(repository) = &self.global.repository {
             shell.env("YESTERDRIVE_REPOSITORY", repository);

@@ -117,12 +117,11 @@ impl<'a> Walk<'a> {
 
     /// All bytes of an entry: its own, and those of its attributes and streams.
     fn contents(&mut self, entry: &Entry) {
-        let values = entry.xattrs.iter().map(|(_, value)| value).chain(&entry.security_descriptor);
-        let stored = values.filter_map(|value| match value {
+        let stored = entry.values().filter_map(|value| match value {
             Value::Stored { content, .. } => Some(content),
             Value::Inline(_) => None,
         });
-        for content in [&entry.content].into_iter().chain(stored).chain(entry.streams.iter().map(|stream| &stream.content)) {
+        for content in [&entry.content].into_iter().chain(stored) {
             match content {
                 Content::Inline(references) => references.iter().for_each(|reference| self.data(*reference)),
                 // Its neighbours share its record.

@@ -1,6 +1,6 @@
 //! The bytes of an entry. Layout: docs/FORMAT.md, section 10.
 
-use super::super::{Acl, Content, Entry, EntryKind, Extent, POSITION_MAX, Stream, Subtree, TreeError, XATTR_INLINE_MAX};
+use super::super::{Acl, Content, Entry, EntryKind, Extent, POSITION_MAX, Stream, Subtree, TreeError, Value, XATTR_INLINE_MAX};
 use super::{BLOB_MAX, ITEMS_MAX, Places, References, TARGET_MAX, TEXT_MAX, drop_ref};
 use crate::path::{NAME_LENGTH_MAX, Name};
 use crate::time::Timestamp;
@@ -45,7 +45,7 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         map.optional(16, entry.windows_attributes, |w, attributes| drop_ref(w.u64(attributes.into())));
         map.optional(17, entry.security_descriptor.as_ref(), |w, value| places.encode_value(w, value));
         map.optional(18, (!entry.streams.is_empty()).then_some(&entry.streams), |w, streams| {
-            w.array_of(streams, |w, stream| places.encode_content(w.array(3).bytes(&stream.name).u64(stream.size), &stream.content));
+            w.array_of(streams, |w, stream| places.encode_stream(w, stream));
         });
         map.optional(19, entry.sparse.as_ref(), |w, extents| {
             w.array_of(extents, |w, extent| drop_ref(w.array(2).u64(extent.offset).u64(extent.length)));
@@ -205,7 +205,7 @@ fn decode_body(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry, referen
             entry.streams = reader.array(ITEMS_MAX, |reader| {
                 reader.tuple(3, |r| {
                     let (name, size) = (r.bytes(NAME_LENGTH_MAX)?.to_vec(), r.u64()?);
-                    Ok::<_, TreeError>(Stream { name, size, content: references.decode_content(r)? })
+                    Ok::<_, TreeError>(Stream { name, value: Value::Stored { size, content: references.decode_content(r)? } })
                 })
             })?;
         }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::super::{Content, DEPTH_MAX, INLINE_REFERENCES_MAX, TreeError, Value};
+use super::super::{Content, DEPTH_MAX, INLINE_REFERENCES_MAX, Stream, TreeError, Value};
 use super::{ITEMS_MAX, drop_ref};
 use crate::compress::Codec;
 use crate::id::{PackId, RecordId};
@@ -102,6 +102,18 @@ impl Places {
                 self.encode_content(writer, content);
             }
         }
+    }
+
+    /// Writes a stream, whose bytes stand in records by now.
+    pub(super) fn encode_stream(&mut self, writer: &mut CborWriter, stream: &Stream) {
+        let (size, content) = match &stream.value {
+            Value::Stored { size, content } => (*size, content),
+            Value::Inline(bytes) => {
+                assert!(bytes.is_empty(), "a writer puts streams into records before it writes their entry");
+                (0, &Content::EMPTY)
+            }
+        };
+        self.encode_content(writer.array(3).bytes(&stream.name).u64(size), content);
     }
 
     /// Reads references, in the order in which they were written since the beginning or [`Self::begin_part`].

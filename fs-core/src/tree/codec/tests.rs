@@ -80,7 +80,7 @@ prop_compose! {
         entry.xattrs = xattrs;
         (entry.target, entry.reparse) = (blobs.0, blobs.1);
         entry.acl = Acl { access: blobs.2.clone(), default: blobs.2 };
-        entry.streams = streams.into_iter().map(|(name, size, content)| Stream { name, size, content }).collect();
+        entry.streams = streams.into_iter().map(|(name, size, content)| Stream { name, value: Value::Stored { size, content } }).collect();
         entry.security_descriptor = descriptor;
         let mut end = 0;
         entry.sparse = extents.map(|extents| extents.into_iter().map(|(gap, length)| {

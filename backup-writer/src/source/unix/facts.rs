@@ -9,7 +9,8 @@ use fs_core::tree::{Entry, EntryKind};
 use rustix::fs::{AtFlags, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
 
-use super::{Directory, LiveTree, SourceError, group_name, kind_of, user_name};
+use super::{Directory, LiveTree, SourceError, group_name, user_name};
+use crate::system::kind_of;
 
 /// Room for the names that the system hands out at once.
 const LISTING_SIZE: usize = 32 << 10;

@@ -1,0 +1,103 @@
+//! Patterns of names as the system hands them to a listing. Pure.
+//!
+//! Programs write `*` and `?`; the system makes `<`, `>` and `"` of some of them, which keep the habits of DOS: `<` stops at the last dot, `>` and `"` also
+//! match nothing at the end. The driver compares once more, so a name too many costs time and a name too few would be missing.
+
+use crate::names::case_key;
+
+/// Whether a shown name matches a pattern, without regard to case.
+pub fn matches(pattern: &[u16], name: &[u16]) -> bool {
+    let (pattern, name) = (case_key(pattern), case_key(name));
+    // Places in the pattern that are reached by the name so far.
+    let mut reached = vec![false; pattern.len() + 1];
+    if let Some(first) = reached.first_mut() {
+        *first = true;
+    }
+    skip_empty(&pattern, &mut reached, name.is_empty());
+    let last_dot = name.iter().rposition(|&unit| unit == DOT);
+    for (at, &unit) in name.iter().enumerate() {
+        let mut next = vec![false; pattern.len() + 1];
+        for (place, &sign) in pattern.iter().enumerate() {
+            if !reached.get(place).copied().unwrap_or(false) {
+                continue;
+            }
+            let (stays, goes_on) = match sign {
+                STAR => (true, false),
+                // Everything up to the last dot.
+                DOS_STAR => (Some(at) != last_dot, true),
+                QUESTION => (false, true),
+                DOS_QUESTION => (false, unit != DOT),
+                DOS_DOT => (false, unit == DOT),
+                sign => (false, sign == unit),
+            };
+            let mut mark = |place: usize, yes: bool| {
+                if let Some(slot) = next.get_mut(place) {
+                    *slot |= yes;
+                }
+            };
+            mark(place, stays);
+            mark(place + 1, goes_on);
+        }
+        reached = next;
+        skip_empty(&pattern, &mut reached, at + 1 == name.len());
+    }
+    reached.last().copied().unwrap_or(false)
+}
+
+const STAR: u16 = b'*' as u16;
+const QUESTION: u16 = b'?' as u16;
+const DOT: u16 = b'.' as u16;
+const DOS_STAR: u16 = b'<' as u16;
+const DOS_QUESTION: u16 = b'>' as u16;
+const DOS_DOT: u16 = b'"' as u16;
+
+/// What a sign may match without any letter: stars everywhere, the others of DOS at the end of the name.
+fn skip_empty(pattern: &[u16], reached: &mut [bool], at_end: bool) {
+    for (place, &sign) in pattern.iter().enumerate() {
+        let may = match sign {
+            STAR | DOS_STAR => true,
+            DOS_QUESTION | DOS_DOT => at_end,
+            _ => false,
+        };
+        if may
+            && reached.get(place).copied().unwrap_or(false)
+            && let Some(slot) = reached.get_mut(place + 1)
+        {
+            *slot = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_programs_and_of_the_system() {
+        let wide = |text: &str| text.encode_utf16().collect::<Vec<_>>();
+        for (pattern, name, expected) in [
+            ("*", "anything.txt", true),
+            ("*", "", true),
+            ("*.TXT", "letter.txt", true),
+            ("*.txt", "letter.txt.bak", false),
+            ("l?tter.*", "LETTER.doc", true),
+            ("?", "", false),
+            ("ä*", "Änderung", true),
+            ("exact", "Exact", true),
+            ("exact", "exactly", false),
+            ("*a*b*c", "xxaxxbxxc", true),
+            ("*a*b*c", "xxaxxcxxb", false),
+            // `*.*` and `*.` as the system rewrites them.
+            ("<\"*", "noextension", true),
+            ("<\"*", "a.b.c", true),
+            ("<", "noextension", true),
+            ("<.txt", "a.b.txt", true),
+            (">>>>>>>>\">>>", "short.c", true),
+            (">>>>>>>>\">>>", "muchtoolongname.c", false),
+            ("", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(&wide(pattern), &wide(name)), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The view as Windows walks through it: by paths, whatever their case. Knows no WinFsp.
+//!
+//! All operations are futures that wait for nothing but answers of the view, so the same code serves callbacks that wait and those that do not.
+
+use std::sync::Arc;
+
+use fs_core::repository::Held;
+use fs_core::tree::EntryKind;
+use fs_core::view::attr::Attr;
+use fs_core::view::error::ViewError;
+use fs_core::view::inode::Inode;
+use fs_core::view::layout::{DOTS, ROOT};
+use fs_core::view::{Answer, Listed, View};
+
+use crate::folded::{Folded, Folds};
+use crate::tasks::ask;
+use crate::{links, names, probes};
+
+/// Lines that one question asks for.
+const LINES_AT_ONCE: usize = 512;
+/// Links that are followed on the way to what one leads to.
+const FOLLOWED_MAX: usize = 16;
+
+/// `\`
+pub const SEPARATOR: u16 = b'\\' as u16;
+
+/// The view with what helps to find names in it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    view: Arc<View>,
+    folds: Arc<Folds>,
+}
+
+/// An entry that was found.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What it is.
+    pub attr: Attr,
+    /// Its path as it is stored, beginning with a separator.
+    pub path: Vec<u16>,
+    /// Whether the path may come to mean something else.
+    pub moves: bool,
+    /// Whether Windows is to take it for a folder: directories, and links to such.
+    pub is_folder: bool,
+}
+
+/// What a path leads to.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// An entry; also a link, if the path ends with it.
+    Entry(Place),
+    /// A link on the way, which is to be followed first.
+    LinkOnTheWay,
+    /// The folder is there, the name is not.
+    NoName,
+    /// The folder is not there, or no folder.
+    NoPath,
+}
+
+/// A line of a folder.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// The name that is shown.
+    pub shown: Vec<u16>,
+    /// What it is.
+    pub attr: Attr,
+    /// Whether the name may come to mean something else.
+    pub moves: bool,
+    /// Whether Windows is to take it for a folder.
+    pub is_folder: bool,
+    /// Where a listing goes on after it.
+    pub next: u64,
+}
+
+impl Tree {
+    /// Over a view.
+    pub fn new(view: Arc<View>) -> Self {
+        Self { view, folds: Arc::default() }
+    }
+
+    /// The view.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// To be told when the view shows other snapshots.
+    pub fn changed(&self) {
+        self.folds.changed();
+    }
+
+    /// What a path leads to.
+    ///
+    /// # Errors
+    /// Those of the view.
+    pub async fn find(&self, path: &[u16]) -> Result<Found, ViewError> {
+        let parts: Vec<&[u16]> = path.split(|unit| *unit == SEPARATOR).filter(|part| !part.is_empty()).collect();
+        let root = ask(&self.view, |view, held| view.getattr(held, ROOT)).await?;
+        let mut place = Place { attr: root, path: Vec::new(), moves: true, is_folder: true };
+        for (at, part) in parts.iter().enumerate() {
+            match place.attr.kind {
+                EntryKind::Directory => {}
+                EntryKind::Symlink => return Ok(Found::LinkOnTheWay),
+                _ => return Ok(Found::NoPath),
+            }
+            let is_last = at + 1 == parts.len();
+            let Some(line) = self.step(place.attr.inode, part).await? else {
+                return Ok(if is_last { Found::NoName } else { Found::NoPath });
+            };
+            place.path.push(SEPARATOR);
+            place.path.extend(&line.shown);
+            place = Place { attr: line.attr, path: place.path, moves: line.moves, is_folder: line.attr.kind == EntryKind::Directory };
+        }
+        if place.path.is_empty() {
+            place.path.push(SEPARATOR);
+        }
+        if place.attr.kind == EntryKind::Symlink {
+            place.is_folder = self.leads_to_folder(&place.path, &place.attr).await;
+        }
+        Ok(Found::Entry(place))
+    }
+
+    /// The line of a folder that has a name, whatever its case.
+    ///
+    /// # Errors
+    /// Those of the view.
+    pub async fn step(&self, folder: u64, wanted: &[u16]) -> Result<Option<Line>, ViewError> {
+        let Some(name) = names::unescaped(wanted) else { return Ok(None) };
+        if let Some(spellings) = probes::spellings(&name)
+            && self.folds.get(folder).is_none()
+            && !self.has_one_of(folder, spellings).await?
+        {
+            return Ok(None);
+        }
+        let wanted = names::case_key(wanted);
+        let same = self.same_names(folder, &names::key(&name)).await?;
+        let Some(leader) = same.first() else { return Ok(None) };
+        for name in &same {
+            let shown = if name == leader { names::present(name) } else { names::twin(leader, name) };
+            if names::case_key(&shown) == wanted {
+                let asked = name.clone();
+                let found = ask(&self.view, move |view, held| view.lookup(held, folder, &asked)).await;
+                return match found {
+                    Ok((attr, moves)) => Ok(Some(Line { shown, attr, moves, is_folder: attr.kind == EntryKind::Directory, next: 0 })),
+                    Err(ViewError::NotFound) => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lines of a folder from `from` on, about as many as one question brings, with the names that are shown. Nothing means that there are no more.
+    /// `path` is that of the folder.
+    ///
+    /// # Errors
+    /// Those of the view.
+    pub async fn lines(&self, folder: u64, path: &[u16], from: u64) -> Result<Vec<Line>, ViewError> {
+        let folded = self.folded(folder).await?;
+        let mut lines = Vec::new();
+        for listed in self.listed(folder, from).await? {
+            if matches!(&*listed.name, b"." | b"..") {
+                let shown = listed.name.iter().copied().map(u16::from).collect();
+                lines.push(Line { shown, attr: listed.attr, moves: listed.moves, is_folder: true, next: listed.next });
+                continue;
+            }
+            let key = names::key(&listed.name);
+            let mut shown = names::present(&listed.name);
+            if folded.find(&key).len() > 1 {
+                let same = self.same_names(folder, &key).await?;
+                if let Some(leader) = same.first().filter(|leader| **leader != listed.name) {
+                    shown = names::twin(leader, &listed.name);
+                }
+            }
+            let mut is_folder = listed.attr.kind == EntryKind::Directory;
+            if listed.attr.kind == EntryKind::Symlink {
+                let separator: &[u16] = if path.ends_with(&[SEPARATOR]) { &[] } else { &[SEPARATOR] };
+                is_folder = self.leads_to_folder(&[path, separator, &shown].concat(), &listed.attr).await;
+            }
+            lines.push(Line { shown, attr: listed.attr, moves: listed.moves, is_folder, next: listed.next });
+        }
+        Ok(lines)
+    }
+
+    /// The target of a link, as Windows writes it.
+    ///
+    /// # Errors
+    /// Those of the view.
+    pub async fn target(&self, inode: u64) -> Result<Vec<u16>, ViewError> {
+        let saved = ask(&self.view, move |view, held| view.readlink(held, inode)).await?;
+        Ok(links::target(&saved))
+    }
+
+    /// Whether a link leads to a directory: Windows wants to know that of the link itself. One that leads nowhere leads to a file.
+    async fn leads_to_folder(&self, path: &[u16], link: &Attr) -> bool {
+        if Inode::from_number(link.inode).is_made_up() {
+            return true;
+        }
+        let mut path: Vec<Vec<u16>> = parts(path);
+        let Ok(target) = self.target(link.inode).await else { return false };
+        path.pop();
+        apply(&mut path, &target);
+        self.follow(path).await.unwrap_or(false)
+    }
+
+    /// Whether there is a directory at a path, links followed.
+    async fn follow(&self, mut path: Vec<Vec<u16>>) -> Result<bool, ViewError> {
+        let root = ask(&self.view, |view, held| view.getattr(held, ROOT)).await?;
+        let (mut at, mut attr, mut links_left) = (0, root, FOLLOWED_MAX);
+        while let Some(part) = path.get(at) {
+            if attr.kind != EntryKind::Directory {
+                return Ok(false);
+            }
+            let Some(line) = self.step(attr.inode, part).await? else { return Ok(false) };
+            at += 1;
+            attr = line.attr;
+            if attr.kind == EntryKind::Symlink {
+                let Some(left) = links_left.checked_sub(1) else { return Ok(false) };
+                links_left = left;
+                let rest = path.split_off(at);
+                let target = self.target(attr.inode).await?;
+                path.pop();
+                apply(&mut path, &target);
+                path.extend(rest);
+                (at, attr) = (0, root);
+            }
+        }
+        Ok(attr.kind == EntryKind::Directory)
+    }
+
+    async fn has_one_of(&self, folder: u64, spellings: &'static [&'static str]) -> Result<bool, ViewError> {
+        for name in spellings {
+            match ask(&self.view, move |view, held| view.lookup(held, folder, name.as_bytes())).await {
+                Ok(_) => return Ok(true),
+                Err(ViewError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// All names of a folder with this key, sorted.
+    async fn same_names(&self, folder: u64, key: &[u16]) -> Result<Vec<Vec<u8>>, ViewError> {
+        let folded = self.folded(folder).await?;
+        let mut same = Vec::new();
+        for at in folded.find(key) {
+            let found = ask(&self.view, move |view, held| first_line(view, held, folder, at)).await?;
+            same.extend(found.map(|line| line.name).filter(|name| names::key(name) == key));
+        }
+        same.sort_unstable();
+        same.dedup();
+        Ok(same)
+    }
+
+    /// Where the lines of a folder are, read once.
+    async fn folded(&self, folder: u64) -> Result<Arc<Folded>, ViewError> {
+        if let Some(folded) = self.folds.get(folder) {
+            return Ok(folded);
+        }
+        let round = self.folds.round();
+        let (mut folded, mut at) = (Folded::default(), DOTS);
+        loop {
+            let lines = self.listed(folder, at).await?;
+            if lines.is_empty() {
+                break;
+            }
+            for line in lines {
+                folded.add(&names::key(&line.name), at);
+                at = line.next;
+            }
+        }
+        let folded = Arc::new(folded.finish());
+        self.folds.put(folder, round, Arc::clone(&folded));
+        Ok(folded)
+    }
+
+    async fn listed(&self, folder: u64, from: u64) -> Result<Vec<Listed>, ViewError> {
+        ask(&self.view, move |view, held| {
+            let mut lines = Vec::new();
+            view.readdir(held, folder, from, &mut |line| {
+                lines.push(line);
+                lines.len() < LINES_AT_ONCE
+            })?;
+            Ok(lines)
+        })
+        .await
+    }
+}
+
+fn first_line(view: &View, held: &Held, folder: u64, at: u64) -> Answer<Option<Listed>> {
+    let mut first = None;
+    view.readdir(held, folder, at, &mut |line| {
+        first = Some(line);
+        false
+    })?;
+    Ok(first)
+}
+
+fn parts(path: &[u16]) -> Vec<Vec<u16>> {
+    path.split(|unit| *unit == SEPARATOR).filter(|part| !part.is_empty()).map(<[u16]>::to_vec).collect()
+}
+
+/// Goes from a folder to a relative target.
+fn apply(folder: &mut Vec<Vec<u16>>, target: &[u16]) {
+    const DOT: u16 = b'.' as u16;
+    for part in parts(target) {
+        match &*part {
+            [DOT] => {}
+            [DOT, DOT] => drop(folder.pop()),
+            _ => folder.push(part),
+        }
+    }
+}
