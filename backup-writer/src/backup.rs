@@ -38,6 +38,7 @@ use crate::source::stream::{Stream, StreamError};
 use crate::source::{LiveTree, SourceError};
 use crate::state::FileStates;
 
+mod again;
 mod ahead;
 mod before;
 mod blocks;
@@ -58,6 +59,7 @@ mod unchanged;
 mod walk;
 pub(crate) mod window;
 
+pub use again::{Again, Known};
 use ahead::Ahead;
 use changes::{Changes, Told};
 use collect::{Built, Collector, Jobs};
@@ -68,7 +70,7 @@ use read::{FileJob, FileReader};
 use seal::Sealer;
 use start::Start;
 use unchanged::Unchanged;
-use walk::{Step, Walk};
+use walk::{Ground, Step};
 use window::Window;
 
 /// Longest set that is named by its paths, in bytes.
@@ -242,13 +244,37 @@ pub fn backup(
     options: &BackupOptions,
     observer: &dyn Observer,
 ) -> Result<BackupReport, BackupError> {
+    run(repository, store, (options, None), observer)
+}
+
+/// Saves a snapshot of another repository as one of this, with all that it says of its source. Of the options count the host, the set, the tags, the state
+/// folder, compression, pauses, offset and tool; paths and rules do not.
+///
+/// # Errors
+/// Those of [`backup`], and [`PackError::Original`] if the other repository does not answer. What is damaged there is a finding.
+pub fn backup_again(
+    repository: &Arc<Repository>,
+    store: &Arc<dyn WriteStore>,
+    (options, again): (&BackupOptions, &Again<'_>),
+    observer: &dyn Observer,
+) -> Result<BackupReport, BackupError> {
+    run(repository, store, (options, Some(again)), observer)
+}
+
+fn run(
+    repository: &Arc<Repository>,
+    store: &Arc<dyn WriteStore>,
+    what: (&BackupOptions, Option<&Again<'_>>),
+    observer: &dyn Observer,
+) -> Result<BackupReport, BackupError> {
+    let options = what.0;
     let pace = Arc::new(Pace::new(options.pauses.clone(), Arc::clone(repository.clock())));
     // What comes through a pipe comes once.
     let starts = if options.streams.iter().any(Stream::is_open) { 1 } else { STARTS_MAX };
     let mut lost = Vec::new();
     pace.watched(observer, || {
         loop {
-            match take(repository, store, options, (observer, &pace)) {
+            match take(repository, store, what, (observer, &pace)) {
                 Err(BackupError::Pack(PackError::Vanished { pack })) if lost.len() + 1 < starts => {
                     tracing::warn!(%pack, "a pack vanished from the repository while the backup ran: it begins anew");
                     let message =
@@ -268,7 +294,7 @@ pub fn backup(
 fn take(
     repository: &Arc<Repository>,
     store: &Arc<dyn WriteStore>,
-    options: &BackupOptions,
+    (options, again): (&BackupOptions, Option<&Again<'_>>),
     (observer, pace): (&dyn Observer, &Arc<Pace>),
 ) -> Result<BackupReport, BackupError> {
     if !pace.pass() {
@@ -277,15 +303,24 @@ fn take(
     if let Some(closing) = repository.config().closing {
         return Err(BackupError::Closed { closing });
     }
-    let (started, named) = (repository.clock().now(), Named::of(options)?);
-    let signer = device::open(repository, &**store, options.state.as_deref(), &options.host)?;
+    let begun = match again {
+        None => (repository.clock().now(), Named::of(options)?),
+        Some(again) => (again.started(), Named::default()),
+    };
+    let machine = again.map_or(options.host.as_str(), |again| again.machine);
+    let signer = device::open(repository, &**store, options.state.as_deref(), machine)?;
     let mut window = Window::open(repository, &**store)?;
-    let start = Start::look(repository, options, (started, named), (Some(signer.device), Arc::clone(pace), open_states))?;
+    let start = Start::look(repository, (options, again), begun, (Some(signer.device), Arc::clone(pace), open_states))?;
     let (sequence, previous) = start.number(signer.device)?;
     let shared = Arc::clone(&start.shared);
     let packer = Packer::new(Arc::clone(&shared), Arc::clone(store), signer.clone());
+    let mut collector = start.collector(packer, observer);
+    // What the original's run met belongs to what the snapshot says, and not to what this run did.
+    collector.findings = again.map_or_else(|| Ok(Vec::new()), Again::findings)?;
+    let told_before = collector.findings.len();
     let Gathered { root, tables, attribute_names, stats, mut findings, written } =
-        gather(&shared, &start.walk(), options, start.collector(packer, observer), start.states.as_ref())?;
+        gather(&shared, &start.ground(), options, collector, start.states.as_ref())?;
+    findings.drain(..told_before);
     let Tables { told, link_table, finding_list } = tables;
     let snapshots = &start.snapshots;
     let manifest = Manifest {
@@ -293,7 +328,7 @@ fn take(
         sequence,
         previous,
         heads: heads(snapshots, &signer),
-        started,
+        started: start.started,
         ended: repository.clock().now(),
         server_time: None,
         host: options.host.clone(),
@@ -309,7 +344,9 @@ fn take(
         utc_offset_minutes: options.utc_offset_minutes,
         attribute_names,
         changes: told.records,
+        original: None,
     };
+    let manifest = if let Some(again) = again { again.date(manifest) } else { manifest };
     let snapshot = shared.busy(Stage::Commit, || commit(&mut window, &signer, manifest, &written.relied_on));
     // All packs are put: what was noted is true also if there is no snapshot.
     if let Some(Err(error)) = start.states.map(FileStates::commit) {
@@ -343,13 +380,13 @@ struct Tables {
 /// Reads the source and puts what is new of it. If it ends early, what is put is kept for the next run.
 fn gather(
     shared: &Arc<Shared>,
-    walk: &Walk<'_>,
+    ground: &Ground<'_>,
     options: &BackupOptions,
     mut collector: Collector<'_>,
     states: Option<&FileStates>,
 ) -> Result<Gathered, BackupError> {
     let pulse = collector.pulse;
-    let root = run_pipeline(shared, walk, options, &mut collector).and_then(|root| pulse.check().map(|()| root));
+    let root = run_pipeline(shared, ground, options, &mut collector).and_then(|root| pulse.check().map(|()| root));
     let Collector { mut packer, changes, mut stats, findings, attribute_names, mut checkpoints, .. } = collector;
     let root = match root {
         Ok(root) => root,
@@ -462,12 +499,15 @@ fn heads(snapshots: &Snapshots, signer: &Signer) -> Vec<Head> {
 /// Runs the walk, the readers and the collector until the walk is done.
 fn run_pipeline(
     shared: &Arc<Shared>,
-    walk: &Walk<'_>,
+    ground: &Ground<'_>,
     options: &BackupOptions,
     collector: &mut Collector<'_>,
 ) -> Result<Built, BackupError> {
     let (source, compression) = (LiveTree::new(options.gentle), options.compression);
-    let unchanged = Unchanged::look(shared, options, (walk, &source), collector.pulse.observer);
+    let unchanged = match ground {
+        Ground::Live(walk) => Unchanged::look(shared, options, (walk, &source), collector.pulse.observer),
+        Ground::Saved(_) => None,
+    };
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let ahead = Ahead::allowed();
@@ -492,7 +532,7 @@ fn run_pipeline(
         drop((to_read, groups_to_read, bench, idle));
         let (source, steps) = (&source, steps);
         // Owned by the walk: it is closed when that is done, and what was noted can be kept.
-        scope.spawn(move || walk.run(shared, (source, unchanged.as_ref()), (&steps, ahead.batch)));
+        scope.spawn(move || ground.run(shared, (source, unchanged.as_ref()), (&steps, ahead.batch)));
         // Dropped at the end whatever happens, so that walk and readers end too.
         let result = collector.collect(&to_collect, Jobs { files, groups: Groups::new(groups), ahead });
         drop(to_collect);

@@ -21,6 +21,7 @@ use crate::prune::Counted;
 mod compare;
 mod deletions;
 mod listing;
+pub mod snapshots;
 mod transfer;
 
 use listing::{Listed, Listing};

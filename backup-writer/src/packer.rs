@@ -80,6 +80,12 @@ pub enum PackError {
     /// What the run keeps on the local disk cannot be read back.
     #[error("what this run keeps on the local disk cannot be read back: look after that disk, then run it again")]
     Local(#[from] io::Error),
+    /// What is saved comes from another repository, and that does not answer.
+    #[error("the repository that is copied cannot be read: {reason}")]
+    Original {
+        /// What happened, with causes.
+        reason: String,
+    },
     /// The run was stopped; nobody waits for the result.
     #[error("the run was stopped")]
     Stopped,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use fs_core::id::{DeviceId, SnapshotId};
+use fs_core::id::{DeviceId, RepositoryId, SnapshotId};
 use fs_core::snapshot::{ManifestError, Snapshot};
 use fs_core::time::{Timestamp, reading_at};
 
@@ -34,7 +34,7 @@ pub struct Candidate {
     pub sealed: bool,
     /// When its run began, by the device's clock.
     pub started: Timestamp,
-    /// When it was committed: by the store's clock, or if that has none by the device's.
+    /// When it was committed: by the store's clock, or if that has none by the device's. Of a copy, when its original ended: it has the date of that.
     pub committed: Timestamp,
     /// How far the device's local time was ahead of UTC, in minutes.
     pub utc_offset_minutes: i32,
@@ -51,6 +51,8 @@ pub struct SeriesKey {
     pub set: String,
     /// Who wrote them.
     pub device: DeviceId,
+    /// The repository that they were copied from. Copies stand by themselves: their numbers say when they were copied, not when they were taken.
+    pub original: Option<RepositoryId>,
 }
 
 impl Candidate {
@@ -60,13 +62,14 @@ impl Candidate {
     /// [`ManifestError`].
     pub fn of(snapshot: &Snapshot) -> Result<Self, ManifestError> {
         let manifest = snapshot.manifest()?;
+        let original = manifest.original.map(|original| original.repository);
         Ok(Self {
             id: snapshot.id,
-            series: SeriesKey { host: manifest.host, set: manifest.set, device: manifest.device },
+            committed: if original.is_some() { manifest.ended } else { manifest.committed() },
+            series: SeriesKey { host: manifest.host, set: manifest.set, device: manifest.device, original },
             sequence: manifest.sequence,
             sealed: snapshot.sealed,
             started: manifest.started,
-            committed: manifest.server_time.unwrap_or(manifest.ended),
             utc_offset_minutes: manifest.utc_offset_minutes,
             tags: manifest.tags,
         })
@@ -205,7 +208,11 @@ pub fn decide<'a>(candidates: &'a [Candidate], policy: &Policy, now: Timestamp) 
         by_series.entry(&candidate.series).or_default().push(candidate);
     }
     let series = by_series.into_iter().map(|(key, mut members)| {
-        members.sort_unstable_by_key(|member| (member.sequence, member.started, member.id));
+        if key.original.is_some() {
+            members.sort_unstable_by_key(|member| (member.started, member.sequence, member.id));
+        } else {
+            members.sort_unstable_by_key(|member| (member.sequence, member.started, member.id));
+        }
         Series { key, verdicts: decide_series(&members, policy, now) }
     });
     series.collect()

@@ -54,6 +54,12 @@ pub enum SourceError {
         /// Its kind.
         tag: u32,
     },
+    /// It comes from another repository, which has it damaged.
+    #[error("it is damaged in the repository that is copied: {reason}")]
+    Damaged {
+        /// What is wrong.
+        reason: String,
+    },
     /// Anything else.
     #[error("it could not be read: {0}")]
     Failed(Errno),

@@ -483,6 +483,12 @@ impl Global {
         Self { flags, environment, from_profile, ..self.clone() }
     }
 
+    /// The same for another repository, which only what is named here opens, or what is typed.
+    pub(crate) fn for_other(&self, address: &str, password_file: Option<PathBuf>, key_file: Option<PathBuf>) -> Self {
+        let flags = Credentials { password_file, key_file, ..Credentials::default() };
+        Self { repository: Some(address.to_owned()), near: Vec::new(), flags, ..self.without_credentials() }
+    }
+
     /// The same for another repository that a key file opens.
     pub(crate) fn for_repository(&self, repository: &Path, key_file: PathBuf) -> Self {
         let flags = Credentials { key_file: Some(key_file), ..Credentials::default() };

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use backup_writer::backup::BackupError;
 use backup_writer::close::CloseError;
 use backup_writer::copy::CopyError;
+use backup_writer::copy::snapshots::SnapshotCopyError;
 use backup_writer::create::CreateError;
 use backup_writer::device::DeviceError;
 use backup_writer::export::ExportError;
@@ -244,6 +245,8 @@ impl From<BackupError> for Failure {
             BackupError::Stream(_) => Self::from_error(Exit::Failed, &error).hint("there is no snapshot"),
             BackupError::Repository(error) | BackupError::Pack(PackError::Repository(error)) => error.into(),
             BackupError::Store(error) | BackupError::Pack(PackError::Store(error)) => error.into(),
+            BackupError::Pack(PackError::Original { .. }) => Self::from_error(Exit::Unreachable, &error)
+                .hint("check that its disk or server is there and run it again: what was copied stays copied"),
             BackupError::Parent(error) if !error.is_damage() => error.into(),
             error => Self::from_error(Exit::Failed, &error),
         }
@@ -391,6 +394,23 @@ impl From<CopyError> for Failure {
                 let Self { exit, .. } = Self::from(error);
                 Self { exit, ..failure }
                     .hint("check that the copy's disk or server is there and may be written; run again, it goes on from there")
+            }
+        }
+    }
+}
+
+impl From<SnapshotCopyError> for Failure {
+    fn from(error: SnapshotCopyError) -> Self {
+        match error {
+            SnapshotCopyError::Same { .. } => Self::from_error(Exit::Usage, &error).hint("name another repository after --to"),
+            SnapshotCopyError::From(error) | SnapshotCopyError::To(error) => error.into(),
+            SnapshotCopyError::Manifest(error) => error.into(),
+            SnapshotCopyError::Copy { source: BackupError::Cancelled { .. }, .. } => {
+                Self::new(Exit::Interrupted, "the copy was interrupted").hint("run it again: it goes on from there")
+            }
+            SnapshotCopyError::Copy { snapshot, source } => {
+                let failure = Self::from(source);
+                Self { message: format!("snapshot {} could not be copied: {}", snapshot.short(), failure.message), ..failure }
             }
         }
     }

@@ -14,7 +14,7 @@ pub mod tombstone;
 use attributes::AttributeNames;
 use kept::{Kept, Recent};
 
-use crate::id::{DeviceId, SnapshotId};
+use crate::id::{DeviceId, RepositoryId, SnapshotId};
 use crate::object::ObjectError;
 use crate::record::Reference;
 use crate::report::Stats;
@@ -39,6 +39,17 @@ pub struct Head {
     pub sequence: u64,
     /// The manifest.
     pub manifest: SnapshotId,
+}
+
+/// What a snapshot was copied from: a snapshot of a repository with other keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Original {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// Its snapshot.
+    pub snapshot: SnapshotId,
+    /// When it was copied, by the device's clock: all other times are those of the original.
+    pub copied: Timestamp,
 }
 
 /// What a backup commits: where the root of its tree is and what it was a backup of.
@@ -84,6 +95,15 @@ pub struct Manifest {
     pub attribute_names: Option<AttributeNames>,
     /// Records of the list of changes: all rows but those that the tree itself tells, which are the new entries of a snapshot without a parent.
     pub changes: Vec<Reference>,
+    /// What it is a copy of; `None` if it was taken of a source.
+    pub original: Option<Original>,
+}
+
+impl Manifest {
+    /// When it came into the repository: by the store's clock, or if that has none by the device's.
+    pub fn committed(&self) -> Timestamp {
+        self.server_time.unwrap_or_else(|| self.original.map_or(self.ended, |original| original.copied))
+    }
 }
 
 /// What many snapshots have in common, kept once for all of them.

@@ -260,6 +260,14 @@ impl Entry {
         self.xattrs.iter().map(|(_, value)| value).chain(&self.security_descriptor).chain(self.streams.iter().map(|stream| &stream.value))
     }
 
+    /// The contents of those that stand in records.
+    pub fn side_contents(&self) -> impl Iterator<Item = &Content> {
+        self.values().filter_map(|value| match value {
+            Value::Stored { content, .. } => Some(content),
+            Value::Inline(_) => None,
+        })
+    }
+
     /// An entry with nothing but name and kind.
     pub fn new(name: Option<Name>, kind: EntryKind) -> Self {
         Self {

@@ -47,6 +47,7 @@ fn plant(place: &Place, model: &Manifest, names: Vec<Reference>) {
         link_table: Vec::new(),
         findings: names,
         changes: Vec::new(),
+        original: None,
         started,
         ended,
         ..model.clone()

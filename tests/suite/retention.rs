@@ -143,6 +143,7 @@ impl Taken {
                 host: "host".into(),
                 set: ["", "etc"][series % 2].into(),
                 device: DeviceId::from_bytes([(series / 2) as u8; 16]),
+                original: None,
             },
             sequence: self.number,
             sealed: self.sealed,

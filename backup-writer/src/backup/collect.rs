@@ -19,18 +19,20 @@ use fs_core::tree::page::{self, Found};
 use fs_core::tree::{Entry, EntryKind, Subtree};
 
 use super::BackupError;
+use super::again::Known;
 use super::before::{Before, BeforeDirectory, Seen};
 use super::changes::{Absent, Changes};
 use super::checkpoint::{Checkpoints, Files};
-use super::fingerprint::Fingerprint;
+use super::group::Member;
 use super::pulse::Pulse;
 use super::read::Origin;
 use super::unchanged::Sum;
-use super::walk::Step;
+use super::walk::{Mark, Step};
 use crate::packer::{PackError, Packer, Shared};
 use crate::source::{self};
 use crate::state::{FileStates, Summary};
 
+mod saved;
 mod take;
 
 pub(super) use take::Jobs;
@@ -84,7 +86,7 @@ enum Pending {
     Reading(Box<Reading>),
     Finding(Finding),
     Absent(Absent),
-    Leave(Box<BeforeDirectory>, Option<Fingerprint>),
+    Leave(Box<BeforeDirectory>, Option<Mark>),
     /// A directory that is taken over, with what the parent snapshot has in its place.
     Same(Box<Summary>, Option<Found>),
 }
@@ -107,7 +109,10 @@ pub(super) struct Collector<'a> {
     shared: &'a Arc<Shared>,
     pub(super) packer: Packer,
     before: Before<'a>,
-    began: Timestamp,
+    /// What changed after this may have changed again unseen.
+    pub(super) began: Timestamp,
+    /// When the source was as it is saved.
+    started: Timestamp,
     observer: &'a dyn Observer,
     pub(super) pulse: Pulse<'a>,
     pub(super) checkpoints: Checkpoints,
@@ -116,6 +121,8 @@ pub(super) struct Collector<'a> {
     pub(super) findings: Vec<Finding>,
     /// Attributes of all entries so far; `None` once they are too many to list.
     pub(super) attribute_names: Option<AttributeNames>,
+    /// Directories of another repository that were copied before.
+    pub(super) known: Option<&'a Known>,
     progress: Progress,
     /// Of what was begun and is not gathered.
     bytes_ahead: u64,
@@ -134,6 +141,7 @@ impl<'a> Collector<'a> {
             packer,
             before,
             began,
+            started: began,
             observer,
             pulse: Pulse { observer, pace: shared.pace() },
             checkpoints: Checkpoints::default(),
@@ -141,6 +149,7 @@ impl<'a> Collector<'a> {
             changes,
             findings: Vec::new(),
             attribute_names: Some(AttributeNames::default()),
+            known: None,
             progress: Progress::default(),
             bytes_ahead: 0,
         }
@@ -172,7 +181,9 @@ impl<'a> Collector<'a> {
             let pending = match step {
                 Step::Finding(finding) => Pending::Finding(finding),
                 Step::Absent(absent) => Pending::Absent(absent),
-                Step::Enter(entry) => {
+                Step::Broken(reason) => return Err(PackError::Original { reason }.into()),
+                Step::Enter(mut entry, from) => {
+                    from.map_or(Ok(()), |from| self.bring_streams(&mut entry, &from, leads.last().map_or(&TreePath::ROOT, |lead| &lead.path)))?;
                     let (lead, frame) = self.enter(*entry, leads.last_mut())?;
                     leads.push(lead);
                     Pending::Enter(Box::new(frame))
@@ -187,9 +198,13 @@ impl<'a> Collector<'a> {
                     let Some(lead) = leads.last_mut() else { continue };
                     self.begin_made(*entry, origin, lead, jobs)?
                 }
-                Step::Leave(fingerprint) => {
+                Step::Saved(saved) => {
+                    let Some(lead) = leads.last_mut() else { continue };
+                    self.begin_saved(*saved, lead, jobs)?
+                }
+                Step::Leave(mark) => {
                     let Some(lead) = leads.pop() else { continue };
-                    Pending::Leave(Box::new(lead.before), fingerprint)
+                    Pending::Leave(Box::new(lead.before), mark)
                 }
                 Step::Same(summary) => {
                     let (Some(lead), Some(name)) = (leads.last_mut(), &summary.entry.name) else { continue };
@@ -292,7 +307,7 @@ impl<'a> Collector<'a> {
         let name = alias.unwrap_or(name);
         let is_small = block_size.is_none() && entry.size <= self.shared.repository().config().chunks.small.into();
         let results = if is_small {
-            Results::Group(jobs.groups.add(directory, name, stamp))
+            Results::Group(jobs.groups.add(Member::Listed { directory, name, stamp }, stamp.size))
         } else {
             Results::Pieces(send(&jobs.files, Origin::Listed { directory, name, stamp }, block_size)?)
         };
@@ -350,9 +365,9 @@ impl<'a> Collector<'a> {
                 self.take_over(*summary, frame, was.as_ref())?;
                 None
             }
-            Pending::Leave(before, fingerprint) => {
+            Pending::Leave(before, mark) => {
                 let Some(frame) = frames.pop() else { return Ok(None) };
-                let (built, was) = self.leave(frame, *before, fingerprint)?;
+                let (built, was) = self.leave(frame, *before, mark)?;
                 let Some(above) = frames.last_mut() else {
                     self.note_attributes(&built.entry);
                     return Ok(Some(built));
@@ -418,7 +433,7 @@ impl<'a> Collector<'a> {
         &mut self,
         frame: Frame,
         before: BeforeDirectory,
-        fingerprint: Option<Fingerprint>,
+        mark: Option<Mark>,
     ) -> Result<(Built, Option<Found>), BackupError> {
         let Frame { mut entry, was, path, mut children, same_count, files, mut sum } = frame;
         self.note_files(files, &before, &path);
@@ -468,9 +483,8 @@ impl<'a> Collector<'a> {
             }
         };
         entry.subtree = Some(subtree);
-        let summary = fingerprint.and_then(|fingerprint| Some((fingerprint, sum.summary(&entry, &links)?)));
-        if let Some((fingerprint, summary)) = summary {
-            self.note_summary(&path, &fingerprint, &summary);
+        if let Some((mark, summary)) = mark.and_then(|mark| Some((mark, sum.summary(&entry, &links)?))) {
+            self.note_summary(&path, &mark, summary);
         }
         Ok((Built { entry, links, sum: Some(Box::new(sum)) }, was))
     }
@@ -506,10 +520,15 @@ impl<'a> Collector<'a> {
         self.forget_states_after(noted);
     }
 
-    fn note_summary(&mut self, path: &TreePath, fingerprint: &Fingerprint, summary: &Summary) {
-        let Some(states) = self.noting() else { return };
-        let noted = states.note_summary(path, fingerprint, summary);
-        self.forget_states_after(noted);
+    fn note_summary(&mut self, path: &TreePath, mark: &Mark, summary: Summary) {
+        match mark {
+            Mark::Page(page) => self.known.into_iter().for_each(|known| known.insert(*page, summary.clone())),
+            Mark::Fingerprint(fingerprint) => {
+                let Some(states) = self.noting() else { return };
+                let noted = states.note_summary(path, fingerprint, &summary);
+                self.forget_states_after(noted);
+            }
+        }
     }
 
     fn forget_states_after(&mut self, result: rusqlite::Result<()>) {

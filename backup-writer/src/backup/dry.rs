@@ -14,6 +14,7 @@ use fs_core::time::Timestamp;
 use super::collect::Collector;
 use super::named::Named;
 use super::start::Start;
+use super::walk::Ground;
 use super::{BackupError, BackupOptions, Tables, put_tables, run_pipeline};
 use crate::changes::ChangeList;
 use crate::device;
@@ -54,8 +55,8 @@ pub fn dry_run(repository: &Arc<Repository>, options: &BackupOptions, observer: 
     let device = device::known(repository, options.state.as_deref());
     // Nothing is sent, so no hour is kept.
     let pace = Arc::new(Pace::new(Pauses::default(), Arc::clone(repository.clock())));
-    let start = Start::look(repository, options, (started, named), (device, Arc::clone(&pace), FileStates::open_to_read))?;
-    let (shared, walk) = (&start.shared, start.walk());
+    let start = Start::look(repository, (options, None), (started, named), (device, Arc::clone(&pace), FileStates::open_to_read))?;
+    let (shared, walk) = (&start.shared, Ground::Live(start.walk()));
     let mut collector = start.collector(Packer::dry(Arc::clone(shared)), observer);
     let root = pace.watched(observer, || run_pipeline(shared, &walk, options, &mut collector))?;
     collector.pulse.check()?;

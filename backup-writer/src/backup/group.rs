@@ -12,6 +12,7 @@ use fs_core::path::Name;
 use fs_core::tree::Content;
 
 use super::BackupError;
+use super::again::{self, SavedFile, Trouble};
 use super::pulse::Pulse;
 use super::read::{FileJob, FileReader, Origin, Piece, ReadStop};
 use crate::packer::{PackError, Part, Sealed, Shared, Stage};
@@ -43,11 +44,22 @@ pub(super) struct GroupJob {
     results: Sender<Result<GroupResult, PackError>>,
 }
 
+/// A small file.
 #[derive(Clone)]
-pub(super) struct Member {
-    directory: Directory,
-    name: Name,
-    stamp: Stamp,
+pub(super) enum Member {
+    /// As it was listed.
+    Listed { directory: Directory, name: Name, stamp: Stamp },
+    /// Of another repository.
+    Saved(SavedFile),
+}
+
+impl From<Member> for Origin {
+    fn from(member: Member) -> Self {
+        match member {
+            Member::Listed { directory, name, stamp } => Self::Listed { directory, name, stamp },
+            Member::Saved(file) => Self::Saved(file),
+        }
+    }
 }
 
 /// What has become of a group.
@@ -69,7 +81,8 @@ pub(super) enum MemberResult {
         known: Option<Content>,
         /// It was written to while it was read.
         changed: bool,
-        attributes: Attributes,
+        /// `None` if they are known.
+        attributes: Option<Attributes>,
     },
     /// It has holes, or has grown: it is to be read like a large one.
     Aside(Member),
@@ -121,15 +134,15 @@ impl Groups {
     }
 
     /// Adds a file to the group that is open, and sends that to the readers when it is full.
-    pub(super) fn add(&mut self, directory: Directory, name: Name, stamp: Stamp) -> Rc<Group> {
+    pub(super) fn add(&mut self, member: Member, size: u64) -> Rc<Group> {
         let (mut job, bytes, group) = self.open.take().unwrap_or_else(|| {
             let (results, receiver) = bounded(1);
             self.count += 1;
             let group = Rc::new(Group { results: receiver, taken: RefCell::default() });
             (GroupJob { number: self.count, members: Vec::new(), results }, 0, group)
         });
-        let bytes = bytes + stamp.size;
-        job.members.push(Member { directory, name, stamp });
+        let bytes = bytes + size;
+        job.members.push(member);
         let is_full = bytes >= BYTES || job.members.len() >= FILES_MAX;
         self.open = Some((job, bytes, Rc::clone(&group)));
         if is_full {
@@ -147,8 +160,7 @@ impl Groups {
 
     /// Has a file read that is gathered now. Readers of large files may all wait for us with what comes later, those of small ones never do.
     pub(super) fn aside(&self, member: Member) -> Receiver<Piece> {
-        let Member { directory, name, stamp } = member;
-        let (job, pieces) = FileJob::new(Origin::Listed { directory, name, stamp }, None);
+        let (job, pieces) = FileJob::new(member.into(), None);
         let _ = self.jobs.send(SmallJob::Aside(job));
         pieces
     }
@@ -178,11 +190,24 @@ pub(super) fn serve(jobs: &Receiver<SmallJob>, source: &LiveTree, mut reader: Fi
 
 fn read_group(reader: &mut FileReader<'_>, source: &LiveTree, job: &GroupJob, plain: &mut Vec<u8>) -> Result<GroupResult, PackError> {
     let (mut members, mut parts) = (VecDeque::with_capacity(job.members.len()), Vec::new());
+    let saved = job.members.iter().filter_map(|member| match member {
+        Member::Saved(file) => Some(file),
+        Member::Listed { .. } => None,
+    });
+    let mut landed = again::land(&saved.collect::<Vec<_>>());
     for member in &job.members {
         if !reader.shared().pace().pass() {
             return Err(PackError::Stopped);
         }
-        members.push_back(match read_member(reader, source, (member, job.number), (plain, &mut parts)) {
+        let filled = match member {
+            Member::Listed { directory, name, stamp } => fill_listed(source, (directory, name, stamp), plain),
+            Member::Saved(_) => fill_saved(landed.pop_front(), plain),
+        };
+        let result = filled.and_then(|filled| match filled {
+            Some(filled) => placed(reader, job.number, filled, (plain, &mut parts)),
+            None => Ok(MemberResult::Aside(member.clone())),
+        });
+        members.push_back(match result {
             Ok(result) => result,
             Err(ReadStop::Source(error)) => MemberResult::Failed(error),
             Err(ReadStop::Repository(error)) => return Err(error),
@@ -193,30 +218,54 @@ fn read_group(reader: &mut FileReader<'_>, source: &LiveTree, job: &GroupJob, pl
     Ok(GroupResult { record, parts, members })
 }
 
-fn read_member(
-    reader: &mut FileReader<'_>,
+/// A file whose bytes stand at the end of a group.
+struct Filled {
+    /// Where it begins.
+    start: usize,
+    changed: bool,
+    attributes: Option<Attributes>,
+}
+
+/// Reads a file as it was listed; `None` if it is to be read like a large one.
+fn fill_listed(
     source: &LiveTree,
-    (member, number): (&Member, u32),
-    (plain, parts): (&mut Vec<u8>, &mut Vec<Part>),
-) -> Result<MemberResult, ReadStop> {
-    let Member { directory, name, stamp } = member;
+    (directory, name, stamp): (&Directory, &Name, &Stamp),
+    plain: &mut Vec<u8>,
+) -> Result<Option<Filled>, ReadStop> {
     let (file, before) = source.open_file(directory, name, stamp)?;
     let start = plain.len();
     if before.size > GROWN_MAX || start > GROUP_MAX || file.extents(&before)?.is_some() {
-        return Ok(MemberResult::Aside(member.clone()));
+        return Ok(None);
     }
-    let attributes = file.attributes();
-    let changed = match read_whole(&file, stamp, plain) {
-        Ok(Some(changed)) => changed,
+    let attributes = Some(file.attributes());
+    match read_whole(&file, stamp, plain) {
+        Ok(Some(changed)) => Ok(Some(Filled { start, changed, attributes })),
         Ok(None) => {
             plain.truncate(start);
-            return Ok(MemberResult::Aside(member.clone()));
+            Ok(None)
         }
         Err(error) => {
             plain.truncate(start);
-            return Err(error);
+            Err(error)
         }
-    };
+    }
+}
+
+/// Takes what came of another repository.
+fn fill_saved(came: Option<Result<Vec<u8>, Trouble>>, plain: &mut Vec<u8>) -> Result<Option<Filled>, ReadStop> {
+    let start = plain.len();
+    let Some(bytes) = came.transpose()? else { return Ok(None) };
+    plain.extend_from_slice(&bytes);
+    Ok(Some(Filled { start, changed: false, attributes: None }))
+}
+
+/// Says where the bytes of a file go: into the record of the group, unless they are somewhere already.
+fn placed(
+    reader: &FileReader<'_>,
+    number: u32,
+    Filled { start, changed, attributes }: Filled,
+    (plain, parts): (&mut Vec<u8>, &mut Vec<Part>),
+) -> Result<MemberResult, ReadStop> {
     let file_hash = hash(reader.shared(), plain.get(start..).unwrap_or_default())?;
     let size = plain.len() - start;
     let Some(hash) = file_hash else { return Ok(MemberResult::Read { size: 0, file_hash: None, known: None, changed, attributes }) };

@@ -26,6 +26,7 @@ pub(super) struct NamedPath {
 }
 
 /// All that is saved.
+#[derive(Default)]
 pub(super) struct Named {
     /// Sorted, none shown inside another.
     pub paths: Vec<NamedPath>,

@@ -10,6 +10,7 @@ use fs_core::path::Name;
 use fs_core::tree::Extent;
 use fs_core::tree::proof::hash_map;
 
+use super::again::SavedFile;
 use super::seal::{Chunk, Idle, Sealer};
 use crate::packer::{PackError, Sealed, Shared, Stage};
 use crate::source::stream::{Stream, StreamError};
@@ -30,6 +31,8 @@ pub(super) enum Origin {
     Device(SourceFile, u64),
     /// What is known only when it is read.
     Stream(Arc<Stream>),
+    /// A file of another repository.
+    Saved(SavedFile),
 }
 
 /// A file to read.
@@ -44,6 +47,13 @@ impl FileJob {
     pub(super) fn new(origin: Origin, block_size: Option<u32>) -> (Self, Receiver<Piece>) {
         let (results, pieces) = bounded(PIECES_AHEAD);
         (Self { origin, block_size, results }, pieces)
+    }
+
+    /// What comes of a file that cannot be read.
+    pub(super) fn failed(error: SourceError) -> Receiver<Piece> {
+        let (results, pieces) = bounded(1);
+        let _ = results.send(Piece::End(Ok(FileResult::Failed(error))));
+        pieces
     }
 
     fn cut(&self) -> Cut {
@@ -206,6 +216,10 @@ impl<'a> FileReader<'a> {
                 let size = self.read_range(&mut input, job.cut(), u64::MAX, job, &mut hash)?;
                 (size, None, false, running.finish(&goes_on)?, None)
             }
+            Origin::Saved(file) => {
+                self.read_saved(file, job, &mut hash)?;
+                (file.entry.size, file.entry.sparse.clone(), false, String::new(), None)
+            }
         };
         Ok(FileResult::Read(Read { size, sparse, file_hash: hash.finish(), block_size: job.block_size, changed, said, attributes }))
     }
@@ -234,6 +248,23 @@ impl<'a> FileReader<'a> {
         }
         hash.add_map(&extents, before.size);
         Ok((before.size, Some(extents)))
+    }
+
+    /// Reads a file of another repository, with the holes that it has there.
+    fn read_saved(&mut self, saved: &SavedFile, job: &FileJob, hash: &mut WholeHash) -> Result<(), ReadStop> {
+        let (mut bytes, entry) = (saved.open(), &saved.entry);
+        let mut input = |buffer: &mut [u8]| Ok(bytes.read(buffer)?);
+        match &entry.sparse {
+            None => drop(self.read_range(&mut input, job.cut(), u64::MAX, job, hash)?),
+            Some(extents) => {
+                hash.is_sparse = true;
+                for extent in extents {
+                    self.read_range(&mut input, job.cut(), extent.length, job, hash)?;
+                }
+                hash.add_map(extents, entry.size);
+            }
+        }
+        Ok(bytes.finish(entry.sparse.as_deref(), entry.size)?)
     }
 
     /// Reads at most `limit` bytes from where the input stands, cuts and seals them. Says how many there were.

@@ -10,11 +10,12 @@ use fs_core::repository::{ReadError, Repository, Snapshots};
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::time::Timestamp;
 
+use super::again::Again;
 use super::before::Before;
 use super::changes::Changes;
 use super::collect::Collector;
 use super::named::Named;
-use super::walk::{Never, Walk};
+use super::walk::{Ground, Never, Walk};
 use super::{BackupError, BackupOptions, find_parent, set_of_paths};
 use crate::pace::Pace;
 use crate::packer::{Packer, Shared};
@@ -26,6 +27,7 @@ pub(super) type OpenStates = fn(&Path, &Repository) -> Option<FileStates>;
 
 pub(super) struct Start<'a> {
     options: &'a BackupOptions,
+    again: Option<&'a Again<'a>>,
     pub started: Timestamp,
     pub named: Named,
     pub snapshots: Snapshots,
@@ -41,19 +43,21 @@ impl<'a> Start<'a> {
     /// Looks at the repository. Nothing is written to it; `device` is the one that saves, if there is one already.
     pub(super) fn look(
         repository: &Arc<Repository>,
-        options: &'a BackupOptions,
+        (options, again): (&'a BackupOptions, Option<&'a Again<'a>>),
         (started, named): (Timestamp, Named),
         (device, pace, open_states): (Option<DeviceId>, Arc<Pace>, OpenStates),
     ) -> Result<Self, BackupError> {
         let snapshots = repository.snapshots_before()?;
         let set = options.set.clone().map_or_else(|| set_of_paths(&snapshots, &options.host, &named.sources()), Ok)?;
-        let parent = find_parent(&snapshots.live, (&options.host, &set), device);
+        let copy = again.and_then(|again| again.parent(&snapshots.live));
+        let parent = copy.or_else(|| find_parent(&snapshots.live, (&options.host, &set), device));
         let with_manifest = |parent: &Snapshot| Ok::<_, ReadError>((parent.id, parent.manifest()?));
         let parent = parent.map(with_manifest).transpose()?;
         let shared = Arc::new(Shared::new(Arc::clone(repository), pace)?);
         let never = options.never.iter().filter_map(|path| source::identity(path)).collect();
-        let states = options.state.as_deref().and_then(|folder| open_states(folder, repository));
-        Ok(Self { options, started, named, snapshots, set, parent, device, shared, never, states })
+        // What this machine saw of its own files says nothing of another repository's.
+        let states = options.state.as_deref().filter(|_| again.is_none()).and_then(|folder| open_states(folder, repository));
+        Ok(Self { options, again, started, named, snapshots, set, parent, device, shared, never, states })
     }
 
     /// The number of the device's next snapshot and the one before. Numbers go on where they were, also if the newest snapshot is forgotten.
@@ -69,16 +73,28 @@ impl<'a> Start<'a> {
         Walk::new(&self.named, (self.started, &self.never), self.options, (repository, self.parent.is_some()), key)
     }
 
+    /// What is walked: the live tree, or a snapshot of another repository.
+    pub(super) fn ground(&self) -> Ground<'_> {
+        let parent = self.parent.as_ref().map(|(id, _)| *id);
+        self.again.map_or_else(|| Ground::Live(self.walk()), |again| Ground::Saved(again.walk(&self.shared, parent)))
+    }
+
     pub(super) fn collector<'s>(&'s self, packer: Packer, observer: &'s dyn Observer) -> Collector<'s> {
         let parent = self.parent.as_ref().map(|(_, manifest)| manifest);
         let before = Before {
             shared: &self.shared,
             parent: parent.map(|parent| (&parent.root, parent.started)),
-            is_parent_ours: parent.is_some_and(|parent| Some(parent.device) == self.device),
+            is_parent_ours: parent.is_some_and(|parent| Some(parent.device) == self.device && parent.original.is_none()),
             states: self.states.as_ref(),
             reread: self.options.reread,
         };
         let changes = Changes::new(self.shared.repository(), parent.is_some(), self.options.spool());
-        Collector::new(&self.shared, (packer, changes), before, self.started, observer)
+        // In a repository nothing changes unseen.
+        let mut collector = Collector::new(&self.shared, (packer, changes), before, self.started, observer);
+        if let Some(again) = self.again {
+            collector.known = Some(again.known);
+            collector.began = Timestamp::new(i64::MAX, 0).unwrap_or(self.started);
+        }
+        collector
     }
 }

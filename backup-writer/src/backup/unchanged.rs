@@ -9,7 +9,7 @@ use fs_core::path::TreePath;
 use fs_core::report::Stats;
 use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::time::Timestamp;
-use fs_core::tree::{Entry, EntryKind, Value};
+use fs_core::tree::{Content, Entry, EntryKind};
 
 use super::BackupOptions;
 use super::fingerprint::Fingerprint;
@@ -156,10 +156,10 @@ impl Sum {
             Some(names) => self.attributes = names,
             None => self.is_spoilt = true,
         }
-        for value in entry.values() {
-            if let Value::Stored { content, .. } = value {
-                self.packs.extend(content.references().iter().map(|reference| reference.pack));
-            }
+        for content in entry.side_contents() {
+            // A list names packs that do not stand here.
+            self.is_spoilt |= matches!(content, Content::List { .. });
+            self.packs.extend(content.references().iter().map(|reference| reference.pack));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 use fs_core::crypto::Key;
+use fs_core::id::RecordId;
 use fs_core::path::{Name, TreePath};
 use fs_core::report::{Finding, Severity};
 use fs_core::repository::Repository;
@@ -14,6 +15,7 @@ use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
 
 use super::BackupOptions;
+use super::again::{Saved, SavedFile, SavedWalk};
 use super::changes::{Absent, Why};
 use super::fingerprint::{Fingerprint, Gathering, Owners};
 use super::named::{Named, STREAM_FOLDER};
@@ -27,20 +29,66 @@ use crate::state::Summary;
 
 /// One step of the walk.
 pub(super) enum Step {
-    /// Into a directory.
-    Enter(Box<Entry>),
+    /// Into a directory; where its alternate streams are read, if it has some.
+    Enter(Box<Entry>, Option<Box<SavedFile>>),
     /// An entry of the directory that is open.
     Entry(Box<Child>, Directory),
     /// A file that is no listed one.
     Made(Box<Entry>, Origin),
-    /// Out of it; everything below was seen. The fingerprint, if a run that gets the same one need not look at it.
-    Leave(Option<Fingerprint>),
+    /// An entry of another repository that is no directory.
+    Saved(Box<Saved>),
+    /// Out of it; everything below was seen. What it is known by to who need not look at it again.
+    Leave(Option<Mark>),
     /// A directory that is what it was, with all below.
     Same(Box<Summary>),
     /// Something that could not be saved.
     Finding(Finding),
     /// Something that does not come, though the parent snapshot may have it.
     Absent(Absent),
+    /// The other repository does not answer: the run ends.
+    Broken(String),
+}
+
+/// What a directory is known by.
+pub(super) enum Mark {
+    /// In a live tree, by a later run.
+    Fingerprint(Fingerprint),
+    /// In another repository, by this run.
+    Page(RecordId),
+}
+
+/// What is walked.
+pub(super) enum Ground<'a> {
+    /// A live tree.
+    Live(Walk<'a>),
+    /// A snapshot of another repository.
+    Saved(SavedWalk<'a>),
+}
+
+impl Ground<'_> {
+    /// Walks until the end, or until nobody takes the steps any more.
+    pub(super) fn run(
+        &self,
+        shared: &Shared,
+        (source, unchanged): (&LiveTree, Option<&Unchanged>),
+        (steps, batch_len): (&Sender<Vec<Step>>, usize),
+    ) {
+        let batch = RefCell::new(Vec::new());
+        let send = |steps_now: Vec<Step>| shared.waiting(Stage::Walk, || steps.send(steps_now)).map_err(|_| Stopped);
+        let emit = |step| {
+            let mut batch = batch.borrow_mut();
+            batch.push(step);
+            if batch.len() < batch_len { Ok(()) } else { send(std::mem::take(&mut batch)) }
+        };
+        shared.busy(Stage::Walk, || {
+            // Whoever listens is told how far it came.
+            let _ = match self {
+                Self::Live(walk) => walk.walk(source, unchanged, &emit),
+                Self::Saved(walk) => walk.walk(&emit),
+            };
+            let _ = send(batch.take());
+        });
+    }
 }
 
 /// Entries that are left out wherever they are met: device and inode.
@@ -115,10 +163,10 @@ impl Print<'_> {
 }
 
 /// The walk cannot go on because nobody takes its steps.
-struct Stopped;
+pub(super) struct Stopped;
 
 /// Hands a step over.
-type Emit<'a> = dyn Fn(Step) -> Result<(), Stopped> + 'a;
+pub(super) type Emit<'a> = dyn Fn(Step) -> Result<(), Stopped> + 'a;
 
 impl<'a> Walk<'a> {
     /// The walk of a run that began at `started`.
@@ -131,23 +179,6 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let small = repository.config().chunks.small.into();
         Self { named, started, never, rules: &options.rules, tells_left_out, small, fingerprint_key }
-    }
-
-    /// Walks until the end, or until nobody takes the steps any more.
-    pub(super) fn run(
-        &self,
-        shared: &Shared,
-        (source, unchanged): (&LiveTree, Option<&Unchanged>),
-        (steps, batch_len): (&Sender<Vec<Step>>, usize),
-    ) {
-        let batch = RefCell::new(Vec::new());
-        let send = |steps_now: Vec<Step>| shared.waiting(Stage::Walk, || steps.send(steps_now)).map_err(|_| Stopped);
-        let emit = |step| {
-            let mut batch = batch.borrow_mut();
-            batch.push(step);
-            if batch.len() < batch_len { Ok(()) } else { send(std::mem::take(&mut batch)) }
-        };
-        let _ = shared.busy(Stage::Walk, || self.walk(source, unchanged, &emit).and_then(|()| send(batch.take())));
     }
 
     fn walk(&self, source: &LiveTree, unchanged: Option<&Unchanged>, emit: &Emit<'_>) -> Result<(), Stopped> {
@@ -168,7 +199,7 @@ impl<'a> Walk<'a> {
                 let name = path.pop();
                 let Some(above) = open.last_mut() else { break };
                 above.print.add_directory(name.as_ref(), fingerprint);
-                emit(Step::Leave(fingerprint))?;
+                emit(Step::Leave(fingerprint.map(Mark::Fingerprint)))?;
                 continue;
             };
             let Some(name) = child.entry.name.clone() else { continue };
@@ -230,7 +261,7 @@ impl<'a> Walk<'a> {
         if streams.is_empty() {
             return Ok(());
         }
-        emit(Step::Enter(Box::new(source.made_entry(folder, EntryKind::Directory, None))))?;
+        emit(Step::Enter(Box::new(source.made_entry(folder, EntryKind::Directory, None)), None))?;
         self.left_out(None, emit)?;
         for stream in streams {
             let entry = source.made_entry(stream.name.clone(), EntryKind::File, Some(self.started));
@@ -364,7 +395,7 @@ fn enter(child: Child, wanted: &Wanted) -> Step {
     if !wanted.all {
         (entry.mtime, entry.ctime) = (None, None);
     }
-    Step::Enter(Box::new(entry))
+    Step::Enter(Box::new(entry), None)
 }
 
 fn names_of(path: &Path) -> Vec<Name> {

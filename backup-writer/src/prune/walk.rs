@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
 
     /// Whether it matters what a snapshot needs.
     fn is_to_be_walked(&self, need: u8, manifest: &Manifest) -> bool {
-        let saved = manifest.server_time.unwrap_or(manifest.ended);
+        let saved = manifest.committed();
         need != PROTECTED || self.unneeded.is_none_or(|before| saved >= before)
     }
 

@@ -10,7 +10,7 @@ fn candidate(sequence: u64, started: i64) -> Candidate {
     id[..8].copy_from_slice(&sequence.to_be_bytes());
     Candidate {
         id: SnapshotId::from_bytes(id),
-        series: SeriesKey { host: "pc".into(), set: String::new(), device: DeviceId::from_bytes([1; 16]) },
+        series: SeriesKey { host: "pc".into(), set: String::new(), device: DeviceId::from_bytes([1; 16]), original: None },
         sequence,
         sealed: true,
         started: time,

@@ -1,7 +1,9 @@
 //! Flags of `copy`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::backup::CompressionChoice;
 use super::{Nice, prune};
 
 #[derive(Debug, clap::Args)]
@@ -30,4 +32,31 @@ pub(crate) struct Copy {
     /// Let others go first (auto: without a terminal)
     #[arg(long, value_enum, default_value_t, value_name = "auto|yes|no")]
     pub(crate) nice: Nice,
+    #[command(flatten)]
+    pub(crate) snapshots: SnapshotFlags,
+}
+
+/// Copying what snapshots hold, and not the objects that hold it.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Snapshots into a repository with other keys")]
+pub(crate) struct SnapshotFlags {
+    /// Copy these snapshots, or all, into another repository that is there already and has keys of its own: opened here, sealed anew there
+    #[arg(
+        long = "snapshots",
+        value_name = "SNAPSHOT,…",
+        num_args = 0..,
+        require_equals = true,
+        value_delimiter = ',',
+        conflicts_with_all = ["verify", "no_heal", "bring_back", "despite_damage", "delete_after"]
+    )]
+    pub(crate) wanted: Option<Vec<String>>,
+    /// A file whose first line is the password of the other repository
+    #[arg(long, requires = "wanted", value_name = "FILE")]
+    pub(crate) to_password_file: Option<PathBuf>,
+    /// A key file of the other repository
+    #[arg(long, requires = "wanted", conflicts_with = "to_password_file", value_name = "FILE")]
+    pub(crate) to_key_file: Option<PathBuf>,
+    /// How hard to compress contents there (default: auto)
+    #[arg(long, requires = "wanted", value_enum, value_name = "auto|fast|max|none")]
+    pub(crate) compression: Option<CompressionChoice>,
 }

@@ -19,11 +19,16 @@ use crate::output::{Output, size};
 use crate::progress::Watcher;
 use crate::session;
 
+mod snapshots;
+
 /// How much of what both sides have is read where that costs no line: of folders, in per cent.
 const SAMPLE: u8 = 2;
 
 pub(crate) fn run(global: &Global, options: &Copy, output: &Output) -> Result<Exit, Failure> {
     nice::yield_if(options.nice);
+    if let Some(wanted) = &options.snapshots.wanted {
+        return snapshots::run(global, (options, wanted), output);
+    }
     let from = (session::address(global)?, session::store(global)?);
     let parse = |text: &String| Address::parse(text).map_err(|error| Failure::new(Exit::Usage, error.to_string()));
     let places = options.to.iter().map(parse).collect::<Result<Vec<_>, _>>()?;

@@ -64,7 +64,8 @@ fn line(snapshot: &Snapshot, manifest: &Manifest, zone: &Zone) -> String {
     let paths: Vec<_> = manifest.sources.iter().map(|source| display(&source.path)).collect();
     let incomplete = if snapshot.sealed { "" } else { "  incomplete" };
     let (id, files, bytes) = (snapshot.id.short(), manifest.stats.file_count, size(manifest.stats.byte_count));
-    format!("{id}  {time}  {}{set}  {files} files  {bytes}  {}{incomplete}", manifest.host, paths.join(" "))
+    let copy = manifest.original.map_or_else(String::new, |original| format!("  copy of {}", original.snapshot.short()));
+    format!("{id}  {time}  {}{set}  {files} files  {bytes}  {}{incomplete}{copy}", manifest.host, paths.join(" "))
 }
 
 fn record(snapshot: &Snapshot, manifest: &Manifest) -> serde_json::Value {
@@ -74,5 +75,8 @@ fn record(snapshot: &Snapshot, manifest: &Manifest) -> serde_json::Value {
         "paths": manifest.sources.iter().map(|source| display(&source.path)).collect::<Vec<_>>(),
         "files": manifest.stats.file_count, "bytes": manifest.stats.byte_count, "failed": manifest.stats.failed_count,
         "device": manifest.device.to_string(), "sequence": manifest.sequence,
+        "original": manifest.original.map(|original| json!({
+            "repository": original.repository.to_string(), "snapshot": original.snapshot.to_string(), "copied": original.copied.to_string(),
+        })),
     })
 }

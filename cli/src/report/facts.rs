@@ -7,7 +7,7 @@ use backup_writer::packer::StageTimes;
 use fs_core::id::{RepositoryId, SnapshotId};
 use fs_core::path::display;
 use fs_core::report::{Finding, Stats};
-use fs_core::snapshot::Manifest;
+use fs_core::snapshot::{Manifest, Original};
 use fs_core::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -80,6 +80,10 @@ impl Facts {
         facts.say("sequence", "Number in its chain", json!(manifest.sequence), manifest.sequence);
         let text = previous.map_or("none: it is the first of this device".to_owned(), |previous| previous.to_string());
         facts.say("previous", "Snapshot before it in the chain", optional(previous), text);
+        if let Some(Original { repository, snapshot, copied }) = &manifest.original {
+            let value = json!({"repository": repository.to_string(), "snapshot": snapshot.to_string(), "copied": copied.to_string()});
+            facts.say("original", "Copy of snapshot", value, format!("{snapshot} of repository {repository}, on {copied}"));
+        }
         facts
     }
 

@@ -1,7 +1,7 @@
 //! The bytes of manifests, seals and catalogues. Layout: docs/FORMAT.md, section 12.
 
 use super::attributes::AttributeNames;
-use super::{Head, Manifest, SourcePath};
+use super::{Head, Manifest, Original, SourcePath};
 use crate::crypto::{self, Key, Pair, RandomSource};
 use crate::id::{DeviceId, ObjectHash, RepositoryId, SnapshotId};
 use crate::key::KeyRing;
@@ -104,6 +104,9 @@ impl Manifest {
             }
             if !self.changes.is_empty() {
                 map.key(20).raw(changes.as_bytes());
+            }
+            if let Some(Original { repository, snapshot, copied }) = &self.original {
+                map.key(21).array(3).bytes(repository.as_bytes()).bytes(snapshot.as_bytes()).time(*copied);
             }
         });
         writer.finish()
@@ -212,6 +215,7 @@ struct Raw<'a> {
     utc_offset_minutes: i32,
     attribute_names: Option<AttributeNames>,
     changes: Option<CborReader<'a>>,
+    original: Option<Original>,
 }
 
 impl<'a> Raw<'a> {
@@ -247,6 +251,7 @@ impl<'a> Raw<'a> {
                 self.attribute_names = AttributeNames::from_iter(reader.array(ITEMS_MAX, name)?).fits();
             }
             20 => self.changes = later(reader)?,
+            21 => self.original = Some(decode_original(reader)?),
             _ => reader.skip()?,
         }
         Ok(())
@@ -286,6 +291,7 @@ impl<'a> Raw<'a> {
             utc_offset_minutes: self.utc_offset_minutes,
             attribute_names: self.attribute_names,
             changes,
+            original: self.original,
         })
     }
 }
@@ -298,6 +304,13 @@ fn decode_head(reader: &mut CborReader<'_>) -> Result<Head, ObjectError> {
     reader.tuple(3, |reader| {
         let device = DeviceId::from_bytes(reader.byte_array()?);
         Ok(Head { device, sequence: reader.u64()?, manifest: SnapshotId::from_bytes(reader.byte_array()?) })
+    })
+}
+
+fn decode_original(reader: &mut CborReader<'_>) -> Result<Original, ObjectError> {
+    reader.tuple(3, |reader| {
+        let repository = RepositoryId::from_bytes(reader.byte_array()?);
+        Ok(Original { repository, snapshot: snapshot_id(reader)?, copied: reader.time()? })
     })
 }
 
@@ -494,6 +507,11 @@ pub(crate) mod tests {
             utc_offset_minutes: -210,
             attribute_names: (sequence > 1).then(|| [b"user.b".to_vec(), b"user.a".to_vec()].into_iter().collect()),
             changes: (2..sequence.min(9)).map(|_| reference(4)).collect(),
+            original: (sequence == 5).then(|| Original {
+                repository: RepositoryId::from_bytes([7; 16]),
+                snapshot: SnapshotId::from_bytes([8; 32]),
+                copied: time(1_796_000_000),
+            }),
         }
     }
 

@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn days_are_drawn_by_month() {
-        let key = SeriesKey { host: "pc".into(), set: String::new(), device: DeviceId::from_bytes([1; 16]) };
+        let key = SeriesKey { host: "pc".into(), set: String::new(), device: DeviceId::from_bytes([1; 16]), original: None };
         let taken = |sequence: u64, seconds: i64| {
             let started = Timestamp::new(seconds, 0).unwrap();
             let id = SnapshotId::from_bytes([u8::try_from(sequence).unwrap(); 32]);

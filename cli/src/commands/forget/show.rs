@@ -15,7 +15,8 @@ use crate::output::Output;
 pub(super) fn name(key: &SeriesKey) -> String {
     let device: String = key.device.to_string().chars().take(8).collect();
     let set = if key.set.is_empty() { String::new() } else { format!(" ({})", key.set) };
-    format!("{}{set}, device {device}", key.host)
+    let copies = key.original.map_or_else(String::new, |original| format!(", copies from repository {original}"));
+    format!("{}{set}, device {device}{copies}", key.host)
 }
 
 /// Every snapshot with what becomes of it and why, and the calendars.
