@@ -183,7 +183,9 @@ impl<'a> Collector<'a> {
                 Step::Absent(absent) => Pending::Absent(absent),
                 Step::Broken(reason) => return Err(PackError::Original { reason }.into()),
                 Step::Enter(mut entry, from) => {
-                    from.map_or(Ok(()), |from| self.bring_streams(&mut entry, &from, leads.last().map_or(&TreePath::ROOT, |lead| &lead.path)))?;
+                    from.map_or(Ok(()), |from| {
+                        self.bring_streams(&mut entry, &from, leads.last().map_or(&TreePath::ROOT, |lead| &lead.path))
+                    })?;
                     let (lead, frame) = self.enter(*entry, leads.last_mut())?;
                     leads.push(lead);
                     Pending::Enter(Box::new(frame))
@@ -429,12 +431,7 @@ impl<'a> Collector<'a> {
     }
 
     /// Writes the pages of a finished directory, or takes those of the parent snapshot if nothing in it changed.
-    fn leave(
-        &mut self,
-        frame: Frame,
-        before: BeforeDirectory,
-        mark: Option<Mark>,
-    ) -> Result<(Built, Option<Found>), BackupError> {
+    fn leave(&mut self, frame: Frame, before: BeforeDirectory, mark: Option<Mark>) -> Result<(Built, Option<Found>), BackupError> {
         let Frame { mut entry, was, path, mut children, same_count, files, mut sum } = frame;
         self.note_files(files, &before, &path);
         let known = match &entry.name {

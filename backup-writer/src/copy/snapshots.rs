@@ -91,11 +91,7 @@ impl SnapshotCopy {
     ///
     /// # Errors
     /// [`SnapshotCopyError`].
-    pub fn look(
-        from: &Arc<Repository>,
-        to: &Arc<Repository>,
-        wanted: Option<&HashSet<SnapshotId>>,
-    ) -> Result<Self, SnapshotCopyError> {
+    pub fn look(from: &Arc<Repository>, to: &Arc<Repository>, wanted: Option<&HashSet<SnapshotId>>) -> Result<Self, SnapshotCopyError> {
         if from.id() == to.id() {
             return Err(SnapshotCopyError::Same { id: from.id() });
         }
@@ -110,7 +106,9 @@ impl SnapshotCopy {
         }
         let there: HashSet<_> = copies.values().copied().collect();
         let (mut missing, mut copied_before, mut at_home) = (Vec::new(), 0, 0);
-        for snapshot in snapshots.live.iter().filter(|snapshot| snapshot.sealed && wanted.is_none_or(|wanted| wanted.contains(&snapshot.id))) {
+        for snapshot in
+            snapshots.live.iter().filter(|snapshot| snapshot.sealed && wanted.is_none_or(|wanted| wanted.contains(&snapshot.id)))
+        {
             if there.contains(&snapshot.id) {
                 copied_before += 1;
             } else if snapshot.manifest()?.original.is_some_and(|original| original.repository == to.id()) {

@@ -203,7 +203,8 @@ mod tests {
         wait("", store.list("", None)).unwrap();
         wait("", store.server_time()).unwrap();
         wait("", store.delete(&name)).unwrap();
-        let expected = Counts { get: 2, get_range: 1, stat: 1, list: 1, server_time: 1, put: 2, delete: 1, bytes_up: 8, bytes_down: 7 };
+        let expected =
+            Counts { get: 2, get_range: 1, stat: 1, list: 1, server_time: 1, put: 2, delete: 1, retain: 0, bytes_up: 8, bytes_down: 7 };
         assert_eq!(store.reset(), expected);
         assert_eq!((store.counts(), expected.requests()), (Counts::default(), 9));
     }

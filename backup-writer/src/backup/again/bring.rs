@@ -88,7 +88,11 @@ impl SavedFile {
             for ((_, value), (_, from)) in entry.xattrs.iter_mut().zip(&from.xattrs) {
                 self.bring_value(value, from)?;
             }
-            entry.security_descriptor.as_mut().zip(from.security_descriptor.as_ref()).map_or(Ok(()), |(value, from)| self.bring_value(value, from))
+            entry
+                .security_descriptor
+                .as_mut()
+                .zip(from.security_descriptor.as_ref())
+                .map_or(Ok(()), |(value, from)| self.bring_value(value, from))
         };
         values(&mut carried, &self.entry)?;
         Ok(carried)
@@ -130,7 +134,12 @@ impl SavedFile {
     /// Its bytes in order, holes left out.
     pub(in crate::backup) fn open(&self) -> SavedBytes<'_> {
         let length = self.entry.sparse.as_ref().map_or(self.entry.size, |extents| extents.iter().map(|extent| extent.length).sum());
-        SavedBytes { records: Records::new(&self.repository, &self.entry.content, length), current: Bytes::new(), left: length, proving: self.proving() }
+        SavedBytes {
+            records: Records::new(&self.repository, &self.entry.content, length),
+            current: Bytes::new(),
+            left: length,
+            proving: self.proving(),
+        }
     }
 
     /// The records that hold a small file, and which bytes of them; `None` if a list says that.
@@ -194,7 +203,11 @@ impl SavedBytes<'_> {
         }
         let Proving { hash: Some(mut hash), proof: Some(proof) } = self.proving else { return Ok(()) };
         sparse.into_iter().for_each(|extents| hash_map(&mut hash, extents, size));
-        if hash.finish() == proof.hash { Ok(()) } else { Err(damaged("its bytes do not have the hash that was recorded when it was saved")) }
+        if hash.finish() == proof.hash {
+            Ok(())
+        } else {
+            Err(damaged("its bytes do not have the hash that was recorded when it was saved"))
+        }
     }
 }
 

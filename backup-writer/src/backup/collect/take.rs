@@ -114,8 +114,7 @@ impl Collector<'_> {
                     }
                 };
                 self.packer.rely_on(content.references().iter().map(|record| record.pack));
-                let read =
-                    Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new(), attributes };
+                let read = Read { size, sparse: None, file_hash, block_size: None, changed, said: String::new(), attributes };
                 self.took(reading, (content, Vec::new()), read, path)
             }
         }

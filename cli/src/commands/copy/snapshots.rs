@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::io::IsTerminal as _;
 
 use backup_writer::copy::snapshots::{Copied, SnapshotCopy, SnapshotCopyError, SnapshotCopyOptions};
-use fs_core::repository::{Repository, RepositoryError};
 use fs_core::report::is_incomplete;
+use fs_core::repository::{Repository, RepositoryError};
 use fs_core::snapshot::Snapshot;
 use fs_core::storage::address::Address;
 use serde_json::json;
@@ -30,7 +30,9 @@ pub(super) fn run(global: &Global, (options, wanted): (&Copy, &[String]), output
     let flags = &options.snapshots;
     if flags.to_password_file.is_none() && flags.to_key_file.is_none() && !std::io::stdin().is_terminal() {
         let hint = "use --to-password-file or --to-key-file";
-        return Err(Failure::new(Exit::Usage, format!("nothing opens {address}, and there is no terminal to ask for a password")).hint(hint));
+        return Err(
+            Failure::new(Exit::Usage, format!("nothing opens {address}, and there is no terminal to ask for a password")).hint(hint)
+        );
     }
     let (from, _) = session::open_contents(global)?;
     let there = global.for_other(to, flags.to_password_file.clone(), flags.to_key_file.clone());

@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn an_address_says_how_long() {
-        let days = |n| Duration::from_secs(n * 86_400);
+        let days = |n: u64| Duration::from_secs(n * 86_400);
         assert_eq!(of(&[("region", "eu")]), Ok(None));
         assert_eq!(of(&[("retention", "30d")]), Ok(Some(Keeping { mode: Mode::Compliance, period: days(30) })));
         assert_eq!(
