@@ -103,6 +103,8 @@ pub struct BackupOptions {
     pub state: Option<PathBuf>,
     /// Whether others go first: what is read is not kept in the system's cache, where the system can do that.
     pub gentle: bool,
+    /// Read drives from shadow copies, which hold also what other programs have open, where this program may make some (Windows).
+    pub shadow_copies: bool,
     /// Whether all files are read even if they look unchanged.
     pub reread: bool,
     /// How hard contents are compressed.
@@ -503,11 +505,14 @@ fn run_pipeline(
     options: &BackupOptions,
     collector: &mut Collector<'_>,
 ) -> Result<Built, BackupError> {
-    let (source, compression) = (LiveTree::new(options.gentle), options.compression);
-    let unchanged = match ground {
-        Ground::Live(walk) => Unchanged::look(shared, options, (walk, &source), collector.pulse.observer),
-        Ground::Saved(_) => None,
-    };
+    let (mut source, compression) = (LiveTree::new(options.gentle), options.compression);
+    let (mut _still, mut unchanged) = (None, None);
+    if let Ground::Live(walk) = ground {
+        let (still, told) = source.hold_still(&walk.named.read_paths(), options.shadow_copies);
+        told.into_iter().for_each(|told| collector.tell(told));
+        _still = Some(still);
+        unchanged = Unchanged::look(shared, options, (walk, &source), collector.pulse.observer);
+    }
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let ahead = Ahead::allowed();

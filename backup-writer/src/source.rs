@@ -11,9 +11,11 @@ use fs_core::report::Severity;
 use fs_core::time::Timestamp;
 use fs_core::tree::Entry;
 
-use crate::system::Errno;
+use crate::system::{self, Errno};
 
 pub mod rules;
+#[cfg_attr(unix, allow(dead_code, reason = "for Windows; pure, and tested on every system"))]
+mod shadow;
 pub mod stream;
 #[cfg(unix)]
 mod unix;
@@ -21,9 +23,9 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub use unix::{Attributes, Directory, Facts, LiveTree, Names, SourceFile};
+pub use unix::{Attributes, Directory, Facts, LiveTree, Names, SourceFile, Still};
 #[cfg(windows)]
-pub use windows::{Attributes, Directory, Facts, LiveTree, Names, SourceFile};
+pub use windows::{Attributes, Directory, Facts, LiveTree, Names, SourceFile, Still};
 
 pub use crate::system::identity;
 
@@ -140,8 +142,9 @@ pub fn absolute(path: &Path) -> Result<PathBuf, std::io::Error> {
         (Some(parent), Some(name)) => {
             let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
             let whole = parent.canonicalize()?.join(name);
-            whole.symlink_metadata()?;
-            Ok(whole)
+            let found = whole.symlink_metadata()?;
+            // Where case does not count, the system says how the name is written.
+            if system::HAS_CASE || found.is_symlink() { Ok(whole) } else { whole.canonicalize() }
         }
         _ => path.canonicalize(),
     }

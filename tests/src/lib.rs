@@ -163,6 +163,7 @@ pub fn options(folder: &Path, state: Option<&Path>) -> BackupOptions {
         never: Vec::new(),
         state: state.map(Into::into),
         gentle: false,
+        shadow_copies: false,
         reread: false,
         compression: Compression::Auto,
         pauses: Pauses::default(),

@@ -18,6 +18,7 @@ mod checking;
 mod closing;
 mod copying;
 mod copying_heals;
+mod copying_snapshots;
 mod seeding;
 mod near;
 mod damage;

@@ -12,7 +12,7 @@ use fs_core::id::PackId;
 use fs_core::observer::{Observer, Progress};
 use fs_core::path::{Name, TreePath};
 use fs_core::record::{RecordKind, Reference};
-use fs_core::report::{Finding, Severity, Stats};
+use fs_core::report::{Finding, Place, Severity, Stats};
 use fs_core::snapshot::attributes::AttributeNames;
 use fs_core::time::Timestamp;
 use fs_core::tree::page::{self, Found};
@@ -553,6 +553,11 @@ impl<'a> Collector<'a> {
 
     fn note_attributes(&mut self, entry: &Entry) {
         self.attribute_names = self.attribute_names.take().and_then(|names| names.with(entry));
+    }
+
+    /// Tells something of the run as a whole.
+    pub(super) fn tell(&mut self, message: String) {
+        self.finding(Finding { severity: Severity::Note, place: Place::Operation, message });
     }
 
     fn finding(&mut self, finding: Finding) {

@@ -70,6 +70,11 @@ impl Named {
         if paths.is_empty() && streams.is_empty() { Err(BackupError::Nothing) } else { Ok(Self { paths, streams }) }
     }
 
+    /// Where the paths are read, in the form in which a snapshot would show that.
+    pub(super) fn read_paths(&self) -> Vec<Vec<u8>> {
+        self.paths.iter().map(|named| system::shown_bytes(&named.path).into_owned()).collect()
+    }
+
     /// How the manifest names them.
     pub(super) fn sources(&self) -> Vec<Vec<u8>> {
         let paths = self.paths.iter().map(|named| system::shown_bytes(&named.shown).into_owned());

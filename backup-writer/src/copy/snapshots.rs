@@ -167,6 +167,7 @@ fn backup_options(manifest: &Manifest, options: &SnapshotCopyOptions) -> BackupO
         never: Vec::new(),
         state: options.state.clone(),
         gentle: false,
+        shadow_copies: false,
         reread: false,
         compression: options.compression,
         pauses: Pauses::default(),

@@ -55,8 +55,8 @@ pub fn apply(
         }
     }
     let (born, modified) = (entry.btime.and_then(system::ticks).unwrap_or(0), entry.mtime.and_then(system::ticks).unwrap_or(0));
-    let settable = system::settable(attributes);
-    if let Err(error) = system::set_basic(open, [born, modified], settable) {
+    let attributes = entry.windows_attributes.map_or(0, system::settable);
+    if let Err(error) = system::set_basic(open, [born, modified], attributes) {
         problems.push(MetadataProblem::Refused { what: "times and attributes".into(), error });
     }
     problems

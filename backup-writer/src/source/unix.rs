@@ -40,6 +40,10 @@ impl Directory {
     }
 }
 
+/// What keeps the source as it is while it is read.
+#[derive(Debug)]
+pub struct Still;
+
 /// Reads a live tree. Keeps the names of owners and groups that it has looked up.
 #[derive(Debug, Default)]
 pub struct LiveTree {
@@ -58,6 +62,11 @@ impl LiveTree {
     /// file system must know how); what was cached before stays so.
     pub fn new(gentle: bool) -> Self {
         Self { gentle, ..Self::default() }
+    }
+
+    /// Nothing can be held still here; nobody expects it either.
+    pub fn hold_still(&mut self, _paths: &[Vec<u8>], _is_wanted: bool) -> (Still, Option<String>) {
+        (Still, None)
     }
 
     /// Opens the root of the file system.

@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf, Prefix};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind, Extent};
 
-use super::{Child, EXTENTS_MAX, SourceError, Stamp, link_group};
-use crate::system::{self, Errno, Info, Owned, lend, reparse, wtf8};
+use super::{Child, EXTENTS_MAX, SourceError, Stamp, link_group, shadow};
+use crate::system::{self, Errno, Info, Owned, Shadows, lend, reparse, wtf8};
 
 mod attributes;
 mod facts;
@@ -53,7 +53,8 @@ impl Directory {
     /// Opens what has a name here.
     fn open(&self, name: &[u8], rights: &[u32], is_followed: bool) -> Result<Owned, Errno> {
         match &*self.0 {
-            Place::Above(names) => system::open_volume(&volume(names, name).ok_or(Errno::NOENT)?),
+            // The tree itself opens drives, because it knows where they are read.
+            Place::Above(_) => Err(Errno::NOENT),
             Place::Open(handle, _) => system::open_in(lend(handle), name, rights, is_followed),
             Place::Itself(handle) => system::open_in(lend(handle), b"", rights, is_followed),
         }
@@ -95,12 +96,50 @@ fn volume(above: &[Name], name: &[u8]) -> Option<PathBuf> {
 pub struct LiveTree {
     /// File systems that keep the numbers of files, by serial number.
     lasting: Mutex<HashMap<u32, bool>>,
+    /// Drives that are read from shadow copies, and where those are.
+    shadows: Vec<(char, PathBuf)>,
 }
+
+/// What keeps the source as it is while it is read: shadow copies, if there are any.
+#[derive(Debug)]
+pub struct Still(#[expect(dead_code, reason = "they last as long as this")] Option<Shadows>);
 
 impl LiveTree {
     /// A live tree. Windows cannot be told to leave its cache as it is.
     pub fn new(_gentle: bool) -> Self {
         Self::default()
+    }
+
+    /// Has drives read from shadow copies, made now, as long as what is returned lives. Says why not, if there should be some.
+    pub fn hold_still(&mut self, paths: &[Vec<u8>], is_wanted: bool) -> (Still, Option<String>) {
+        let drives = match shadow::plan(paths, is_wanted, system::is_backup_operator()) {
+            shadow::Plan::Copy(drives) => drives,
+            shadow::Plan::Nothing => return (Still(None), None),
+            // What is in use then says itself what to do.
+            shadow::Plan::NotAllowed => return (Still(None), None),
+        };
+        match Shadows::of(&drives) {
+            Ok(shadows) => {
+                self.shadows.clone_from(&shadows.copies);
+                (Still(Some(shadows)), None)
+            }
+            Err(error) => (Still(None), Some(shadow::told(&error.to_string()))),
+        }
+    }
+
+    /// Where a path is read.
+    fn real(&self, path: &Path) -> PathBuf {
+        let mut parts = path.components();
+        let drive = match parts.next() {
+            Some(Component::Prefix(prefix)) => match prefix.kind() {
+                Prefix::Disk(drive) | Prefix::VerbatimDisk(drive) => char::from(drive.to_ascii_uppercase()),
+                _ => return path.into(),
+            },
+            _ => return path.into(),
+        };
+        let Some((_, copy)) = self.shadows.iter().find(|(known, _)| *known == drive) else { return path.into() };
+        let names = parts.filter(|part| matches!(part, Component::Normal(_)));
+        names.fold(copy.clone(), |path, name| path.join(name))
     }
 
     /// The place where the drives stand.
@@ -117,7 +156,7 @@ impl LiveTree {
     /// [`SourceError`].
     pub fn at(&self, path: &Path) -> Result<(Directory, Child), SourceError> {
         let is_top = path.parent().is_none();
-        let handle = system::open_volume(path)?;
+        let handle = system::open_volume(&self.real(path))?;
         let child = self.child(&handle, None)?;
         Ok((Directory::of(Place::Open(handle, is_top)), child))
     }
@@ -137,7 +176,7 @@ impl LiveTree {
     fn open_named_bytes(&self, parent: &Directory, name: &[u8]) -> Result<Directory, SourceError> {
         if let Place::Above(names) = &*parent.0 {
             return Ok(Directory::of(match volume(names, name) {
-                Some(path) => Place::Open(system::open_volume(&path)?, true),
+                Some(path) => Place::Open(system::open_volume(&self.real(&path))?, true),
                 None => Place::Above(names.iter().cloned().chain(Name::new(name)).collect()),
             }));
         }
@@ -178,7 +217,10 @@ impl LiveTree {
         {
             return Ok(above(Some(name.clone())));
         }
-        let open = directory.open(name.as_bytes(), system::looking_rights(), false)?;
+        let open = match &*directory.0 {
+            Place::Above(names) => system::open_volume(&self.real(&volume(names, name.as_bytes()).ok_or(Errno::NOENT)?))?,
+            _ => directory.open(name.as_bytes(), system::looking_rights(), false)?,
+        };
         self.child(&open, Some(name.clone()))
     }
 
@@ -206,11 +248,11 @@ impl LiveTree {
         let name =
             path.file_name().map(|name| Name::new(&*system::shown_bytes(Path::new(name)).strip_prefix(b"/").unwrap_or_default().to_vec()));
         let (Some(parent), Some(Ok(name))) = (path.parent(), name) else {
-            let handle = system::open_volume(path)?;
+            let handle = system::open_volume(&self.real(path))?;
             let child = self.child(&handle, Some(shown.clone()))?;
             return Ok((Directory::of(Place::Itself(handle)), child));
         };
-        let directory = Directory::of(Place::Open(system::open_volume(parent)?, parent.parent().is_none()));
+        let directory = Directory::of(Place::Open(system::open_volume(&self.real(parent))?, parent.parent().is_none()));
         let mut child = self.entry(&directory, &name)?;
         (child.entry.name, child.alias) = (Some(shown.clone()), Some(name));
         Ok((directory, child))
@@ -221,7 +263,7 @@ impl LiveTree {
     /// # Errors
     /// [`SourceError`], `NOTBLK` if it is no regular file.
     pub fn device(&self, path: &Path, shown: Option<&Name>) -> Result<(Entry, SourceFile, u64), SourceError> {
-        let file = SourceFile { file: File::open(path).map_err(Errno::from)? };
+        let file = SourceFile { file: File::open(self.real(path)).map_err(Errno::from)? };
         let info = file.info()?;
         if info.kind() != EntryKind::File {
             return Err(SourceError::Failed(Errno::NOTBLK));
@@ -423,3 +465,6 @@ fn stamp_of(info: &Info) -> Stamp {
         allocated: info.allocated,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,11 @@
 //! Windows: handles, attributes, security descriptors. What is relative to an open directory goes through the calls below Win32 (`ffi.rs`), which take every name that
 //! NTFS takes, of any length of path.
 
-use std::borrow::Cow;
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::os::windows::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::windows::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::windows::io::{AsHandle, BorrowedHandle, OwnedHandle};
 use std::os::windows::process::CommandExt as _;
-use std::path::{Component, Path, PathBuf, Prefix};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use fs_core::path::Name;
@@ -21,10 +18,15 @@ use super::{Found, reparse, wtf8};
 
 mod errno;
 mod ffi;
+mod paths;
+mod vss;
 
 pub use errno::Errno;
 pub(crate) use ffi::Info;
 use ffi::Opening;
+pub use paths::{is_path_with_drive, shown_bytes, typed_path};
+pub(crate) use paths::{pattern_path, root};
+pub(crate) use vss::Shadows;
 
 /// Something open that is ours.
 pub type Owned = OwnedHandle;
@@ -112,6 +114,11 @@ pub(crate) fn reader() -> u32 {
     u32::from(backup) | u32::from(security) << 1
 }
 
+/// Whether this program may read everything, as backups do.
+pub(crate) fn is_backup_operator() -> bool {
+    privileges().backup
+}
+
 /// Which parts of a security descriptor this program can read and write.
 pub(crate) fn readable_security() -> u32 {
     use super::security::{DACL, GROUP, OWNER, SACL};
@@ -129,37 +136,6 @@ pub(crate) fn prepare_restore() {
 /// How many files this program may have open: as many as memory has room for.
 pub(crate) fn open_files_max() -> Option<u64> {
     None
-}
-
-/// How a snapshot shows a path of this machine: `C:\Users` as `/C/Users`, `\\server\share` as `/UNC/server/share`.
-pub fn shown_bytes(path: &Path) -> Cow<'_, [u8]> {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    let bytes = |text: &std::ffi::OsStr| wtf8::encode(&text.encode_wide().collect::<Vec<_>>());
-    for component in path.components() {
-        match component {
-            Component::Prefix(prefix) => match prefix.kind() {
-                Prefix::Disk(drive) | Prefix::VerbatimDisk(drive) => parts.push(vec![drive.to_ascii_uppercase()]),
-                Prefix::UNC(server, share) | Prefix::VerbatimUNC(server, share) => {
-                    parts.extend([b"UNC".to_vec(), bytes(server), bytes(share)])
-                }
-                Prefix::Verbatim(text) | Prefix::DeviceNS(text) => parts.push(bytes(text)),
-            },
-            Component::Normal(name) => parts.push(bytes(name)),
-            Component::RootDir | Component::CurDir | Component::ParentDir => {}
-        }
-    }
-    Cow::Owned(parts.into_iter().fold(Vec::new(), |path, part| [&path[..], b"/", &part].concat()))
-}
-
-/// A path of a snapshot as somebody typed it: `C:\\Users`, `\\Users` and `/C/Users` are known.
-pub fn typed_path(bytes: &[u8]) -> Cow<'_, [u8]> {
-    let path: Vec<u8> = bytes.iter().map(|&byte| if byte == b'\\' { b'/' } else { byte }).collect();
-    Cow::Owned(if is_path_with_drive(&path) || path.starts_with(b"//") { reparse::shown(&path) } else { path })
-}
-
-/// Whether what somebody typed is a path of this machine, though it has a colon.
-pub fn is_path_with_drive(bytes: &[u8]) -> bool {
-    matches!(bytes, [drive, b':'] | [drive, b':', b'/' | b'\\', ..] if drive.is_ascii_alphabetic())
 }
 
 /// The name of this machine.
@@ -181,16 +157,6 @@ pub fn yield_to_others() -> std::io::Result<()> {
 /// The system's.
 pub fn on_interrupt(handle: fn()) -> std::io::Result<()> {
     Ok(ffi::on_interrupt(handle)?)
-}
-
-/// A path of a snapshot as patterns look at it.
-pub(crate) fn pattern_path(bytes: &[u8]) -> Cow<'_, Path> {
-    Cow::Owned(PathBuf::from(OsString::from_wide(&wtf8::to_units(bytes))))
-}
-
-/// The path under which all others are shown.
-pub(crate) fn root() -> PathBuf {
-    "\\".into()
 }
 
 /// A time of modification as this system keeps it: in steps of 100 ns.
@@ -364,8 +330,7 @@ fn make_writable(directory: Borrowed<'_>, name: &Name) -> Result<(), Errno> {
     if attributes & ATTRIBUTE_READONLY == 0 {
         return Ok(());
     }
-    let without = attributes & ATTRIBUTES_SET & !ATTRIBUTE_READONLY;
-    ffi::set_basic(lend(&open), [0, 0], if without == 0 { rights::FILE_ATTRIBUTE_NORMAL } else { without })
+    ffi::set_basic(lend(&open), [0, 0], settable(attributes & !ATTRIBUTE_READONLY))
 }
 
 /// Gives a file a further name.
@@ -539,9 +504,12 @@ pub(crate) fn open_stream(of: Borrowed<'_>, name: &[u16]) -> Result<File, Errno>
     open_as(of, name, &READING_RIGHTS, WAITS | AS_BACKUP | NOT_OF_DIRECTORY).map(ffi::file)
 }
 
-/// The attributes that a restore sets of those that were saved.
+/// The attributes that a restore sets of those that were saved. None at all has a bit of its own.
 pub(crate) fn settable(attributes: u32) -> u32 {
-    attributes & ATTRIBUTES_SET
+    match attributes & ATTRIBUTES_SET {
+        0 => rights::FILE_ATTRIBUTE_NORMAL,
+        some => some,
+    }
 }
 
 /// Units of 100 ns since 1601, of a time that Windows can have.
@@ -614,3 +582,6 @@ fn best<T>(all: &[u32], open: impl Fn(&u32) -> Result<T, Errno>) -> Result<T, Er
     }
     Err(refused)
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,9 @@ pub(crate) struct Backup {
     /// Read all files, also those that look unchanged
     #[arg(long)]
     pub(crate) reread: bool,
+    /// On Windows: read files where they are. Otherwise an administrator's backup makes shadow copies, which hold also what other programs have open
+    #[arg(long)]
+    pub(crate) no_shadow_copies: bool,
     /// Say what a backup would do and write nothing, neither to the repository nor on this machine. Files that look new or changed are read, so what would be
     /// new is counted exactly and takes the time of a backup without its upload; hooks are not run, commands that print what is to be saved are
     #[arg(long)]

@@ -79,6 +79,7 @@ fn how(
         never: session::own_folders(global)?,
         state: session::state(global, repository),
         gentle,
+        shadow_copies: !options.no_shadow_copies,
         reread: options.reread,
         compression: options.compression.unwrap_or_default().into(),
         pauses,

@@ -1,8 +1,8 @@
 //! What the system does on behalf of a program: opens, reads, lists. One client is one mounted drive.
 
 use std::ffi::c_void;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fs_core::time::Zone;
@@ -38,6 +38,7 @@ pub const DIRECTORY_FILE: u32 = 0x1;
 pub const NON_DIRECTORY_FILE: u32 = 0x40;
 pub const OPEN_REPARSE_POINT: u32 = 0x0020_0000;
 pub const REPARSE: u32 = 0x104;
+pub const SYMLINK_TAG: u32 = 0xa000_000c;
 pub const NAME_NOT_FOUND: u32 = 0xc000_0034;
 pub const PATH_NOT_FOUND: u32 = 0xc000_003a;
 pub const WRITE_PROTECTED: u32 = 0xc000_00a2;
@@ -49,9 +50,8 @@ static NEXT_LETTER: AtomicUsize = AtomicUsize::new(0);
 /// A mounted drive, and who uses it.
 pub struct Client {
     pub volume: Arc<Volume>,
-    pub mount: Option<Mount>,
+    pub mount: Mutex<Option<Mount>>,
     pub view: Arc<View>,
-    pub letter: String,
     token: u64,
 }
 
@@ -113,15 +113,15 @@ impl Client {
         driver::install();
         let options = ViewOptions { owner: Owner::AsSaved, links: Links::Inside, mounter: (0, 0), zone: Zone::utc() };
         let view = Arc::new(View::new(Arc::clone(&repository.repository), None, options).unwrap());
-        let letter = spot.to_string();
         // Looked for by hand.
         let options = MountOptions { spot, allow_other: false, refresh_every: Duration::from_secs(3600), is_far };
         let mount = mount(Arc::clone(&view), &options).unwrap();
-        Self { volume: driver::made(), mount: Some(mount), view, letter, token: token() }
+        Self { volume: driver::made(), mount: Mutex::new(Some(mount)), view, token: token() }
     }
 
-    pub fn unmount(&mut self) {
-        drop(self.mount.take());
+    /// The drive, to be dropped or waited for.
+    pub fn take(&self) -> Mount {
+        self.mount.lock().unwrap().take().unwrap()
     }
 
     /// As the driver asks, once: links are not followed.
@@ -145,8 +145,14 @@ impl Client {
             let opened = match response.status() {
                 0 => unsafe { &response.body().Rsp.Create.Opened },
                 REPARSE => {
-                    assert_eq!(response.information(), 0, "the library follows relative links itself");
-                    path = response.text(unsafe { response.body().Rsp.Create.Reparse }.Buffer);
+                    // SAFETY: as above.
+                    let data = response.buffer(unsafe { response.body().Rsp.Create.Reparse }.Buffer);
+                    if response.information() == 0 {
+                        path = data.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).take_while(|unit| *unit != 0).collect();
+                    } else {
+                        assert_eq!(response.information(), SYMLINK_TAG);
+                        path = followed(&path, data);
+                    }
                     continue;
                 }
                 status => return Err(status),
@@ -354,6 +360,31 @@ fn lines(bytes: &[u8]) -> (Vec<Line>, bool) {
         at += size.next_multiple_of(8);
     }
     (lines, false)
+}
+
+/// The path that the system's manager of links makes: what is left of the path behind the target of a link.
+fn followed(path: &[u16], data: &[u8]) -> Vec<u16> {
+    let half = |at: usize| usize::from(u16::from_le_bytes([data[at], data[at + 1]]));
+    let (left, start, length) = (half(6) / 2, half(8), half(10));
+    let target: Vec<u16> = data[20 + start..20 + start + length].as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+    let rest = &path[path.len() - left..];
+    let separator = u16::from(b'\\');
+    // From the root of the volume: so the library says it, with everything on the way resolved.
+    if data[16] & 1 == 0 || target.first() == Some(&separator) {
+        return [&target[..], rest].concat();
+    }
+    let link = &path[..path.len() - left];
+    let folder = &link[..link.iter().rposition(|unit| *unit == separator).unwrap()];
+    let mut parts: Vec<&[u16]> = folder.split(|unit| *unit == separator).filter(|part| !part.is_empty()).collect();
+    for part in target.split(|unit| *unit == separator) {
+        match part {
+            [0x2e] => {}
+            [0x2e, 0x2e] => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let folded: Vec<u16> = parts.into_iter().flat_map(|part| [&[separator], part].concat()).collect();
+    [&folded[..], rest].concat()
 }
 
 /// A token of the user who runs the tests, as the driver hands one to the library.

@@ -303,8 +303,9 @@ unsafe extern "system" fn device_io_control(
     // SAFETY: the library hands buffers of these sizes, or none; `returned` is always there.
     let (input, room) = unsafe {
         returned.write(0);
-        let input = if input.is_null() { &[][..] } else { std::slice::from_raw_parts(input.cast::<u8>(), input_size as usize) };
-        let room = if output.is_null() { &mut [][..] } else { std::slice::from_raw_parts_mut(output.cast::<u8>(), output_size as usize) };
+        let input: &[u8] = if input.is_null() { &[] } else { std::slice::from_raw_parts(input.cast::<u8>(), input_size as usize) };
+        let room: &mut [u8] =
+            if output.is_null() { &mut [] } else { std::slice::from_raw_parts_mut(output.cast::<u8>(), output_size as usize) };
         (input, room)
     };
     let answered = match code {

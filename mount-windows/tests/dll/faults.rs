@@ -60,7 +60,7 @@ fn listings_that_hang_hold_no_thread_either() {
 fn a_drive_is_unmounted_while_its_store_hangs() {
     let Some(folder) = fixture::folder() else { return };
     let slow = SlowStore::new(fixture::store(&folder));
-    let mut client = Client::new(&fixture::open(&folder, slow.clone()));
+    let client = Client::new(&fixture::open(&folder, slow.clone()));
     let root = fixture::root(&client);
     let big = client.open(&format!("{root}\\big.txt")).unwrap();
     slow.close(None);
@@ -68,7 +68,7 @@ fn a_drive_is_unmounted_while_its_store_hangs() {
     // Some wait in threads of the library too.
     let volume = std::sync::Arc::clone(&client.volume);
     slow.wait_for(1);
-    let mount = client.mount.take().unwrap();
+    let mount = client.take();
     let (client, root) = (&client, &root);
     std::thread::scope(|scope| {
         let opens: Vec<_> = (0..8).map(|n| scope.spawn(move || client.open(&format!("{root}\\small\\file {n:03}.txt")).err())).collect();
@@ -129,9 +129,9 @@ fn a_store_that_fails_gives_errors_and_never_wrong_bytes() {
 #[test]
 fn a_drive_is_unmounted_under_load() {
     let Some(folder) = fixture::folder() else { return };
-    let mut client = Client::new(&fixture::open(&folder, fixture::store(&folder)));
+    let client = Client::new(&fixture::open(&folder, fixture::store(&folder)));
     let root = fixture::root(&client);
-    let mount = client.mount.take().unwrap();
+    let mount = client.take();
     let (client, root) = (&client, &root);
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..8)

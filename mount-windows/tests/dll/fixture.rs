@@ -47,7 +47,7 @@ pub fn mounted() -> Option<(Client, String)> {
 
 /// The path of what was saved, links followed.
 pub fn root(client: &Client) -> String {
-    let handle = client.folder("\\Latest\\fixture\\source");
+    let handle = client.folder("\\Latest\\FIXTURE\\source");
     client.close(&handle);
     String::from_utf16(&handle.path).unwrap()
 }

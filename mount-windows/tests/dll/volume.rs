@@ -45,10 +45,10 @@ fn the_size_is_that_of_the_newest_snapshots_and_nothing_is_free() {
 #[test]
 fn a_letter_is_there_while_the_drive_is_and_another_program_can_end_it() {
     let Some(folder) = fixture::folder() else { return };
-    let mut client = Client::at(&fixture::open(&folder, fixture::store(&folder)), Spot::Letter('B'), false);
+    let client = Client::at(&fixture::open(&folder, fixture::store(&folder)), Spot::Letter('B'), false);
     assert!(driver::has_letter("B:"));
     assert!(list().contains(&Spot::Letter('B')));
-    let mount = client.mount.take().unwrap();
+    let mount = client.take();
     let waiting = std::thread::spawn(move || mount.wait());
     assert!(unmount(&Spot::Letter('B')));
     waiting.join().unwrap().unwrap();
@@ -85,9 +85,9 @@ fn mounting_again_and_again_leaves_nothing() {
     let Some(folder) = fixture::folder() else { return };
     let opened = fixture::open(&folder, fixture::store(&folder));
     for _ in 0..20 {
-        let mut client = Client::at(&opened, Spot::Letter('A'), false);
+        let client = Client::at(&opened, Spot::Letter('A'), false);
         assert!(client.names("\\").contains(&"Latest".to_owned()));
-        client.unmount();
+        drop(client.take());
         assert!(client.volume.is_stopped() && !driver::has_letter("A:"));
     }
 }

@@ -32,6 +32,7 @@ fn how(folder: &Path) -> BackupOptions {
         never: Vec::new(),
         state: None,
         gentle: false,
+        shadow_copies: false,
         reread: false,
         compression: Compression::Auto,
         pauses: Pauses::default(),

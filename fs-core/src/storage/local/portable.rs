@@ -1,29 +1,35 @@
 //! The directory through the standard library alone: for Windows, and tested on every system.
 //!
-//! Windows makes a directory's entries durable on its own and has no `fsync` for them. Files inherit the permissions of their directory.
+//! Files inherit the permissions of their directory. How a new file gets a name that nothing else has, and how that becomes durable, stands in `portable/`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::{Children, Detail, Disk, FoundFile, is_ours, split, with_temporary_name};
 use crate::time::Timestamp;
+
+#[cfg(not(windows))]
+mod linked;
+#[cfg(windows)]
+mod moved;
+
+#[cfg(not(windows))]
+use linked::{Publisher, sync_directory, system_path};
+#[cfg(windows)]
+use moved::{Publisher, sync_directory, system_path};
 
 /// The root of a store.
 #[derive(Debug)]
 pub(super) struct PortableDisk {
     root: PathBuf,
-    /// Whether hard links work here, as far as is known; without them only our own threads exclude each other.
-    has_links: AtomicBool,
-    rename: Mutex<()>,
+    publisher: Publisher,
 }
 
 impl PortableDisk {
     /// Opens the root.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let disk = Self { root: path.into(), has_links: AtomicBool::new(true), rename: Mutex::default() };
+        let disk = Self { root: system_path(path), publisher: Publisher::new() };
         disk.confirm()?;
         Ok(disk)
     }
@@ -37,40 +43,13 @@ impl PortableDisk {
     /// A disk that believes its file system to lack hard links.
     #[cfg(test)]
     pub(super) fn open_limited(path: &Path) -> io::Result<Self> {
-        let disk = Self::open(path)?;
-        disk.has_links.store(false, Ordering::Relaxed);
-        Ok(disk)
+        Ok(Self { publisher: Publisher::limited(), ..Self::open(path)? })
     }
 
     fn resolve(&self, name: &str) -> PathBuf {
         let mut path = self.root.clone();
         path.extend(name.split_terminator('/'));
         path
-    }
-
-    fn publish(&self, temporary: &Path, path: &Path) -> io::Result<()> {
-        if self.has_links.load(Ordering::Relaxed) {
-            match fs::hard_link(temporary, path) {
-                Ok(()) => {
-                    // A second name left over does no harm: it is invisible and for `sweep_temporary`.
-                    let _ = fs::remove_file(temporary);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                // File systems without links have many ways to say so. A rename that fails as well says what is really wrong.
-                Err(_) => {}
-            }
-        }
-        let _one_at_a_time = self.rename.lock().unwrap_or_else(PoisonError::into_inner);
-        match fs::symlink_metadata(path) {
-            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::rename(temporary, path)?;
-                self.has_links.store(false, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
     }
 }
 
@@ -126,9 +105,7 @@ impl Disk for PortableDisk {
         let (temporary, mut file) = with_temporary_name(create)?;
         let temporary = directory.join(temporary);
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        // Closed before anything else: Windows neither renames nor removes an open file.
-        drop(file);
-        let result = written.and_then(|()| self.publish(&temporary, &directory.join(name)));
+        let result = written.and_then(|()| self.publisher.publish(file, &temporary, &directory.join(name)));
         if result.is_err() {
             let _ = fs::remove_file(&temporary);
         }
@@ -139,9 +116,8 @@ impl Disk for PortableDisk {
         fs::remove_file(self.resolve(name))
     }
 
-    /// Nothing can be done for directories here: after a crash a deleted object may be back.
-    fn sync(&self, _directory: &str) -> io::Result<()> {
-        Ok(())
+    fn sync(&self, directory: &str) -> io::Result<()> {
+        sync_directory(&self.resolve(directory))
     }
 
     fn children(&self, directory: &str, _detail: Detail) -> io::Result<Children> {
@@ -182,7 +158,7 @@ impl Disk for PortableDisk {
     }
 
     fn is_exclusive(&self) -> bool {
-        self.has_links.load(Ordering::Relaxed)
+        self.publisher.is_exclusive()
     }
 }
 
