@@ -149,15 +149,15 @@ impl Tree {
         Ok(None)
     }
 
-    /// Lines of a folder from `from` on, about as many as one question brings, with the names that are shown. Nothing means that there are no more.
+    /// Lines of a folder from `from` on, at most `most` and about as many as one question brings, with the names that are shown. Nothing means that there are no more.
     /// `path` is that of the folder.
     ///
     /// # Errors
     /// Those of the view.
-    pub async fn lines(&self, folder: u64, path: &[u16], from: u64) -> Result<Vec<Line>, ViewError> {
+    pub async fn lines(&self, folder: u64, path: &[u16], from: u64, most: usize) -> Result<Vec<Line>, ViewError> {
         let folded = self.folded(folder).await?;
         let mut lines = Vec::new();
-        for listed in self.listed(folder, from).await? {
+        for listed in self.listed(folder, from, most.min(LINES_AT_ONCE)).await? {
             if matches!(&*listed.name, b"." | b"..") {
                 let shown = listed.name.iter().copied().map(u16::from).collect();
                 lines.push(Line { shown, attr: listed.attr, moves: listed.moves, is_folder: true, next: listed.next });
@@ -181,13 +181,60 @@ impl Tree {
         Ok(lines)
     }
 
-    /// The target of a link, as Windows writes it.
+    /// The target of the link at a path, as Windows writes it: with the names that are shown, so that it leads to what it led to also where names
+    /// differ in case only. Behind another link on its way names are shown as they are when they stand alone.
     ///
     /// # Errors
     /// Those of the view.
-    pub async fn target(&self, inode: u64) -> Result<Vec<u16>, ViewError> {
+    pub async fn target(&self, path: &[u16], inode: u64) -> Result<Vec<u16>, ViewError> {
         let saved = ask(&self.view, move |view, held| view.readlink(held, inode)).await?;
-        Ok(links::target(&saved))
+        let mut folders = self.folders_above(path).await?;
+        let mut shown = Vec::new();
+        for part in saved.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")) {
+            if part == b".." {
+                shown.push(vec![u16::from(b'.'); 2]);
+                folders.pop();
+                continue;
+            }
+            let (name, below) = match folders.last().copied().flatten() {
+                Some(folder) => self.exact(folder, part).await?,
+                None => (names::present(part), None),
+            };
+            shown.push(name);
+            folders.push(below);
+        }
+        Ok(links::joined(&shown))
+    }
+
+    /// The folders on the way to an entry, from the root; `None` for what is none.
+    async fn folders_above(&self, path: &[u16]) -> Result<Vec<Option<u64>>, ViewError> {
+        let (mut folders, mut folder) = (vec![Some(ROOT)], Some(ROOT));
+        let parts = parts(path);
+        for part in parts.iter().take(parts.len().saturating_sub(1)) {
+            let line = match folder {
+                Some(number) => self.step(number, part).await?,
+                None => None,
+            };
+            folder = line.filter(|line| line.attr.kind == EntryKind::Directory).map(|line| line.attr.inode);
+            folders.push(folder);
+        }
+        Ok(folders)
+    }
+
+    /// How a name of a folder is shown, by its bytes; and its number, if it is a folder.
+    async fn exact(&self, folder: u64, name: &[u8]) -> Result<(Vec<u16>, Option<u64>), ViewError> {
+        let same = self.same_names(folder, &names::key(name)).await?;
+        let asked = name.to_vec();
+        let found = match ask(&self.view, move |view, held| view.lookup(held, folder, &asked)).await {
+            Ok((attr, _)) => (attr.kind == EntryKind::Directory).then_some(attr.inode),
+            Err(ViewError::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        let shown = match same.first() {
+            Some(leader) if leader != name => names::twin(leader, name),
+            _ => names::present(name),
+        };
+        Ok((shown, found))
     }
 
     /// Whether a link leads to a directory: Windows wants to know that of the link itself. One that leads nowhere leads to a file.
@@ -195,8 +242,8 @@ impl Tree {
         if Inode::from_number(link.inode).is_made_up() {
             return true;
         }
+        let Ok(target) = self.target(path, link.inode).await else { return false };
         let mut path: Vec<Vec<u16>> = parts(path);
-        let Ok(target) = self.target(link.inode).await else { return false };
         path.pop();
         apply(&mut path, &target);
         self.follow(path).await.unwrap_or(false)
@@ -217,7 +264,7 @@ impl Tree {
                 let Some(left) = links_left.checked_sub(1) else { return Ok(false) };
                 links_left = left;
                 let rest = path.split_off(at);
-                let target = self.target(attr.inode).await?;
+                let target = self.target(&path.join(&SEPARATOR), attr.inode).await?;
                 path.pop();
                 apply(&mut path, &target);
                 path.extend(rest);
@@ -259,7 +306,7 @@ impl Tree {
         let round = self.folds.round();
         let (mut folded, mut at) = (Folded::default(), DOTS);
         loop {
-            let lines = self.listed(folder, at).await?;
+            let lines = self.listed(folder, at, LINES_AT_ONCE).await?;
             if lines.is_empty() {
                 break;
             }
@@ -273,12 +320,12 @@ impl Tree {
         Ok(folded)
     }
 
-    async fn listed(&self, folder: u64, from: u64) -> Result<Vec<Listed>, ViewError> {
+    async fn listed(&self, folder: u64, from: u64, most: usize) -> Result<Vec<Listed>, ViewError> {
         ask(&self.view, move |view, held| {
             let mut lines = Vec::new();
             view.readdir(held, folder, from, &mut |line| {
                 lines.push(line);
-                lines.len() < LINES_AT_ONCE
+                lines.len() < most
             })?;
             Ok(lines)
         })

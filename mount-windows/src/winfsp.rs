@@ -26,6 +26,8 @@ use crate::{ffi, pattern};
 
 /// Lines of a listing to which its reader may come back: more than the system has in one buffer.
 const MARKS_KEPT: usize = 4096;
+/// The least that a line takes in a listing, with a name of a few letters.
+const LINE_SIZE_MIN: usize = 112;
 /// Rights that change something: data, attributes, deletion, permissions, and "everything".
 const WRITES: u32 = 0x2 | 0x4 | 0x10 | 0x40 | 0x100 | 0x0001_0000 | 0x0004_0000 | 0x0008_0000 | 0x4000_0000 | 0x1000_0000;
 /// `FILE_READ_DATA`
@@ -122,7 +124,7 @@ impl Drive {
         if place.attr.kind != EntryKind::Symlink {
             return Err(refused(status::NOT_A_REPARSE_POINT));
         }
-        let target = self.wait(&place.path, self.tree.target(place.attr.inode))?;
+        let target = self.wait(&place.path, self.tree.target(&place.path, place.attr.inode))?;
         let data = reparse_data(&target);
         buffer.get_mut(..data.len()).ok_or_else(|| refused(status::BUFFER_TOO_SMALL))?.copy_from_slice(&data);
         Ok(data.len() as u64)
@@ -137,7 +139,7 @@ impl Drive {
         // Nobody goes back that far but a program that reads two listings with one handle.
         let mut at = 0;
         loop {
-            let lines = self.tree.lines(opened.place.attr.inode, &opened.place.path, at).await?;
+            let lines = self.tree.lines(opened.place.attr.inode, &opened.place.path, at, usize::MAX).await?;
             let Some(last) = lines.last() else { return Ok(None) };
             if let Some(line) = lines.iter().find(|line| line.shown == marker) {
                 return Ok(Some(line.next));
@@ -150,6 +152,8 @@ impl Drive {
         let failed = |error: ViewError| failed(&error, &opened.place.path, None);
         let pattern = pattern.filter(|pattern| *pattern != [u16::from(b'*')]);
         let is_root = opened.place.path == [SEPARATOR];
+        // Of what does not fit nothing need be read, unless a pattern leaves out most of it.
+        let most = if pattern.is_some() { usize::MAX } else { buffer.len() / LINE_SIZE_MIN + 1 };
         let mut cursor = 0;
         let mut at = match marker {
             None => 0,
@@ -162,7 +166,7 @@ impl Drive {
             },
         };
         loop {
-            let lines = self.tree.lines(opened.place.attr.inode, &opened.place.path, at).await.map_err(failed)?;
+            let lines = self.tree.lines(opened.place.attr.inode, &opened.place.path, at, most).await.map_err(failed)?;
             if lines.is_empty() {
                 DirInfo::<255>::finalize_buffer(buffer, &mut cursor);
                 return Ok(cursor);

@@ -38,7 +38,7 @@ fn list(tree: &Tree, path: &str) -> Vec<Line> {
     let (folder, path) = entry(tree, path);
     let (mut all, mut at) = (Vec::new(), 0);
     loop {
-        let lines = wait(tree.lines(folder, &units(&path), at), &never()).unwrap().unwrap();
+        let lines = wait(tree.lines(folder, &units(&path), at, usize::MAX), &never()).unwrap().unwrap();
         let Some(last) = lines.last() else { return all };
         at = last.next;
         all.extend(lines.into_iter().filter(|line| line.shown.iter().any(|unit| *unit != u16::from(b'.'))));

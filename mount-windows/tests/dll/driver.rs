@@ -25,6 +25,7 @@ const FIRST_HANDLE: usize = 0x7f5d_0004;
 const LOOK_UP: Duration = Duration::from_millis(200);
 /// A request that nobody answers for so long has been lost.
 const LOST_AFTER: Duration = Duration::from_secs(60);
+const CANCELLED: u32 = 0xc000_0120;
 const OPERATION_ABORTED: u32 = 995;
 
 pub fn wide(text: &str) -> Vec<u16> {
@@ -93,6 +94,13 @@ impl Volume {
         loop {
             if let Some(answer) = state.answers.remove(&hint) {
                 return answer;
+            }
+            // The driver answers for a library that has stopped.
+            if state.is_stopped {
+                let mut cancelled = vec![0u8; 512];
+                cancelled[8..16].copy_from_slice(&hint.to_le_bytes());
+                cancelled[20..24].copy_from_slice(&CANCELLED.to_le_bytes());
+                return cancelled;
             }
             assert!(Instant::now() < until, "nobody answers request {hint}");
             state = self.changed.wait_timeout(state, LOOK_UP).unwrap().0;

@@ -1,6 +1,6 @@
 //! Symbolic links: followed by the library, read as Windows reads them, and never out of the snapshot.
 
-use super::client::{Handle, How, NAME_NOT_FOUND, OPEN_REPARSE_POINT, PATH_NOT_FOUND, REPARSE, units};
+use super::client::{Handle, How, NAME_NOT_FOUND, OPEN_REPARSE_POINT, REPARSE, units};
 use super::fixture;
 
 fn itself() -> How {
@@ -79,7 +79,7 @@ fn no_link_leaves_its_snapshot() {
 fn links_to_nowhere_end() {
     let Some((client, root)) = fixture::mounted() else { return };
     assert_eq!(client.open(&format!("{root}\\links\\dangling")).err(), Some(NAME_NOT_FOUND));
-    assert_eq!(client.open(&format!("{root}\\links\\dangling\\x")).err(), Some(PATH_NOT_FOUND));
+    assert_eq!(client.open(&format!("{root}\\links\\dangling\\x")).err(), Some(NAME_NOT_FOUND));
     assert!(client.open(&format!("{root}\\links\\loop")).is_err());
     let first = client.create(&units(&format!("{root}\\links\\to file")), How::default());
     assert_eq!(first.status(), REPARSE);
