@@ -1,204 +1,44 @@
 //! `copy --snapshots`: snapshots of one repository in another one with keys of its own.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use backup_writer::backup::{BackupOptions, BackupReport, backup};
 use backup_writer::check::{ReadData, check};
-use backup_writer::copy::snapshots::{Copied, SnapshotCopy, SnapshotCopyError, SnapshotCopyOptions};
-use backup_writer::create::{NewKey, create};
+use backup_writer::copy::snapshots::{SnapshotCopy, SnapshotCopyError, SnapshotCopyOptions};
+use backup_writer::create::put_hashed;
+use backup_writer::device;
+use backup_writer::pace::Pace;
+use backup_writer::packer::{Packer, Shared};
+use backup_writer::pause::Pauses;
 use backup_writer::restore::{RestoreOptions, restore};
 use backup_writer::retention::{Candidate, Policy, decide, forgotten_ids};
 use backup_writer::source::stream::{EndMark, Input, Stream};
-use fs_core::compress::Compression;
-use fs_core::crypto::{Key, SharedRandom, hash, keyed_hash};
-use fs_core::id::SnapshotId;
-use fs_core::key::slot::{Credential, PasswordCost};
-use fs_core::object::{ObjectKind, pack_name};
+use fs_core::id::{ObjectHash, SnapshotId};
+use fs_core::object::{self, ObjectKind, Signer};
 use fs_core::observer::Silent;
 use fs_core::path::{Name, TreePath};
-use fs_core::reader::ContentReader;
-use fs_core::record::Reference;
+use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity, is_incomplete};
 use fs_core::repository::Repository;
-use fs_core::snapshot::Snapshot;
-use fs_core::storage::memory::MemoryStore;
-use fs_core::storage::{ObjectName, WriteStore};
+use fs_core::snapshot::codec::Seal;
+use fs_core::snapshot::{Manifest, Snapshot};
+use fs_core::storage::WriteStore;
 use fs_core::testing::simulator::{Outcome, Simulator, run_at_every_call};
-use fs_core::testing::{CallKind, CountingStore, Fault, FaultyStore, ManualClock, RecordingStore, Rule, SeededRandom};
+use fs_core::testing::{CallKind, CountingStore, Fault, FaultyStore, RecordingStore, Rule};
 use fs_core::time::Clock as _;
-use fs_core::tree::page::Wanted;
-use fs_core::tree::{Content, Entry, EntryKind, Value};
+use fs_core::tree::{self, Content, Entry, EntryKind, Leaf, Page, Subtree, Value};
 use tests::driven::is_long;
-use tests::{Bench, later_than_any_file, look, noise, only, options};
+use tests::{Bench, look, noise, only, options};
 
 use super::cli::Shell;
 use super::fidelity::every_kind;
 
-/// A repository with snapshots of a folder, and another one with keys of its own.
-struct Two {
-    source: Arc<tempfile::TempDir>,
-    state: tempfile::TempDir,
-    from: Bench,
-    here: MemoryStore,
-    to: Bench,
-    there: MemoryStore,
-}
+mod two;
 
-impl Two {
-    fn new() -> Self {
-        let clock = ManualClock::at(later_than_any_file());
-        let (here, there) = (MemoryStore::with_clock(clock.clone()), MemoryStore::with_clock(clock.clone()));
-        let from = Bench { clock: Arc::clone(&clock), ..Bench::new(Arc::new(here.clone())).unwrap() };
-        let random: SharedRandom = SeededRandom::shared(8);
-        let credential = Credential::KeyFile(Key::from_bytes([43; 32]));
-        let key = NewKey { credential: credential.clone(), label: "other".into(), cost: PasswordCost::LEAST };
-        create(&there, &[key], &(Arc::clone(&clock) as _), &random).unwrap();
-        let to = Bench { store: Arc::new(there.clone()), credential, clock, random };
-        let (source, state) = (Arc::new(tempfile::tempdir().unwrap()), tempfile::tempdir().unwrap());
-        Self { source, state, from, here, to, there }
-    }
-
-    /// The same with small packs and chunks on both sides.
-    fn small() -> Self {
-        let two = Self::new();
-        Self { from: two.from.with_small_packs().unwrap(), to: two.to.with_small_packs().unwrap(), ..two }
-    }
-
-    fn folder(&self) -> &Path {
-        self.source.path()
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.folder().join(name), bytes).unwrap();
-    }
-
-    fn save(&self) -> SnapshotId {
-        self.from.clock.advance(Duration::from_secs(3600));
-        self.from.backup(self.folder(), Some(&self.state.path().join("here"))).unwrap().snapshot
-    }
-
-    fn options(&self) -> SnapshotCopyOptions {
-        SnapshotCopyOptions { machine: "copier".into(), state: Some(self.state.path().join("there")), compression: Compression::Auto }
-    }
-
-    /// A run of its own that reads through `from`.
-    fn copy_from(&self, from: Arc<dyn WriteStore>) -> Result<Vec<Copied>, SnapshotCopyError> {
-        let from = Bench { store: from, ..self.from.clone() }.open().unwrap();
-        let copy = SnapshotCopy::look(&from, &self.to.open().unwrap(), None)?;
-        let mut copied = Vec::new();
-        copy.run(&self.to.store, &self.options(), &Silent, &mut |one| copied.push(one.clone()))?;
-        Ok(copied)
-    }
-
-    fn copy(&self) -> Vec<Copied> {
-        self.copy_from(Arc::clone(&self.from.store)).unwrap()
-    }
-
-    /// All complete snapshots of the copy show what their originals do. How many they are.
-    fn expect_equal(&self, when: &str) -> usize {
-        expect_equal(&self.from.open().unwrap(), &self.to.open().unwrap(), when)
-    }
-
-    fn expect_sound(&self, when: &str) {
-        let findings = check(&self.to.open().unwrap(), ReadData::All, &Silent).unwrap().findings;
-        assert!(!is_incomplete(&findings), "{when}: {findings:?}");
-    }
-}
-
-fn expect_equal(from: &Arc<Repository>, to: &Arc<Repository>, when: &str) -> usize {
-    let originals = from.all_snapshots().unwrap();
-    let copies = to.snapshots().unwrap();
-    let mut count = 0;
-    for copy in copies.iter().filter(|copy| copy.sealed) {
-        let Some(said) = copy.manifest().unwrap().original else { continue };
-        let original = originals.all().find(|original| original.id == said.snapshot).unwrap();
-        assert_eq!(said.repository, from.id());
-        let (was, is) = (everything(from, original), everything(to, copy));
-        let differ: Vec<_> = was.iter().filter(|(path, all)| is.get(*path) != Some(all)).take(2).collect();
-        assert!(was == is, "{when}: {differ:?}");
-        count += 1;
-    }
-    count
-}
-
-/// Entries by path with all that they say and hold, but not where.
-type All = BTreeMap<Vec<u8>, (Entry, [u8; 32])>;
-
-fn bytes_of(repository: &Arc<Repository>, size: u64, content: &Content) -> Vec<u8> {
-    let reader = ContentReader::new(Arc::clone(repository), size, content.clone(), None);
-    let bytes = reader.read(0, size).unwrap().to_vec();
-    assert_eq!(bytes.len() as u64, size);
-    bytes
-}
-
-/// An entry that can be compared with one of another repository.
-fn plain(repository: &Arc<Repository>, entry: &Entry) -> Entry {
-    let mut plain = Entry { content: Content::EMPTY, file_hash: None, block_size: None, ..entry.clone() };
-    for (_, value) in &mut plain.xattrs {
-        if let Value::Stored { size, content } = value {
-            *value = Value::Inline(bytes_of(repository, *size, content));
-        }
-    }
-    if let Some(subtree) = &mut plain.subtree {
-        subtree.page = None;
-    }
-    plain
-}
-
-fn everything(repository: &Arc<Repository>, snapshot: &Snapshot) -> All {
-    let manifest = snapshot.manifest().unwrap();
-    let (mut all, mut open) = (All::new(), vec![(TreePath::ROOT, manifest.root)]);
-    while let Some((path, entry)) = open.pop() {
-        let mut held = [0; 32];
-        if entry.kind == EntryKind::File {
-            let bytes = ContentReader::of_file(Arc::clone(repository), &entry).read(0, entry.size).unwrap();
-            assert_eq!(bytes.len() as u64, entry.size);
-            held = hash(&bytes);
-            if let Some(proof) = entry.proof(repository.ring()).filter(|_| entry.sparse.is_none()) {
-                assert_eq!(keyed_hash(&proof.key, &[&bytes]), proof.hash, "its proof holds");
-            }
-        }
-        all.insert(path.to_bytes(), (plain(repository, &entry), held));
-        let Some(subtree) = &entry.subtree else { continue };
-        let mut index = 0;
-        while let Some(found) = repository.find_entry(subtree, Wanted::Index(index)).unwrap() {
-            index += 1;
-            open.push((path.join(found.entry().name.clone().unwrap()), found.entry().clone()));
-        }
-    }
-    // Which names are one file.
-    for (at, (first, reference)) in manifest.link_table.iter().enumerate() {
-        let rows = repository.link_rows(reference).unwrap();
-        let text: Vec<_> = rows.iter().map(|row| (row.position, row.leader, row.link_count)).collect();
-        let key = format!("links {at} {first}").into_bytes();
-        all.insert(key, (Entry::new(None, EntryKind::Fifo), hash(format!("{text:?}").as_bytes())));
-    }
-    all
-}
-
-/// What a file of the newest snapshot is, by its name in the folder.
-fn entry_at(repository: &Repository, two: &Two, name: &str) -> Entry {
-    let manifest = repository.snapshots().unwrap().last().unwrap().manifest().unwrap();
-    let path = TreePath::parse(two.folder().join(name).as_os_str().as_encoded_bytes()).unwrap();
-    path.names().iter().fold(manifest.root, |entry, name| {
-        repository.find_entry(entry.subtree.as_ref().unwrap(), Wanted::Name(name.as_bytes())).unwrap().unwrap().entry().clone()
-    })
-}
-
-/// Flips a byte of a record.
-fn flip(store: &MemoryStore, kind: ObjectKind, reference: &Reference) {
-    let name = pack_name(kind, &reference.pack);
-    let mut bytes = store.overwrite(&name, None).unwrap().to_vec();
-    bytes[usize::try_from(reference.place().start).unwrap() + 9] ^= 4;
-    store.overwrite(&name, Some(bytes.into()));
-}
-
-fn names(store: &MemoryStore, prefix: &str) -> Vec<ObjectName> {
-    store.contents().into_iter().map(|(name, _)| name).filter(|name| name.as_str().starts_with(prefix)).collect()
-}
+use two::{All, Two, entry_at, everything, expect_equal, flip, names};
 
 fn with_everything(two: &Two, tags: &[&str]) -> BackupReport {
     let said = "echo a dump; echo with a warning >&2";
@@ -238,8 +78,7 @@ fn every_snapshot_comes_back_as_it_was_saved_the_first_time() {
     let (from, to) = (two.from.open().unwrap(), two.to.open().unwrap());
     for (original, copy) in from.snapshots().unwrap().iter().zip(to.snapshots().unwrap()) {
         let (was, is) = (original.manifest().unwrap(), copy.manifest().unwrap());
-        let facts =
-            |m: &fs_core::snapshot::Manifest| (m.host.clone(), m.set.clone(), m.tags.clone(), m.sources.clone(), m.tool_version.clone());
+        let facts = |m: &Manifest| (m.host.clone(), m.set.clone(), m.tags.clone(), m.sources.clone(), m.tool_version.clone());
         assert_eq!(facts(&was), facts(&is));
         assert_eq!((was.started, was.ended, was.utc_offset_minutes), (is.started, is.ended, is.utc_offset_minutes));
         assert_eq!(is.original.unwrap().snapshot, original.id);
@@ -261,6 +100,69 @@ fn every_snapshot_comes_back_as_it_was_saved_the_first_time() {
     assert_eq!(newest.manifest().unwrap().original.unwrap().snapshot, last.snapshot);
     restore(&to, &only(&newest, &path), target.path(), &RestoreOptions::default(), &Silent).unwrap();
     assert!(look(two.folder()).unwrap() == look(target.path()).unwrap(), "the folder itself");
+}
+
+/// A sealed snapshot of another system, with what none that runs this test can make. Each has the same root.
+fn plant(two: &Two, sequence: u64, previous: Option<SnapshotId>, signer: &Signer) -> SnapshotId {
+    let from = two.from.open().unwrap();
+    let pace = Arc::new(Pace::new(Pauses::default(), Arc::clone(from.clock())));
+    let shared = Arc::new(Shared::new(Arc::clone(&from), pace).unwrap());
+    let mut packer = Packer::new(shared, Arc::clone(&two.from.store), signer.clone());
+    let mut data = |bytes: &[u8]| Content::Inline(vec![packer.put(RecordKind::Data, bytes).unwrap()]);
+    let named = |name: &[u8], kind| Entry::new(Some(Name::new(name).unwrap()), kind);
+    let (mut file, mut folder) = (named(b"a file", EntryKind::File), named(b"a folder", EntryKind::Directory));
+    (file.size, file.content) = (11, data(b"hello world"));
+    (file.windows_attributes, file.placeholder, file.reparse) = (Some(0x20), Some(7), Some(vec![1, 2, 3]));
+    file.security_descriptor = Some(Value::Stored { size: 5000, content: data(&noise(1, 5000)) });
+    file.unknown = vec![(200, vec![0x18, 0x2a])];
+    file.streams = vec![
+        tree::Stream { name: b"empty".to_vec(), size: 0, content: Content::EMPTY },
+        tree::Stream { name: b"long".to_vec(), size: 100_000, content: data(&noise(2, 100_000)) },
+    ];
+    folder.security_descriptor = Some(Value::Inline(noise(3, 100)));
+    folder.streams = vec![tree::Stream { name: b"of a folder".to_vec(), size: 300, content: data(&noise(4, 300)) }];
+    let page = Page::Leaf(Leaf::new(vec![file, folder])).encode();
+    let mut root = Entry::new(None, EntryKind::Directory);
+    let page = Some(packer.put(RecordKind::Tree, &page).unwrap());
+    root.subtree = Some(Subtree { page, position_count: 3, directory_count: 1, byte_count: 11, file_count: 1 });
+    packer.finish().unwrap();
+    let model = from.snapshots().unwrap()[0].manifest().unwrap();
+    let manifest = Manifest {
+        device: signer.device,
+        sequence,
+        previous,
+        parent: None,
+        heads: Vec::new(),
+        link_table: Vec::new(),
+        findings: Vec::new(),
+        changes: Vec::new(),
+        host: "other system".into(),
+        root,
+        ..model
+    };
+    let object = manifest.encode_object(from.ring(), signer, &*two.from.random).unwrap();
+    let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, sequence, hash);
+    let id = SnapshotId::from(put_hashed(&*two.from.store, object, name(ObjectKind::Manifest)).unwrap());
+    let seal = Seal { device: signer.device, sequence, manifest: id, time: manifest.ended };
+    let seal = seal.encode_object(from.ring(), signer, &*two.from.random);
+    put_hashed(&*two.from.store, seal, name(ObjectKind::Seal)).unwrap();
+    id
+}
+
+#[test]
+fn what_other_systems_keep_of_a_file_comes_along() {
+    let two = Two::new();
+    two.write("model", b"of a manifest");
+    two.save();
+    let signer = device::open(&two.from.open().unwrap(), &*two.from.store, None, "other system").unwrap();
+    let first = plant(&two, 1, None, &signer);
+    let copied = two.copy();
+    assert!(copied.len() == 2 && copied.iter().all(|one| one.report.findings.is_empty()), "{copied:?}");
+    plant(&two, 2, Some(first), &signer);
+    let copied = two.copy();
+    assert_eq!((copied.len(), copied[0].report.stats.read_bytes, copied[0].report.stats.unchanged_count), (1, 0, 1));
+    assert_eq!(two.expect_equal("planted"), 3);
+    two.expect_sound("planted");
 }
 
 #[test]
@@ -322,7 +224,7 @@ fn a_further_snapshot_reads_what_has_changed() {
     }
     let copied = two.copy();
     assert_eq!(copied[0].report.stats.read_bytes, 200_000);
-    two.expect_equal("after all");
+    assert_eq!(two.expect_equal("after all"), 2, "all but the one that is gone");
     two.expect_sound("after all");
 }
 

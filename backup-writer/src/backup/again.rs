@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use fs_core::id::{RecordId, SnapshotId};
-use fs_core::path::{Name, TreePath};
+use fs_core::path::TreePath;
 use fs_core::report::{Finding, Place, Severity, chain};
 use fs_core::repository::{ReadError, Repository, Snapshots};
 use fs_core::snapshot::{Manifest, Original, Snapshot};
@@ -27,6 +27,7 @@ pub(super) use bring::{SavedFile, Trouble, bare, land};
 pub use known::Known;
 
 /// A snapshot of another repository that is to be saved again.
+#[derive(Debug)]
 pub struct Again<'a> {
     /// That repository.
     pub repository: &'a Arc<Repository>,
@@ -194,7 +195,7 @@ impl SavedWalk<'_> {
                 Ok(None) => break true,
                 Ok(next) => next,
                 Err(error) => {
-                    self.unreadable(&error, path, emit)?;
+                    unreadable(&error, path, emit)?;
                     break false;
                 }
             };
@@ -243,7 +244,7 @@ impl SavedWalk<'_> {
         let (entry, damage) = match file.carry() {
             Ok(entry) => (entry, None),
             Err(Trouble::Damaged(reason)) => (file.without_values(), Some(reason)),
-            Err(Trouble::Unreachable(reason)) => return self.broken(reason, emit),
+            Err(Trouble::Unreachable(reason)) => return Err(broken(reason, emit)),
         };
         let is_whole = damage.is_none();
         if let Some(reason) = damage {
@@ -254,25 +255,23 @@ impl SavedWalk<'_> {
         emit(Step::Enter(Box::new(entry), has_streams.then(|| Box::new(file))))?;
         Ok(is_whole)
     }
+}
 
-    /// The rest of a directory cannot be listed.
-    fn unreadable(&self, error: &ReadError, path: &TreePath, emit: &Emit<'_>) -> Result<(), Stopped> {
-        match Trouble::from(error) {
-            Trouble::Unreachable(reason) => self.broken(reason, emit).map(drop),
-            Trouble::Damaged(reason) => {
-                let message = format!("its list of entries is damaged in the repository that is copied: {reason}");
-                emit(Step::Finding(Finding::at(Severity::Warning, path.clone(), message)))?;
-                emit(Step::Absent(Absent { name: None::<Name>, why: Why::Failed }))
-            }
+/// The rest of a directory cannot be listed.
+fn unreadable(error: &ReadError, path: &TreePath, emit: &Emit<'_>) -> Result<(), Stopped> {
+    match Trouble::from(error) {
+        Trouble::Unreachable(reason) => Err(broken(reason, emit)),
+        Trouble::Damaged(reason) => {
+            let message = format!("its list of entries is damaged in the repository that is copied: {reason}");
+            emit(Step::Finding(Finding::at(Severity::Warning, path.clone(), message)))?;
+            emit(Step::Absent(Absent { name: None, why: Why::Failed }))
         }
     }
+}
 
-    /// That repository does not answer: the run ends.
-    #[expect(clippy::unused_self, reason = "it is the walk that ends")]
-    fn broken(&self, reason: String, emit: &Emit<'_>) -> Result<bool, Stopped> {
-        emit(Step::Broken(reason))?;
-        Err(Stopped)
-    }
+/// That repository does not answer: the run ends.
+fn broken(reason: String, emit: &Emit<'_>) -> Stopped {
+    emit(Step::Broken(reason)).err().unwrap_or(Stopped)
 }
 
 fn since(entry: &Entry, past: Option<&Option<Found>>) -> Since {
