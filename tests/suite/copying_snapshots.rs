@@ -116,11 +116,12 @@ fn plant(two: &Two, sequence: u64, previous: Option<SnapshotId>, signer: &Signer
     file.security_descriptor = Some(Value::Stored { size: 5000, content: data(&noise(1, 5000)) });
     file.unknown = vec![(200, vec![0x18, 0x2a])];
     file.streams = vec![
-        tree::Stream { name: b"empty".to_vec(), size: 0, content: Content::EMPTY },
-        tree::Stream { name: b"long".to_vec(), size: 100_000, content: data(&noise(2, 100_000)) },
+        tree::Stream { name: b"empty".to_vec(), value: Value::Stored { size: 0, content: Content::EMPTY } },
+        tree::Stream { name: b"long".to_vec(), value: Value::Stored { size: 100_000, content: data(&noise(2, 100_000)) } },
     ];
     folder.security_descriptor = Some(Value::Inline(noise(3, 100)));
-    folder.streams = vec![tree::Stream { name: b"of a folder".to_vec(), size: 300, content: data(&noise(4, 300)) }];
+    folder.streams =
+        vec![tree::Stream { name: b"of a folder".to_vec(), value: Value::Stored { size: 300, content: data(&noise(4, 300)) } }];
     let page = Page::Leaf(Leaf::new(vec![file, folder])).encode();
     let mut root = Entry::new(None, EntryKind::Directory);
     let page = Some(packer.put(RecordKind::Tree, &page).unwrap());

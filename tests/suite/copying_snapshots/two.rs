@@ -127,15 +127,11 @@ pub(super) fn bytes_of(repository: &Arc<Repository>, size: u64, content: &Conten
 /// An entry that can be compared with one of another repository.
 pub(super) fn plain(repository: &Arc<Repository>, entry: &Entry) -> Entry {
     let mut plain = Entry { content: Content::EMPTY, file_hash: None, block_size: None, ..entry.clone() };
-    for value in plain.xattrs.iter_mut().map(|(_, value)| value).chain(&mut plain.security_descriptor) {
+    let attributes = plain.xattrs.iter_mut().map(|(_, value)| value);
+    for value in attributes.chain(&mut plain.security_descriptor).chain(plain.streams.iter_mut().map(|stream| &mut stream.value)) {
         if let Value::Stored { size, content } = value {
             *value = Value::Inline(bytes_of(repository, *size, content));
         }
-    }
-    for stream in &mut plain.streams {
-        // What it holds, beside its name.
-        stream.name.extend(hash(&bytes_of(repository, stream.size, &stream.content)));
-        stream.content = Content::EMPTY;
     }
     if let Some(subtree) = &mut plain.subtree {
         subtree.page = None;
