@@ -1,7 +1,7 @@
 //! Patterns of names as the system hands them to a listing. Pure.
 //!
-//! Programs write `*` and `?`; the system makes `<`, `>` and `"` of some of them, which keep the habits of DOS: `<` stops at the last dot, `>` and `"` also
-//! match nothing at the end. The driver compares once more, so a name too many costs time and a name too few would be missing.
+//! Programs write `*` and `?`; the system makes `<`, `>` and `"` of some of them, which keep the habits of DOS: `<` stops at the last dot, `>` also matches
+//! nothing before a dot and at the end, `"` at the end. The driver compares once more, so a name too many costs time and a name too few would be missing.
 
 use crate::names::case_key;
 
@@ -13,7 +13,7 @@ pub fn matches(pattern: &[u16], name: &[u16]) -> bool {
     if let Some(first) = reached.first_mut() {
         *first = true;
     }
-    skip_empty(&pattern, &mut reached, name.is_empty());
+    skip_empty(&pattern, &mut reached, name.first().copied());
     let last_dot = name.iter().rposition(|&unit| unit == DOT);
     for (at, &unit) in name.iter().enumerate() {
         let mut next = vec![false; pattern.len() + 1];
@@ -39,7 +39,7 @@ pub fn matches(pattern: &[u16], name: &[u16]) -> bool {
             mark(place + 1, goes_on);
         }
         reached = next;
-        skip_empty(&pattern, &mut reached, at + 1 == name.len());
+        skip_empty(&pattern, &mut reached, name.get(at + 1).copied());
     }
     reached.last().copied().unwrap_or(false)
 }
@@ -51,12 +51,13 @@ const DOS_STAR: u16 = b'<' as u16;
 const DOS_QUESTION: u16 = b'>' as u16;
 const DOS_DOT: u16 = b'"' as u16;
 
-/// What a sign may match without any letter: stars everywhere, the others of DOS at the end of the name.
-fn skip_empty(pattern: &[u16], reached: &mut [bool], at_end: bool) {
+/// What a sign may match without any letter, before the letter that comes next.
+fn skip_empty(pattern: &[u16], reached: &mut [bool], next: Option<u16>) {
     for (place, &sign) in pattern.iter().enumerate() {
         let may = match sign {
             STAR | DOS_STAR => true,
-            DOS_QUESTION | DOS_DOT => at_end,
+            DOS_QUESTION => next.is_none_or(|next| next == DOT),
+            DOS_DOT => next.is_none(),
             _ => false,
         };
         if may

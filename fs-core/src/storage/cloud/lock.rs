@@ -133,18 +133,18 @@ impl Lock {
         );
         let headers = checked(body.as_bytes());
         let response = self.send(Method::PUT, path, &[("retention", "")], headers, body.into()).await?;
-        if response.status() == 404 {
-            return Err(StoreError::NotFound { name: name.clone() });
-        }
-        match done(name, response).await {
-            // A date is moved on only: it may be a later one.
-            Err(StoreError::Denied { .. }) if self.kept_until(name, path).await?.is_some_and(|kept| kept >= until) => Ok(()),
-            done => done.map(drop),
-        }
+        let Err(error) = done(name, response).await else { return Ok(()) };
+        // A date is moved on only: it may be a later one. And not every service says plainly that there is no such object.
+        let kept = self.kept_until(name, path).await?;
+        if matches!(error, StoreError::Denied { .. }) && kept.is_some_and(|kept| kept >= until) { Ok(()) } else { Err(error) }
     }
 
     async fn kept_until(&self, name: &ObjectName, path: &Path) -> Result<Option<Timestamp>, StoreError> {
-        let response = done(name, self.send(Method::HEAD, path, &[], Vec::new(), Bytes::new()).await?).await?;
+        let response = self.send(Method::HEAD, path, &[], Vec::new(), Bytes::new()).await?;
+        if response.status() == 404 {
+            return Err(StoreError::NotFound { name: name.clone() });
+        }
+        let response = done(name, response).await?;
         let kept = header(&response, &UNTIL).and_then(|date| date.parse::<jiff::Timestamp>().ok());
         Ok(kept.and_then(|kept| Timestamp::new(kept.as_second(), 0)))
     }
