@@ -506,13 +506,14 @@ fn run_pipeline(
     collector: &mut Collector<'_>,
 ) -> Result<Built, BackupError> {
     let (mut source, compression) = (LiveTree::new(options.gentle), options.compression);
-    let (mut _still, mut unchanged) = (None, None);
-    if let Ground::Live(walk) = ground {
-        let (still, told) = source.hold_still(&walk.named.read_paths(), options.shadow_copies);
-        told.into_iter().for_each(|told| collector.tell(told));
-        _still = Some(still);
-        unchanged = Unchanged::look(shared, options, (walk, &source), collector.pulse.observer);
-    }
+    let (_still, unchanged) = match ground {
+        Ground::Live(walk) => {
+            let (still, told) = source.hold_still(&walk.named.read_paths(), options.shadow_copies);
+            told.into_iter().for_each(|told| collector.tell(told));
+            (Some(still), Unchanged::look(shared, options, (walk, &source), collector.pulse.observer))
+        }
+        Ground::Saved(_) => (None, None),
+    };
     let chunker = shared.repository().ring().current().chunker.as_ref().map(|key| Chunker::new(key, shared.repository().config().chunks));
     let chunker = chunker.ok_or(ObjectError::NotAllowed)?;
     let ahead = Ahead::allowed();

@@ -4,7 +4,7 @@
 //! until another quarter has passed: so whoever runs it that often has never less than half of the time before an end.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_core::object::keyless::Promise;
@@ -57,6 +57,7 @@ pub enum ProlongError {
 #[derive(Debug)]
 pub struct Kept {
     database: Connection,
+    file: PathBuf,
     place: String,
 }
 
@@ -66,18 +67,18 @@ impl Kept {
     /// # Errors
     /// [`StateError`].
     pub fn open(state: &Path, store: &dyn WriteStore) -> Result<Self, StateError> {
-        Ok(Self { database: open_database(state, FILE, SCHEMA)?, place: store.location() })
+        Ok(Self { database: open_database(state, FILE, SCHEMA)?, file: state.join(FILE), place: store.location() })
     }
 
     /// Notes objects that are to go, and that the store did not let go of: they are not kept for longer any more.
     ///
     /// # Errors
-    /// What the database says.
-    pub fn leave<'a>(&self, names: impl IntoIterator<Item = &'a ObjectName>) -> rusqlite::Result<()> {
-        for name in names {
-            self.database.execute("INSERT OR IGNORE INTO leaving VALUES (?1, ?2)", params![self.place, name.as_str()])?;
-        }
-        Ok(())
+    /// [`StateError`].
+    pub fn leave<'a>(&self, names: impl IntoIterator<Item = &'a ObjectName>) -> Result<(), StateError> {
+        names.into_iter().try_for_each(|name| {
+            let noted = self.database.execute("INSERT OR IGNORE INTO leaving VALUES (?1, ?2)", params![self.place, name.as_str()]);
+            noted.map(drop).map_err(|source| StateError::Database { path: self.file.clone(), source })
+        })
     }
 
     fn leaving(&self) -> rusqlite::Result<HashSet<ObjectName>> {

@@ -260,6 +260,12 @@ impl Entry {
         self.xattrs.iter().map(|(_, value)| value).chain(&self.security_descriptor).chain(self.streams.iter().map(|stream| &stream.value))
     }
 
+    /// The same, to be changed.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut Value> {
+        let attributes = self.xattrs.iter_mut().map(|(_, value)| value);
+        attributes.chain(&mut self.security_descriptor).chain(self.streams.iter_mut().map(|stream| &mut stream.value))
+    }
+
     /// The contents of those that stand in records.
     pub fn side_contents(&self) -> impl Iterator<Item = &Content> {
         self.values().filter_map(|value| match value {

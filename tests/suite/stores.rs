@@ -1,6 +1,7 @@
 //! The contract against real servers. `tests/run stores` starts them and says in the environment where they are.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,11 +21,14 @@ fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run 'tests/run stores', which starts the servers"))
 }
 
-/// Makes stores; `%` in the address is replaced, so that every one is new and empty.
+/// Makes stores at the address that stands in the environment.
 fn maker(address: &str, variables: &[(&str, &str)]) -> impl Fn() -> Arc<dyn WriteStore> + use<> {
-    let pattern = setting(address);
+    maker_of(setting(address), variables, address.ends_with("SFTP").then(|| setting("YESTERDRIVE_TEST_SSH").into()))
+}
+
+/// Makes stores; `%` in the address is replaced, so that every one is new and empty.
+fn maker_of(pattern: String, variables: &[(&str, &str)], ssh_folder: Option<PathBuf>) -> impl Fn() -> Arc<dyn WriteStore> + use<> {
     let variables: BTreeMap<_, _> = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let ssh_folder = address.ends_with("SFTP").then(|| setting("YESTERDRIVE_TEST_SSH").into());
     let options = RemoteOptions { variables, ssh_folder, ..RemoteOptions::default() };
     move || {
         let place = format!("contract-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -32,6 +36,9 @@ fn maker(address: &str, variables: &[(&str, &str)]) -> impl Fn() -> Arc<dyn Writ
         storage::create(&address, &options).unwrap()
     }
 }
+
+/// The keys that the server of S3 takes.
+const S3: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
 
 /// Runs the contract, and what `init` finds out about such a store.
 fn keeps_the_contract(address: &str, variables: &[(&str, &str)]) {
@@ -45,8 +52,7 @@ fn keeps_the_contract(address: &str, variables: &[(&str, &str)]) {
 #[test]
 #[ignore = "needs a server: tests/run stores"]
 fn s3_keeps_the_contract() {
-    let keys = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
-    keeps_the_contract("YESTERDRIVE_TEST_S3", &keys);
+    keeps_the_contract("YESTERDRIVE_TEST_S3", &S3);
 }
 
 #[test]
@@ -99,19 +105,15 @@ fn a_service_that_refuses_and_loses_answers_loses_nothing() {
     assert_eq!(wait("", store.list("", None)).unwrap(), []);
 }
 
-/// A bucket with Object Lock, and what it keeps for so long.
-fn locked(retention: &str) -> Arc<dyn WriteStore> {
-    let name = format!("locked-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let address = format!("{}&retention={retention}", setting("YESTERDRIVE_TEST_S3_LOCKED").replace('%', &name));
-    let variables = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")];
-    let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    storage::open(&Address::parse(&address).unwrap(), &RemoteOptions { variables, ..RemoteOptions::default() }).unwrap()
+/// A store whose objects are to be kept for so long.
+fn keeping(address: &str, retention: &str) -> Arc<dyn WriteStore> {
+    maker_of(format!("{}&retention={retention}", setting(address)), &S3, None)()
 }
 
 #[test]
 #[ignore = "needs a server: tests/run stores"]
 fn a_locked_bucket_keeps_what_it_is_given() {
-    let store = locked("1h");
+    let store = keeping("YESTERDRIVE_TEST_S3_LOCKED", "1h");
     let name = ObjectName::new("pack/a-b");
     contract::put(&*store, name.as_str(), b"kept").unwrap();
     assert_eq!(wait("", store.get(&name)).unwrap(), "kept");
@@ -131,15 +133,7 @@ fn a_locked_bucket_keeps_what_it_is_given() {
     let report = probe(&*store, &SystemClock, &*SeededRandom::shared(1)).unwrap();
     assert!(report.is_usable() && report.deletes && report.findings.len() == 1, "{report:?}");
     // The same service without Object Lock: it says so before anything is kept there.
-    let plain = setting("YESTERDRIVE_TEST_S3").replace('%', "unlocked");
-    let plain = Address::parse(&format!("{plain}&retention=1h")).unwrap();
-    let options = RemoteOptions {
-        variables: [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test-secret")]
-            .map(|(key, value)| (key.into(), value.into()))
-            .into(),
-        ..RemoteOptions::default()
-    };
-    let plain = storage::open(&plain, &options).unwrap();
+    let plain = keeping("YESTERDRIVE_TEST_S3", "1h");
     let failed = contract::put(&*plain, "pack/a", b"x").and_then(|()| wait("", plain.delete(&ObjectName::new("pack/a")))).unwrap_err();
     assert!(matches!(failed, StoreError::Failed { .. }), "{failed:?}");
 }
@@ -147,7 +141,7 @@ fn a_locked_bucket_keeps_what_it_is_given() {
 #[test]
 #[ignore = "needs a server: tests/run stores"]
 fn what_a_locked_bucket_kept_is_deleted_when_its_time_is_over() {
-    let store = locked("2s");
+    let store = keeping("YESTERDRIVE_TEST_S3_LOCKED", "2s");
     let name = ObjectName::new("pack/a");
     contract::put(&*store, name.as_str(), b"kept").unwrap();
     assert!(matches!(wait("", store.delete(&name)), Err(StoreError::Denied { .. })));
@@ -196,7 +190,7 @@ fn a_seed_by_disk_goes_on_with_changes_only() {
     let far = setting("YESTERDRIVE_TEST_S3").replace('%', &format!("seed-{}", std::process::id()));
     let run = |line: &[&str]| -> serde_json::Value {
         let mut command = driven.command(&["--key-file", "key", "--json", "--repository", &far]);
-        let output = command.args(line).env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test-secret").output().unwrap();
+        let output = command.args(line).envs(S3).output().unwrap();
         assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
     };

@@ -10,7 +10,7 @@ use fs_core::record::{RecordKind, Reference};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::ReadError;
 use fs_core::snapshot::Snapshot;
-use fs_core::tree::{Content, Entry, Page, Value};
+use fs_core::tree::{Content, Entry, Page};
 
 use super::Run;
 
@@ -147,11 +147,7 @@ impl Run<'_> {
 
     fn contents(&mut self, entry: &Entry, at: &At<'_>) {
         self.content(&entry.content, at);
-        for value in entry.values() {
-            if let Value::Stored { content, .. } = value {
-                self.content(content, at);
-            }
-        }
+        entry.side_contents().for_each(|content| self.content(content, at));
         let what = match std::mem::take(&mut self.missing) {
             0 => return,
             1 => "a part of it is".to_owned(),

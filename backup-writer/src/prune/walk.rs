@@ -14,7 +14,7 @@ use fs_core::repository::{Inventory, Marks, PART_MAX, ReadError, Repository, Urg
 use fs_core::snapshot::{Manifest, Snapshot};
 use fs_core::storage::ObjectName;
 use fs_core::time::Timestamp;
-use fs_core::tree::{Content, Entry, Page, Value};
+use fs_core::tree::{Content, Entry, Page};
 
 use super::PruneError;
 use super::table::{LIVE, PROTECTED, Table};
@@ -358,12 +358,7 @@ impl<'a> Walk<'a> {
         self.progress.entry_count += 1;
         open.extend(entry.subtree.as_ref().and_then(|subtree| subtree.page).map(|page| (Inner::Page, page)));
         self.content(&entry.content, need, table, open)?;
-        for value in entry.values() {
-            if let Value::Stored { content, .. } = value {
-                self.content(content, need, table, open)?;
-            }
-        }
-        Ok(())
+        entry.side_contents().try_for_each(|content| self.content(content, need, table, open))
     }
 
     fn content(&mut self, content: &Content, need: u8, table: &mut Table, open: &mut Vec<(Inner, Reference)>) -> Result<(), PruneError> {

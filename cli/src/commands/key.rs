@@ -236,8 +236,8 @@ impl Keys<'_> {
         let name = object::slot_name(&id);
         match wait(name.as_str(), self.store.delete(&name)) {
             Err(error @ StoreError::Denied { .. }) if self.store.capabilities().retention.is_some() => {
-                let kept = self.state.as_deref().map(|state| Kept::open(state, self.store));
-                let is_noted = kept.is_some_and(|kept| kept.is_ok_and(|kept| kept.leave([&name]).is_ok()));
+                let is_noted =
+                    self.state.as_deref().is_some_and(|state| Kept::open(state, self.store).and_then(|kept| kept.leave([&name])).is_ok());
                 let when = if is_noted {
                     "when its time there is over, which this machine prolongs no more"
                 } else {

@@ -1,7 +1,9 @@
 //! `prune`
 
+use std::path::Path;
+
 use backup_writer::forget::{ForgetError, authorise};
-use backup_writer::merge::MergeOptions;
+use backup_writer::merge::{MergeOptions, MergeReport};
 use backup_writer::prolong::{Kept, Prolonged, Prolonging, to_go};
 use backup_writer::prune::{Counted, Plan, PruneReport};
 use fs_core::repository::Repository;
@@ -33,14 +35,15 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
         // Whatever becomes of it, what was pruned is told.
         let gone = pruned.deleted.iter().copied().collect();
         let merge_options = MergeOptions { grace: options.options().grace, gone, ..MergeOptions::default() };
-        Ok((pruned, Some(backup_writer::merge::run(&repository, &*store, &signer, &merge_options, &watcher))))
+        let merged = backup_writer::merge::run(&repository, &*store, &signer, &merge_options, &watcher);
+        if let Ok(MergeReport { held, .. }) = &merged {
+            note_leaving(state.as_deref(), &*store, held);
+        }
+        Ok((pruned, Some(merged)))
     });
     // Also if nothing could be pruned: what is not prolonged can be deleted some day, by anybody.
     let is_stopped = matches!(&done, Err(failure) if failure.exit == Exit::Interrupted);
-    let prolonged = (!options.dry_run && !is_stopped).then(|| {
-        let held = done.as_ref().ok().and_then(|(_, merged)| merged.as_ref()?.as_ref().ok()).map(|merged| merged.held.as_slice());
-        keep(global, (&repository, &*store), held.unwrap_or_default(), &watcher)
-    });
+    let prolonged = (!options.dry_run && !is_stopped).then(|| keep(global, (&repository, &*store), &watcher));
     watcher.finish();
     let (mut report, merged) = match done {
         Ok(done) => done,
@@ -59,23 +62,17 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
     merge::conclude(report.findings, merged, output)
 }
 
-/// In a store that keeps its objects for a time, what is needed is kept for longer; what is replaced, and `held`, is not.
-fn keep(
-    global: &Global,
-    (repository, store): (&Repository, &dyn WriteStore),
-    held: &[ObjectName],
-    watcher: &Watcher,
-) -> Result<Prolonged, Failure> {
-    if store.capabilities().retention.is_none() {
-        return Ok(Prolonged::default());
+/// What a store that keeps its objects for a time does not let go of is not to be kept for longer.
+fn note_leaving(state: Option<&Path>, store: &dyn WriteStore, held: &[ObjectName]) {
+    let Some(state) = state.filter(|_| store.capabilities().retention.is_some()) else { return };
+    if let Err(error) = Kept::open(state, store).and_then(|kept| kept.leave(held)) {
+        tracing::warn!(%error, "what is to go cannot be remembered");
     }
+}
+
+/// In such a store, what is needed is kept for longer.
+fn keep(global: &Global, (repository, store): (&Repository, &dyn WriteStore), watcher: &Watcher) -> Result<Prolonged, Failure> {
     let state = session::state(global, repository);
-    if let Some(state) = &state {
-        let noted = Kept::open(state, store)
-            .map_err(|error| error.to_string())
-            .and_then(|kept| kept.leave(held).map_err(|error| error.to_string()));
-        noted.unwrap_or_else(|error| tracing::warn!(error, "what is to go cannot be remembered"));
-    }
     let Some(due) = Prolonging::look(store, state.as_deref())? else { return Ok(Prolonged::default()) };
     let is_to_go = to_go(repository, due.now)?;
     Ok(due.execute(is_to_go, watcher)?)

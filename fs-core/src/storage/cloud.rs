@@ -63,8 +63,11 @@ impl CloudStore {
         let clock = Arc::new(ServerClock::default());
         let connector = Connector { clock: Arc::clone(&clock) };
         let wrong = |error: object_store::Error| failed(&location, error);
-        let invalid = |error| StoreError::Failed { place: location.clone(), source: io::Error::new(io::ErrorKind::InvalidInput, error) };
-        let chosen = Settings::of(service, settings, options).map_err(invalid)?;
+        let invalid = |error: Box<dyn std::error::Error + Send + Sync>| {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, error);
+            StoreError::Failed { place: location.clone(), source }
+        };
+        let chosen = Settings::of(service, settings, options).map_err(|error| invalid(error.into()))?;
         let endpoint = chosen.endpoint();
         let client = client_options(endpoint, options).map_err(|source| StoreError::Failed { place: location.clone(), source })?;
         // One request is one attempt: `RetryStore` repeats, because only it can tell a lost reply from a name that was taken.
@@ -77,10 +80,7 @@ impl CloudStore {
             }
             keeping => keeping,
         };
-        let keeping = keeping.map_err(|text| {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, text);
-            StoreError::Failed { place: location.clone(), source }
-        })?;
+        let keeping = keeping.map_err(|text| invalid(text.into()))?;
         let mut lock = None;
         let store: Arc<dyn ObjectStore> = match service {
             CloudService::S3 => {

@@ -127,8 +127,7 @@ pub(super) fn bytes_of(repository: &Arc<Repository>, size: u64, content: &Conten
 /// An entry that can be compared with one of another repository.
 pub(super) fn plain(repository: &Arc<Repository>, entry: &Entry) -> Entry {
     let mut plain = Entry { content: Content::EMPTY, file_hash: None, block_size: None, ..entry.clone() };
-    let attributes = plain.xattrs.iter_mut().map(|(_, value)| value);
-    for value in attributes.chain(&mut plain.security_descriptor).chain(plain.streams.iter_mut().map(|stream| &mut stream.value)) {
+    for value in plain.values_mut() {
         if let Value::Stored { size, content } = value {
             *value = Value::Inline(bytes_of(repository, *size, content));
         }

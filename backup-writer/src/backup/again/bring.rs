@@ -60,8 +60,7 @@ pub(in crate::backup) fn bare(entry: &Entry) -> Entry {
     if let Some(subtree) = &mut bare.subtree {
         subtree.page = None;
     }
-    let attributes = bare.xattrs.iter_mut().map(|(_, value)| value);
-    for value in attributes.chain(&mut bare.security_descriptor).chain(bare.streams.iter_mut().map(|stream| &mut stream.value)) {
+    for value in bare.values_mut() {
         if let Value::Stored { content, .. } = value {
             *content = Content::EMPTY;
         }

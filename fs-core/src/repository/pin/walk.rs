@@ -15,7 +15,7 @@ use crate::record::{RecordKind, Reference};
 use crate::repository::lock;
 use crate::repository::opened::{Opened, Want};
 use crate::tree::page::{self, Wanted};
-use crate::tree::{Content, Entry, Page, ROOT_POSITION, Value};
+use crate::tree::{Content, Entry, Page, ROOT_POSITION};
 
 /// Data that one of them takes at a time, in bytes as stored and in records.
 const SHARE: (u64, usize) = (4 << 20, 4096);
@@ -117,11 +117,7 @@ impl<'a> Walk<'a> {
 
     /// All bytes of an entry: its own, and those of its attributes and streams.
     fn contents(&mut self, entry: &Entry) {
-        let stored = entry.values().filter_map(|value| match value {
-            Value::Stored { content, .. } => Some(content),
-            Value::Inline(_) => None,
-        });
-        for content in [&entry.content].into_iter().chain(stored) {
+        for content in [&entry.content].into_iter().chain(entry.side_contents()) {
             match content {
                 Content::Inline(references) => references.iter().for_each(|reference| self.data(*reference)),
                 // Its neighbours share its record.
