@@ -123,6 +123,9 @@ impl From<StoreError> for Failure {
             }
             StoreError::Denied { .. } => Self { exit: Exit::Unreachable, ..failure }
                 .hint("check the owner and permissions of the repository, and that it is not write-protected"),
+            StoreError::Failed { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                failure.hint("it was reached: check the repository's address, and how the place is set up")
+            }
             StoreError::Timeout { .. } | StoreError::Failed { .. } => {
                 Self { exit: Exit::Unreachable, ..failure }.hint("check that the repository's disk or server is there")
             }
@@ -460,6 +463,7 @@ mod tests {
         let io = || std::io::Error::other("x");
         assert_eq!(exit(StoreError::Full { name: ObjectName::new("pack/a") }), 1);
         assert_eq!(exit(StoreError::Failed { place: "x".into(), source: io() }), 5);
+        assert_eq!(exit(StoreError::Failed { place: "x".into(), source: std::io::ErrorKind::InvalidData.into() }), 1);
         assert_eq!(Failure::from(RepositoryError::WrongKey { kind: "password" }).exit.code(), 4);
         assert_eq!(Failure::from(BackupError::Cancelled { kept_bytes: 5 }).exit.code(), 130);
         assert_eq!(Failure::from(RepositoryError::NotThere { location: "/x".into() }).exit.code(), 5);

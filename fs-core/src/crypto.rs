@@ -13,8 +13,11 @@ use hpke::{Deserializable, OpModeR, OpModeS, PskBundle, Serializable};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
+use locked::Cell;
+
+mod locked;
 pub mod rows;
 
 /// Bytes that AES-256-GCM adds.
@@ -53,36 +56,48 @@ pub struct PasswordHashError {
     pub lanes: u32,
 }
 
-/// Thirty-two secret bytes: wiped on drop, compared in constant time, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Key([u8; 32]);
+/// Thirty-two secret bytes: in memory that is not swapped, as far as the system lets, wiped on drop, compared in constant time, never printed.
+pub struct Key(Cell);
 
 impl Key {
     /// Wraps secret bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        let key = Self::filled_by(|key| *key = bytes);
+        bytes.zeroize();
+        key
     }
 
     /// Takes a slice of exactly 32 bytes.
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        Some(Self(bytes.try_into().ok()?))
+        (bytes.len() == 32).then(|| Self::filled_by(|key| key.copy_from_slice(bytes)))
     }
 
     /// Draws a new key.
     pub fn random(random: &dyn RandomSource) -> Self {
-        let mut key = Self([0; 32]);
-        random.fill(&mut key.0);
-        key
+        Self::filled_by(|key| random.fill(key))
     }
 
     /// The secret bytes, for sealing them into a bundle.
     pub const fn expose(&self) -> &[u8; 32] {
-        &self.0
+        self.0.bytes()
     }
 
     /// `KDF(purpose, self)` of the format.
     pub fn derive(&self, purpose: &str) -> Self {
-        derive(purpose, &[&self.0])
+        derive(purpose, &[self.expose()])
+    }
+
+    /// A key whose bytes are put where they stay.
+    fn filled_by(fill: impl FnOnce(&mut [u8; 32])) -> Self {
+        let mut cell = Cell::new();
+        fill(cell.bytes_mut());
+        Self(cell)
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        Self::filled_by(|key| *key = *self.expose())
     }
 }
 
@@ -94,7 +109,7 @@ impl fmt::Debug for Key {
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.expose().ct_eq(other.expose()).into()
     }
 }
 
@@ -142,9 +157,9 @@ pub fn hash(bytes: &[u8]) -> [u8; 32] {
 /// `MAC(key, parts in a row)` of the format.
 pub fn keyed_hash(key: &Key, parts: &[&[u8]]) -> [u8; 32] {
     if let [single] = parts {
-        return *blake3::keyed_hash(&key.0, single).as_bytes();
+        return *blake3::keyed_hash(key.expose(), single).as_bytes();
     }
-    let mut hasher = blake3::Hasher::new_keyed(&key.0);
+    let mut hasher = blake3::Hasher::new_keyed(key.expose());
     for part in parts {
         hasher.update(part);
     }
@@ -158,7 +173,7 @@ pub struct StreamHash(blake3::Hasher);
 impl StreamHash {
     /// Begins a keyed hash.
     pub fn keyed(key: &Key) -> Self {
-        Self(blake3::Hasher::new_keyed(&key.0))
+        Self(blake3::Hasher::new_keyed(key.expose()))
     }
 
     /// Begins a plain hash.
@@ -189,12 +204,12 @@ pub fn derive(purpose: &str, parts: &[&[u8]]) -> Key {
     for part in parts {
         hasher.update(part);
     }
-    Key(*hasher.finalize().as_bytes())
+    Key::filled_by(|key| hasher.finalize_xof().fill(key))
 }
 
 /// The first bytes of the keyed output stream of `input`: the chunker's table.
 pub fn keyed_stream(key: &Key, input: &[u8], output: &mut [u8]) {
-    blake3::Hasher::new_keyed(&key.0).update(input).finalize_xof().fill(output);
+    blake3::Hasher::new_keyed(key.expose()).update(input).finalize_xof().fill(output);
 }
 
 /// Seals `buffer[from..]` in place with AES-256-GCM and appends the tag.
@@ -220,7 +235,7 @@ pub fn open<'a>(key: &Key, nonce: [u8; NONCE_LENGTH], associated: &[u8], sealed:
 }
 
 fn cipher(key: &Key) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key.0).expect("a Key has the length that AES-256 wants"))
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.expose()).expect("a Key has the length that AES-256 wants"))
 }
 
 /// Argon2id version 0x13 with 32 bytes of output. Takes seconds and `memory_kib` of memory: that is its purpose.
@@ -230,11 +245,11 @@ fn cipher(key: &Key) -> LessSafeKey {
 pub fn password_hash(password: &[u8], salt: &[u8; 32], memory_kib: u32, passes: u32, lanes: u32) -> Result<Key, PasswordHashError> {
     let impossible = PasswordHashError { memory_kib, passes, lanes };
     let params = argon2::Params::new(memory_kib, passes, lanes, Some(32)).map_err(|_| impossible)?;
-    let mut key = Key([0; 32]);
+    let mut cell = Cell::new();
     argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params)
-        .hash_password_into(password, salt, &mut key.0)
+        .hash_password_into(password, salt, cell.bytes_mut())
         .map_err(|_| impossible)?;
-    Ok(key)
+    Ok(Key(cell))
 }
 
 /// Which of the two HPKE key pairs.
@@ -269,14 +284,14 @@ impl HpkeContext<'_> {
     }
 
     fn psk(&self) -> PskBundle<'_> {
-        PskBundle::new(&self.psk.0, PSK_ID).expect("neither key nor identifier is empty")
+        PskBundle::new(self.psk.expose(), PSK_ID).expect("neither key nor identifier is empty")
     }
 }
 
 /// The key pair that HPKE derives from secret bytes: (secret, public).
 pub fn hpke_key_pair(seed: &Key) -> (Key, [u8; 32]) {
-    let (secret, public) = X25519HkdfSha256::derive_keypair(&seed.0);
-    (Key(secret.to_bytes().into()), public.to_bytes().into())
+    let (secret, public) = X25519HkdfSha256::derive_keypair(seed.expose());
+    (Key::from_bytes(secret.to_bytes().into()), public.to_bytes().into())
 }
 
 /// Agrees on a key with the holder of `public`: the encapsulated key to publish and `export(enc, label)`.
@@ -297,9 +312,7 @@ pub fn hpke_send(
         &mut CryptoSource(random),
     )
     .map_err(|_| OpenError::BadKeyValue)?;
-    let mut key = Key([0; 32]);
-    sender.export(export_context(label).as_bytes(), &mut key.0).expect("32 bytes are within the limit of the exporter");
-    Ok((enc.to_bytes().into(), key))
+    Ok((enc.to_bytes().into(), exported(|key| sender.export(export_context(label).as_bytes(), key))))
 }
 
 /// `export(enc, label)` for the holder of the secret key.
@@ -307,14 +320,16 @@ pub fn hpke_send(
 /// # Errors
 /// [`OpenError::BadKeyValue`] if `enc` is no valid value. A wrong one gives a key that opens nothing.
 pub fn hpke_receive(context: &HpkeContext<'_>, secret: &Key, enc: &[u8; 32], label: &str) -> Result<Key, OpenError> {
-    let secret = <X25519HkdfSha256 as hpke::Kem>::PrivateKey::from_bytes(&secret.0).map_err(|_| OpenError::BadKeyValue)?;
+    let secret = <X25519HkdfSha256 as hpke::Kem>::PrivateKey::from_bytes(secret.expose()).map_err(|_| OpenError::BadKeyValue)?;
     let enc = <X25519HkdfSha256 as hpke::Kem>::EncappedKey::from_bytes(enc).map_err(|_| OpenError::BadKeyValue)?;
     let receiver =
         hpke::setup_receiver::<ExportOnlyAead, HkdfSha256, X25519HkdfSha256>(&OpModeR::Psk(context.psk()), &secret, &enc, &context.info())
             .map_err(|_| OpenError::BadKeyValue)?;
-    let mut key = Key([0; 32]);
-    receiver.export(export_context(label).as_bytes(), &mut key.0).expect("32 bytes are within the limit of the exporter");
-    Ok(key)
+    Ok(exported(|key| receiver.export(export_context(label).as_bytes(), key)))
+}
+
+fn exported(export: impl FnOnce(&mut [u8; 32]) -> Result<(), hpke::HpkeError>) -> Key {
+    Key::filled_by(|key| export(key).expect("32 bytes are within the limit of the exporter"))
 }
 
 fn export_context(label: &str) -> String {
@@ -366,7 +381,7 @@ pub fn verify(public: &[u8; 32], header: &[u8], payload: &[u8], signature: &[u8]
 }
 
 fn signing_pair(seed: &Key) -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&seed.0).expect("a Key has the length of an Ed25519 seed")
+    Ed25519KeyPair::from_seed_unchecked(seed.expose()).expect("a Key has the length of an Ed25519 seed")
 }
 
 fn signature_input(header: &[u8], payload: &[u8]) -> Zeroizing<Vec<u8>> {

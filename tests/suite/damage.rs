@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use backup_writer::backup::{BackupOptions, backup};
 use backup_writer::check::{CheckReport, ReadData, check};
@@ -37,7 +37,7 @@ use zeroize::Zeroizing;
 
 use super::mount::view_of;
 
-const RECOVERY: Key = Key::from_bytes([1; 32]);
+static RECOVERY: LazyLock<Key> = LazyLock::new(|| Key::from_bytes([1; 32]));
 
 /// Contents by snapshot and path in it.
 type Contents = BTreeMap<SnapshotId, BTreeMap<Vec<Vec<u8>>, Vec<u8>>>;
@@ -91,7 +91,7 @@ fn sample() -> Sample {
 fn add_keys_and_configuration(bench: &Bench) {
     let repository = bench.open().unwrap();
     let (ring, random) = (repository.ring(), &*bench.random);
-    for credential in [Credential::Recovery(RECOVERY), Credential::Password(Zeroizing::new("a long password".into()))] {
+    for credential in [Credential::Recovery(RECOVERY.clone()), Credential::Password(Zeroizing::new("a long password".into()))] {
         let key = NewKey { credential, label: "another".into(), cost: PasswordCost::LEAST };
         add_key(&*bench.store, ring, &key, &(Arc::clone(&bench.clock) as _), &bench.random).unwrap();
     }
@@ -308,7 +308,7 @@ fn suffer(sample: &Sample, damage: &Damage) {
     let bench = Bench { store: Arc::new(store), ..sample.bench.clone() };
     let repository = bench.open().or_else(|_| {
         // The slot of this key is hit: another key opens it, and sees.
-        let other = Bench { credential: Credential::Recovery(RECOVERY), ..bench.clone() };
+        let other = Bench { credential: Credential::Recovery(RECOVERY.clone()), ..bench.clone() };
         other.open()
     });
     let repository = match repository {

@@ -329,7 +329,7 @@ fn who_gives_up_has_no_repository_and_no_sheet() {
 }
 
 #[test]
-fn a_running_drive_leaves_no_core_and_is_closed_to_others() {
+fn a_running_drive_leaves_no_core_keeps_its_keys_from_swap_and_is_closed_to_others() {
     let place = Driven::new("repository").unwrap();
     std::fs::write(place.source().join("letter"), "dear all").unwrap();
     place.save().unwrap();
@@ -338,33 +338,51 @@ fn a_running_drive_leaves_no_core_and_is_closed_to_others() {
     let limits = std::fs::read_to_string(of_process("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    let status = std::fs::read_to_string(of_process("status")).unwrap();
+    let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+    assert_ne!(locked.trim(), "0 kB");
     // What belongs to a process that may not be looked into belongs to root there.
     assert_eq!(std::fs::metadata(of_process("environ")).unwrap().uid(), 0);
 }
 
-/// Root may look into everything, so this one runs as somebody else.
+/// Whoever runs the test if that is not root, who may look into everything and lock as much memory as there is.
+const SOMEBODY: &str = "65534";
+
+/// The program as it runs for somebody who is not root, behind other programs.
+fn as_somebody(place: &Driven, before: &[&str], arguments: &[&str]) -> Output {
+    std::fs::set_permissions(place.path("."), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = place.path("program");
+    std::fs::copy(place.command(&[]).get_program(), &program).unwrap();
+    let mut command = Command::new("env");
+    if rustix::process::geteuid().is_root() {
+        command.args(["setpriv", "--reuid", SOMEBODY, "--regid", SOMEBODY, "--clear-groups"]);
+    }
+    command.args(before).arg(&program).args(arguments);
+    command.env_clear().env("HOME", place.path(".")).env("PATH", "/usr/bin:/bin").current_dir(place.path("."));
+    command.stdin(Stdio::null()).output().unwrap()
+}
+
 #[test]
 fn other_programs_of_the_same_user_cannot_look_into_it() {
     let place = Driven::new("repository").unwrap();
     std::fs::create_dir(place.path("repository")).unwrap();
-    let program = place.path("program");
-    std::fs::copy(place.command(&[]).get_program(), &program).unwrap();
-    std::fs::set_permissions(place.path("."), PermissionsExt::from_mode(0o755)).unwrap();
-    let is_root = rustix::process::geteuid().is_root();
-    let mut command = Command::new(if is_root { "setpriv" } else { "env" });
-    command.args(if is_root { &["--reuid=65534", "--regid=65534", "--clear-groups"][..] } else { &[] }).arg(&program);
     // The command asks who owns the memory of the program that has started it.
-    command.args([
-        "--repository",
-        "repository",
-        "--password-command",
-        "stat -c 'owner %u' /proc/$PPID/mem /proc/$$/mem >&2; exit 1",
-        "snapshots",
-    ]);
-    let output = command.env_clear().env("PATH", "/usr/bin:/bin").current_dir(place.path(".")).stdin(Stdio::null()).output().unwrap();
+    let asks = "stat -c 'owner %u' /proc/$PPID/mem /proc/$$/mem >&2; exit 1";
+    let output = as_somebody(&place, &[], &["--repository", "repository", "--password-command", asks, "snapshots"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let me = if is_root { 65534 } else { rustix::process::geteuid().as_raw() };
+    let me = rustix::process::geteuid();
+    let me = if me.is_root() { SOMEBODY.to_owned() } else { me.as_raw().to_string() };
     assert!(said.starts_with(&format!("owner 0\nowner {me}\n")), "{said}");
+}
+
+#[test]
+fn where_no_memory_may_be_locked_everything_works() {
+    let place = Driven::new("repository").unwrap();
+    for arguments in [&["init", "--new-key-file", "key", "--accept-loss"][..], &["--key-file", "key", "snapshots"]] {
+        let arguments = [&["--repository", "new"], arguments].concat();
+        let output = as_somebody(&place, &["prlimit", "--memlock=0:0"], &arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// What each role is refused, by every command that reads, and that it is told as a wrong key.

@@ -136,6 +136,12 @@ fn a_locked_bucket_keeps_what_it_is_given() {
     let plain = keeping("YESTERDRIVE_TEST_S3", "1h");
     let failed = contract::put(&*plain, "pack/a", b"x").and_then(|()| wait("", plain.delete(&ObjectName::new("pack/a")))).unwrap_err();
     assert!(matches!(failed, StoreError::Failed { .. }), "{failed:?}");
+    let plain = setting("YESTERDRIVE_TEST_S3").replace('%', &format!("no-lock-{}", std::process::id())) + "&retention=1h";
+    let driven = Driven::new("unused").unwrap();
+    let mut command = driven.command(&["--repository", &plain, "init", "--new-key-file", "key", "--accept-loss"]);
+    let output = command.envs(S3).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.contains("how the place is set up")), (Some(1), true), "{said}");
 }
 
 #[test]

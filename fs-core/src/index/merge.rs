@@ -142,6 +142,8 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::compress::Codec;
     use crate::crypto;
@@ -150,7 +152,7 @@ mod tests {
     use crate::pack::{PackRecord, Trailer};
     use crate::record::{RecordFacts, RecordKind, SessionKeyRef};
 
-    static KEY: Key = Key::from_bytes([1; 32]);
+    static KEY: LazyLock<Key> = LazyLock::new(|| Key::from_bytes([1; 32]));
 
     fn hash(n: u8) -> ObjectHash {
         ObjectHash::from_bytes([n; 32])

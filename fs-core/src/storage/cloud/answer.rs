@@ -42,14 +42,15 @@ impl Answer {
         Self { status, text }
     }
 
-    /// What can be done about it, as a kind of error: trying again helps if it is `Other`, not if the service finds fault with the request. The
-    /// library's own kinds do not tell: a listing that was refused is "generic" there.
+    /// What can be done about it, as a kind of error: trying again helps if it is `Other`, not if the service finds fault with the request, and
+    /// `InvalidData` is what it finds fault with whatever is asked for. The library's own kinds do not tell: a listing that was refused is "generic" there.
     pub(super) fn kind(&self) -> io::ErrorKind {
         match self.status {
             Some(401 | 403) => io::ErrorKind::PermissionDenied,
             // Time-out, conflict of two writers, too early, too many requests.
             Some(408 | 409 | 425 | 429) | None => io::ErrorKind::Other,
-            Some(400..=499) => io::ErrorKind::InvalidInput,
+            Some(400) => io::ErrorKind::InvalidData,
+            Some(402..=499) => io::ErrorKind::InvalidInput,
             Some(_) => io::ErrorKind::Other,
         }
     }
@@ -123,7 +124,8 @@ mod tests {
         for status in ["401", "403"] {
             assert_eq!(kind(status), io::ErrorKind::PermissionDenied, "{status}");
         }
-        for status in ["400", "404", "405"] {
+        assert_eq!(kind("400"), io::ErrorKind::InvalidData);
+        for status in ["404", "405"] {
             assert_eq!(kind(status), io::ErrorKind::InvalidInput, "{status}");
         }
         for status in ["408", "409", "429", "500", "503", "301"] {

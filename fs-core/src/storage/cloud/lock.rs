@@ -118,7 +118,7 @@ impl Lock {
             let version = header(&newest, &VERSION).ok_or_else(|| {
                 let text =
                     "the bucket keeps no versions, so it has no Object Lock: make one that has, or leave 'retention' out of the address";
-                failed(name, io::Error::new(io::ErrorKind::InvalidInput, text))
+                failed(name, io::Error::new(io::ErrorKind::InvalidData, text))
             })?;
             done(name, self.send(Method::DELETE, path, &[("versionId", &version)], Vec::new(), Bytes::new()).await?).await?;
         }
