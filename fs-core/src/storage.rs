@@ -7,6 +7,7 @@
 //! - Correctness never rests on `put_new` refusing an existing name: names are random or hashes. A store that can refuse, does.
 //! - An error is never "empty": what could not be listed or read is an error, and only a store that is sure answers [`StoreError::NotFound`].
 
+use std::borrow::Borrow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,6 +75,13 @@ pub const CALLS_AT_ONCE: usize = 32;
 /// The name of an object: lower-case letters, digits, `-` and `/`, no empty part.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(Arc<str>);
+
+/// Names are ordered as their text is.
+impl Borrow<str> for ObjectName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl ObjectName {
     /// Takes a name that this program made.

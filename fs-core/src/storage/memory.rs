@@ -121,8 +121,8 @@ impl ReadStore for MemoryStore {
 
     async fn list(&self, prefix: &str, after: Option<&ObjectName>) -> Result<Vec<ObjectMeta>, StoreError> {
         let objects = self.objects();
-        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let found = objects.range((begin, Bound::Unbounded)).filter(|(name, _)| name.as_str().starts_with(prefix));
+        let begin = after.map(ObjectName::as_str).filter(|after| *after >= prefix).map_or(Bound::Included(prefix), Bound::Excluded);
+        let found = objects.range::<str, _>((begin, Bound::Unbounded)).take_while(|(name, _)| name.as_str().starts_with(prefix));
         Ok(found.map(|(name, object)| meta_of(name, object)).collect())
     }
 

@@ -147,7 +147,7 @@ fn read_back(store: &dyn WriteStore, name: &ObjectName, bytes: &Bytes, report: &
 
 fn list(store: &dyn WriteStore, names: &[ObjectName], report: &mut ProbeReport) -> Result<(), StoreError> {
     let listed: BTreeSet<_> = wait(PREFIX, store.list(PREFIX, None))?.into_iter().map(|meta| meta.name).collect();
-    let missing = names.iter().filter(|name| !listed.contains(name)).count();
+    let missing = names.iter().filter(|name| !listed.contains(*name)).count();
     if missing > 0 {
         let text = format!("a listing does not show {missing} of {} objects that were just written", names.len());
         report.find(Severity::Warning, format!("{text}: what another machine has saved may be seen later"));
