@@ -124,7 +124,7 @@ pub fn forget(
     why: &str,
 ) -> Result<RunId, ForgetError> {
     let rows: Vec<_> = snapshots.iter().copied().collect();
-    put(repository, store, signer, why, rows.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new())))
+    put(repository, store, signer, why, rows.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new()))).map(|(run, _)| run)
 }
 
 /// Of forgotten snapshots those that cannot be brought back for certain any more, each with the moment from which on a prune may sweep it.
@@ -158,9 +158,7 @@ pub fn undo<'a>(
     };
     expect_time()?;
     let rows_of = |forgotten: &&'a Forgotten| forgotten.by.iter().map(|(hash, _)| (*hash, forgotten.snapshot.id)).collect::<Vec<_>>();
-    let rows: BTreeSet<(ObjectHash, SnapshotId)> = forgotten.iter().flat_map(rows_of).collect();
-    let rows: Vec<_> = rows.into_iter().collect();
-    let run = put(repository, store, signer, "undone", rows.chunks(ROWS_MAX).map(|part| (Vec::new(), part.to_vec())))?;
+    let (run, said) = put_undone(repository, store, signer, "undone", forgotten.iter().flat_map(rows_of).collect())?;
     // A machine may have slept for days before it was put. Marks are looked at first: one goes after what it names.
     let expect_there = || {
         let listed: BTreeSet<_> = repository.all_snapshots()?.all().map(|snapshot| snapshot.id).collect();
@@ -171,28 +169,45 @@ pub fn undo<'a>(
     };
     let is_in_time = expect_time().and_then(|()| expect_there());
     if is_in_time.is_err() {
-        // What may be deleted by now must not look alive, nor what is deleted look lost.
-        let ids: BTreeSet<_> = forgotten.iter().map(|forgotten| forgotten.snapshot.id).collect();
-        let ids: Vec<_> = ids.into_iter().collect();
-        put(repository, store, signer, "undone too late", ids.chunks(ROWS_MAX).map(|part| (part.to_vec(), Vec::new())))?;
+        // What may be deleted by now must not look alive, nor what is deleted look lost: all is as it was, what is due included.
+        put_undone(repository, store, signer, "undone too late", said)?;
     }
     is_in_time.map(|()| run)
 }
 
+/// What an object of tombstones says of a snapshot.
+type Saying = (ObjectHash, SnapshotId);
+
+/// Undoes what was said. What the objects say that this took.
+fn put_undone(
+    repository: &Repository,
+    store: &dyn WriteStore,
+    signer: &Signer,
+    why: &str,
+    undone: BTreeSet<Saying>,
+) -> Result<(RunId, BTreeSet<Saying>), ForgetError> {
+    let rows: Vec<_> = undone.into_iter().collect();
+    let (run, hashes) = put(repository, store, signer, why, rows.chunks(ROWS_MAX).map(|part| (Vec::new(), part.to_vec())))?;
+    let said = rows.chunks(ROWS_MAX).zip(hashes).flat_map(|(part, hash)| part.iter().map(move |(_, id)| (hash, *id)));
+    Ok((run, said.collect()))
+}
+
+/// Puts objects of tombstones, of one run. Their hashes, in order.
 fn put(
     repository: &Repository,
     store: &dyn WriteStore,
     signer: &Signer,
     why: &str,
-    parts: impl Iterator<Item = (Vec<SnapshotId>, Vec<(ObjectHash, SnapshotId)>)>,
-) -> Result<RunId, ForgetError> {
+    parts: impl Iterator<Item = (Vec<SnapshotId>, Vec<Saying>)>,
+) -> Result<(RunId, Vec<ObjectHash>), ForgetError> {
     let random = &**repository.random();
     let run = RunId::from_bytes(random_array(random));
     let (time, server_time) = (repository.clock().now(), wait("clock", store.server_time())?);
+    let mut hashes = Vec::new();
     for (forgotten, undone) in parts {
         let tombstones = Tombstones { run, device: signer.device, time, server_time, why: why.to_owned(), forgotten, undone };
         let object = tombstones.encode_object(repository.ring(), signer, random);
-        put_hashed(store, object, |hash| object::run_name(ObjectKind::Tombstones, &run, hash))?;
+        hashes.push(put_hashed(store, object, |hash| object::run_name(ObjectKind::Tombstones, &run, hash))?);
     }
-    Ok(run)
+    Ok((run, hashes))
 }

@@ -10,6 +10,8 @@ pub const WORLD: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
 const SYSTEM: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 5, 18, 0, 0, 0];
 /// The administrators of the machine, who can read everything anyway.
 const ADMINISTRATORS: [u8; 16] = [1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 0x20, 2, 0, 0];
+/// Whoever is the owner: without this entry an owner may change permissions, whatever the list says.
+const OWNER: [u8; 12] = [1, 1, 0, 0, 0, 0, 0, 3, 4, 0, 0, 0];
 /// To read, to list, to run, to see attributes and permissions.
 const READ_AND_EXECUTE: u32 = 0x0012_00a9;
 /// `SE_SELF_RELATIVE | SE_DACL_PROTECTED | SE_DACL_PRESENT`
@@ -18,7 +20,7 @@ const HEADER_SIZE: u32 = 20;
 
 /// A descriptor that belongs to `owner` and lets `reader`, the system and administrators read. Both are security identifiers as Windows stores them.
 pub fn descriptor(owner: &[u8], reader: &[u8]) -> Vec<u8> {
-    let entries: Vec<u8> = [reader, &SYSTEM, &ADMINISTRATORS].into_iter().flat_map(allowed).collect();
+    let entries: Vec<u8> = [&OWNER, reader, &SYSTEM, &ADMINISTRATORS].into_iter().flat_map(allowed).collect();
     let list_size = 8 + entries.len();
     let size_of = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let group_at = HEADER_SIZE + size_of(owner);
@@ -33,7 +35,7 @@ pub fn descriptor(owner: &[u8], reader: &[u8]) -> Vec<u8> {
     bytes.extend(owner);
     bytes.extend([2, 0]);
     bytes.extend(u16::try_from(list_size).unwrap_or(u16::MAX).to_le_bytes());
-    bytes.extend([3, 0, 0, 0]);
+    bytes.extend([4, 0, 0, 0]);
     bytes.extend(entries);
     bytes
 }

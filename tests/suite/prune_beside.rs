@@ -324,3 +324,23 @@ fn several_that_are_brought_back_too_late_are_forgotten_again() {
     place.prune();
     place.expect_whole("forgotten again");
 }
+
+/// The manifest of a device's newest snapshot stays when its records are swept. Who brings it back, and sleeps meanwhile, leaves it as gone as it was.
+#[test]
+fn the_newest_of_a_device_is_not_brought_back_when_its_records_are_swept() {
+    let place = Place::with_days(3);
+    let newest = &place.ids()[2..];
+    place.forget(newest);
+    place.prune();
+    let others = place.clone();
+    let store = HookedStore::new(Arc::new(place.memory.clone()), When::Put("drop/"), move || {
+        others.bench.clock.advance(8 * DAY);
+        assert!(others.prune().swept.count > 0 && others.count("snap/") == 3);
+    });
+    let undone = place.over(store as Arc<dyn WriteStore>).undo(newest);
+    assert!(matches!(undone, Err(ForgetError::TooLate { .. })), "{undone:?}");
+    place.expect_whole("forgotten again");
+    assert!(matches!(place.undo(newest), Err(ForgetError::TooLate { .. })), "nor is it later");
+    place.prune();
+    place.expect_whole("pruned");
+}

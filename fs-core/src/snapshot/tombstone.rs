@@ -120,9 +120,12 @@ impl Tombstones {
     }
 }
 
+/// What an object of tombstones says of a snapshot.
+type Saying = (ObjectHash, SnapshotId);
+
 /// Of each snapshot that is forgotten the objects that say so and are not undone.
 pub fn standing<'a>(all: impl Iterator<Item = (&'a ObjectHash, &'a Tombstones)> + Clone) -> HashMap<SnapshotId, Vec<ObjectHash>> {
-    let undone: HashSet<_> = all.clone().flat_map(|(_, tombstones)| &tombstones.undone).collect();
+    let undone = undone(all.clone());
     // In the order of their hashes, whatever order they come in.
     let mut standing: BTreeMap<(SnapshotId, ObjectHash), ()> = BTreeMap::new();
     for (hash, tombstones) in all {
@@ -133,6 +136,30 @@ pub fn standing<'a>(all: impl Iterator<Item = (&'a ObjectHash, &'a Tombstones)> 
         forgotten.entry(id).or_default().push(hash);
     }
     forgotten
+}
+
+/// What is undone by an object of which that is not undone itself.
+fn undone<'a>(all: impl Iterator<Item = (&'a ObjectHash, &'a Tombstones)>) -> HashSet<Saying> {
+    let mut undoers: HashMap<Saying, Vec<ObjectHash>> = HashMap::new();
+    for (hash, tombstones) in all {
+        tombstones.undone.iter().for_each(|saying| undoers.entry(*saying).or_default().push(*hash));
+    }
+    let mut decided: HashMap<Saying, bool> = HashMap::new();
+    for (first, _) in &undoers {
+        // Objects are named by their hashes, so none waits for itself, however long the row is.
+        let mut waiting = vec![*first];
+        while let Some(saying) = waiting.last().copied() {
+            let by = || undoers.get(&saying).into_iter().flatten().map(|object| (*object, saying.1));
+            if let Some(undecided) = by().find(|by| undoers.contains_key(by) && !decided.contains_key(by)) {
+                waiting.push(undecided);
+                continue;
+            }
+            let is_undone = by().any(|by| !decided.get(&by).copied().unwrap_or(false));
+            decided.insert(saying, is_undone);
+            waiting.pop();
+        }
+    }
+    decided.into_iter().filter(|(_, is_undone)| *is_undone).map(|(saying, _)| saying).collect()
 }
 
 #[cfg(test)]
@@ -209,5 +236,27 @@ mod tests {
         let again = [all[0].clone(), all[2].clone(), (hash(4), tombstones(&[1], &[]))];
         let standing = standing(again.iter().map(|(hash, tombstones)| (hash, tombstones)));
         assert_eq!(standing, HashMap::from([(id(1), vec![hash(4)])]), "forgotten again");
+    }
+
+    /// An undoing that is undone was none, and so on; of several one is enough.
+    #[test]
+    fn what_is_undone_undoes_nothing() {
+        let all: Vec<_> = (1..=200)
+            .map(|n| (hash(n), if n == 1 { tombstones(&[1, 2], &[]) } else { tombstones(&[], &[(n - 1, 1)]) }))
+            .chain([(hash(201), tombstones(&[], &[(1, 2)])), (hash(202), tombstones(&[], &[(201, 1)]))])
+            .collect();
+        let stands = |count: usize| {
+            let mut part = all[..count].to_vec();
+            part.rotate_left(count / 3);
+            standing(part.iter().map(|(hash, tombstones)| (hash, tombstones)))
+        };
+        for count in 1..=200 {
+            assert_eq!(stands(count).contains_key(&id(1)), count % 2 == 1, "{count}");
+            assert!(stands(count).contains_key(&id(2)));
+        }
+        assert!(!stands(201).contains_key(&id(2)));
+        assert!(!stands(202).contains_key(&id(2)), "of this one nothing was undone");
+        let twice = [all[0].clone(), all[1].clone(), all[2].clone(), (hash(9), tombstones(&[], &[(1, 1)]))];
+        assert!(!standing(twice.iter().map(|(hash, tombstones)| (hash, tombstones))).contains_key(&id(1)), "one undoing is left");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use russh::client::{self, AuthResult, Handle};
 use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
+use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, check_known_hosts_path, load_secret_key};
 use russh_sftp::client::RawSftpSession;
 
@@ -103,13 +103,24 @@ pub(super) async fn open(place: &Place, location: &str) -> Result<Connection, St
     Ok(Connection { sftp, ssh: handle })
 }
 
+/// The agent behind its socket, if there is one.
+#[cfg(unix)]
+async fn agent(options: &RemoteOptions) -> Option<AgentClient<impl AgentStream + Send + Unpin + 'static>> {
+    AgentClient::connect_uds(options.ssh_agent.as_ref()?).await.ok()
+}
+
+/// The agent behind the pipe that `SSH_AUTH_SOCK` names, or that of the system's own.
+#[cfg(windows)]
+async fn agent(options: &RemoteOptions) -> Option<AgentClient<impl AgentStream + Send + Unpin + 'static>> {
+    let pipe = options.ssh_agent.as_deref().unwrap_or(std::path::Path::new(r"\\.\pipe\openssh-ssh-agent"));
+    AgentClient::connect_named_pipe(pipe).await.ok()
+}
+
 /// The agent's keys, then those in the folder of SSH that need no passphrase, then a password.
 async fn authenticate(handle: &mut Handle<Client>, place: &Place) -> Result<bool, russh::Error> {
     let (user, options) = (place.user.as_str(), &place.options);
     let hash = handle.best_supported_rsa_hash().await?.flatten();
-    #[cfg(unix)]
-    if let Some(socket) = &options.ssh_agent
-        && let Ok(mut agent) = AgentClient::connect_uds(socket).await
+    if let Some(mut agent) = agent(options).await
         && let Ok(identities) = agent.request_identities().await
     {
         for identity in identities {
