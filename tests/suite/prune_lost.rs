@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use backup_writer::check::{ReadData, check};
 use backup_writer::prune::{AGE, Plan, PruneError, PruneOptions, PruneReport};
 use fs_core::id::SnapshotId;
 use fs_core::observer::Silent;
-use fs_core::storage::ObjectName;
-
-use fs_core::storage::WriteStore;
+use fs_core::report::Severity;
+use fs_core::storage::{ObjectName, WriteStore};
 use tests::hooked::{HookedStore, When};
 
 use super::prune::{DAY, HOUR, Place};
@@ -193,4 +193,25 @@ fn a_manifest_that_came_too_late_is_in_nobodys_way() {
     }
     place.forget(&[unsealed[0].id]);
     assert!(place.prune().findings.iter().all(|finding| !finding.message.contains("never sealed")));
+}
+
+/// A seal that the store did not list to a sweep stays when its manifest goes. It is of no use, and no loss, also to a machine that has seen that manifest.
+#[test]
+fn a_seal_that_a_sweep_has_left_is_no_lost_snapshot() {
+    let mut place = Place::with_days(4);
+    let state = tempfile::tempdir().unwrap();
+    let opened = |place: &Place| place.bench.open_like_the_program(Some(state.path())).unwrap();
+    place.forget(&place.ids()[..2]);
+    place.prune();
+    assert_eq!(opened(&place).all_snapshots().unwrap().all().count(), 4);
+    place.bench.clock.advance(8 * DAY);
+    let seals = place.named("seal/");
+    assert_eq!(place.prune().snapshots_swept, 2);
+    seals.iter().for_each(|(name, bytes)| drop(place.memory.overwrite(name, Some(bytes.clone()))));
+    place.backup();
+    for looked in ["at once", "again"] {
+        let findings = check(&opened(&place), ReadData::None, &Silent).unwrap().findings;
+        let left = findings.iter().filter(|finding| finding.message.contains("is of no use")).count();
+        assert!(left == 2 && findings.iter().all(|finding| finding.severity == Severity::Note), "{looked}: {findings:?}");
+    }
 }

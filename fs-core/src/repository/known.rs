@@ -102,7 +102,9 @@ impl Known {
             let gone = self.manifests.keys().filter(|id| !listed.contains(id) && !forgotten.contains_key(id)).copied();
             self.gone.extend(gone);
             self.manifests.retain(|id, _| listed.contains(id));
-            self.seals.retain(|_, id| listed.contains(id));
+            // A seal that a sweep has left over tells what it sealed: without that it would look like all that is left of a lost snapshot.
+            let seals: HashSet<_> = listing.seals.iter().map(|named| named.hash).collect();
+            self.seals.retain(|hash, id| listed.contains(id) || seals.contains(hash));
             self.series.retain(|series| Arc::strong_count(series) > 1);
         }
     }
