@@ -145,7 +145,7 @@ fn undone<'a>(all: impl Iterator<Item = (&'a ObjectHash, &'a Tombstones)>) -> Ha
         tombstones.undone.iter().for_each(|saying| undoers.entry(*saying).or_default().push(*hash));
     }
     let mut decided: HashMap<Saying, bool> = HashMap::new();
-    for (first, _) in &undoers {
+    for first in undoers.keys() {
         // Objects are named by their hashes, so none waits for itself, however long the row is.
         let mut waiting = vec![*first];
         while let Some(saying) = waiting.last().copied() {
