@@ -11,7 +11,7 @@ use fs_core::id::{ObjectHash, RunId, SnapshotId};
 use fs_core::object::{self, ObjectKind, Signer};
 use fs_core::report::{Finding, Place, Severity};
 use fs_core::repository::{Forgotten, ReadError, Repository, RepositoryError, Snapshots};
-use fs_core::snapshot::tombstone::{ROWS_MAX, Tombstones};
+use fs_core::snapshot::tombstone::{ROWS_MAX, Saying, Tombstones};
 use fs_core::storage::{StoreError, WriteStore, wait};
 use fs_core::time::Timestamp;
 
@@ -174,9 +174,6 @@ pub fn undo<'a>(
     }
     is_in_time.map(|()| run)
 }
-
-/// What an object of tombstones says of a snapshot.
-type Saying = (ObjectHash, SnapshotId);
 
 /// Undoes what was said. What the objects say that this took.
 fn put_undone(

@@ -25,11 +25,11 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
     }
     let watcher = Watcher::new(global);
     let planned = Plan::make(&repository, &options.options(), &watcher);
+    let state = session::state(global, &repository);
     let done = planned.map_err(Failure::from).and_then(|plan| {
         if options.dry_run {
             return Ok((plan.report().clone(), None));
         }
-        let state = session::state(global, &repository);
         let signer = authorise(&repository, &*store, state.as_deref(), &session::host_name())?;
         let pruned = plan.execute(&*store, &signer)?;
         // Whatever becomes of it, what was pruned is told.
@@ -43,7 +43,7 @@ pub(crate) fn run(global: &Global, options: &Prune, output: &Output) -> Result<E
     });
     // Also if nothing could be pruned: what is not prolonged can be deleted some day, by anybody.
     let is_stopped = matches!(&done, Err(failure) if failure.exit == Exit::Interrupted);
-    let prolonged = (!options.dry_run && !is_stopped).then(|| keep(global, (&repository, &*store), &watcher));
+    let prolonged = (!options.dry_run && !is_stopped).then(|| keep(state.as_deref(), (&repository, &*store), &watcher));
     watcher.finish();
     let (mut report, merged) = match done {
         Ok(done) => done,
@@ -71,9 +71,8 @@ fn note_leaving(state: Option<&Path>, store: &dyn WriteStore, held: &[ObjectName
 }
 
 /// In such a store, what is needed is kept for longer.
-fn keep(global: &Global, (repository, store): (&Repository, &dyn WriteStore), watcher: &Watcher) -> Result<Prolonged, Failure> {
-    let state = session::state(global, repository);
-    let Some(due) = Prolonging::look(store, state.as_deref())? else { return Ok(Prolonged::default()) };
+fn keep(state: Option<&Path>, (repository, store): (&Repository, &dyn WriteStore), watcher: &Watcher) -> Result<Prolonged, Failure> {
+    let Some(due) = Prolonging::look(store, state)? else { return Ok(Prolonged::default()) };
     let is_to_go = to_go(repository, due.now)?;
     Ok(due.execute(is_to_go, watcher)?)
 }

@@ -32,7 +32,7 @@ pub struct Tombstones {
     /// Snapshots that are forgotten by it, in order.
     pub forgotten: Vec<SnapshotId>,
     /// What is undone, in order: what that object of tombstones says of that snapshot.
-    pub undone: Vec<(ObjectHash, SnapshotId)>,
+    pub undone: Vec<Saying>,
 }
 
 impl Tombstones {
@@ -121,7 +121,7 @@ impl Tombstones {
 }
 
 /// What an object of tombstones says of a snapshot.
-type Saying = (ObjectHash, SnapshotId);
+pub type Saying = (ObjectHash, SnapshotId);
 
 /// Of each snapshot that is forgotten the objects that say so and are not undone.
 pub fn standing<'a>(all: impl Iterator<Item = (&'a ObjectHash, &'a Tombstones)> + Clone) -> HashMap<SnapshotId, Vec<ObjectHash>> {
