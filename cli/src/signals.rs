@@ -18,6 +18,7 @@ pub(crate) enum OnSignal {
     /// An operation is asked to stop where that is safe; the next signal ends the program.
     Cancel(Arc<AtomicBool>),
     /// A drive is unmounted, also while it is in use; whoever waits for it goes on.
+    #[cfg_attr(windows, expect(dead_code, reason = "there the adapter is told by the console itself"))]
     Unmount(PathBuf),
 }
 

@@ -182,6 +182,7 @@ fn volume(view: &View, spot: &Spot) -> VolumeParams {
         .unicode_on_disk(true)
         .persistent_acls(true)
         .reparse_points(true)
+        .named_streams(true)
         .read_only_volume(true)
         .post_cleanup_when_modified_only(true)
         .pass_query_directory_pattern(true)

@@ -117,7 +117,7 @@ pub fn information(attr: &Attr, look: Look) -> FileInformation {
     let is_file = attr.kind == EntryKind::File;
     FileInformation {
         attributes: kind | link | far | NOT_CONTENT_INDEXED,
-        allocation_size: if is_file { attr.allocated.div_ceil(4096).saturating_mul(4096) } else { 0 },
+        allocation_size: if is_file { allocation(attr.allocated) } else { 0 },
         size: if is_file { attr.size } else { 0 },
         created: file_time(attr.btime),
         written: file_time(attr.mtime),
@@ -125,6 +125,17 @@ pub fn information(attr: &Attr, look: Look) -> FileInformation {
         index: attr.inode,
         link_count: u32::try_from(attr.link_count).unwrap_or(u32::MAX),
     }
+}
+
+/// What Windows is told about an alternate stream of an entry: it is read like a file, also that of a folder.
+pub fn of_stream(of_entry: FileInformation, size: u64) -> FileInformation {
+    let attributes = of_entry.attributes & !(DIRECTORY | REPARSE_POINT);
+    FileInformation { attributes, size, allocation_size: allocation(size), ..of_entry }
+}
+
+/// Bytes on disk, in whole blocks.
+pub fn allocation(size: u64) -> u64 {
+    size.div_ceil(4096).saturating_mul(4096)
 }
 
 /// 100 ns since 1601-01-01 UTC; times outside of what Windows can hold become the nearest that it can.

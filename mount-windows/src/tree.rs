@@ -23,6 +23,8 @@ const FOLLOWED_MAX: usize = 16;
 
 /// `\`
 pub const SEPARATOR: u16 = b'\\' as u16;
+/// `:`, before the name of an alternate stream. No shown name has one.
+pub const STREAM_SEPARATOR: u16 = b':' as u16;
 
 /// The view with what helps to find names in it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +44,19 @@ pub struct Place {
     pub moves: bool,
     /// Whether Windows is to take it for a folder: directories, and links to such.
     pub is_folder: bool,
+    /// Which of its alternate streams is meant; `None` for the entry itself.
+    pub stream: Option<Box<AlternateStream>>,
+}
+
+/// An alternate stream of an entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AlternateStream {
+    /// The name that is shown.
+    pub shown: Vec<u16>,
+    /// Its name as it was saved.
+    pub name: Vec<u8>,
+    /// Length in bytes.
+    pub size: u64,
 }
 
 /// What a path leads to.
@@ -88,14 +103,43 @@ impl Tree {
         self.folds.changed();
     }
 
-    /// What a path leads to.
+    /// What a path leads to; behind a colon the name of an alternate stream.
     ///
     /// # Errors
     /// Those of the view.
     pub async fn find(&self, path: &[u16]) -> Result<Found, ViewError> {
+        let mut of_stream = path.splitn(2, |unit| *unit == STREAM_SEPARATOR);
+        let (path, wanted) = (of_stream.next().unwrap_or_default(), of_stream.next());
+        match (self.find_entry(path).await?, wanted) {
+            (Found::Entry(place), Some(wanted)) => self.find_stream(place, wanted).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn find_stream(&self, mut place: Place, wanted: &[u16]) -> Result<Found, ViewError> {
+        let wanted = names::case_key(wanted);
+        let streams = self.streams(place.attr.inode).await?;
+        let Some(stream) = streams.into_iter().find(|stream| names::case_key(&stream.shown) == wanted) else { return Ok(Found::NoName) };
+        place.path.push(STREAM_SEPARATOR);
+        place.path.extend(&stream.shown);
+        (place.is_folder, place.stream) = (false, Some(Box::new(stream)));
+        Ok(Found::Entry(place))
+    }
+
+    /// The alternate streams of an entry.
+    ///
+    /// # Errors
+    /// Those of the view.
+    pub async fn streams(&self, inode: u64) -> Result<Vec<AlternateStream>, ViewError> {
+        let streams = ask(&self.view, move |view, held| view.streams(held, inode)).await?;
+        let shown = |(name, size): (Vec<u8>, u64)| AlternateStream { shown: names::present(&name), name, size };
+        Ok(streams.into_iter().map(shown).collect())
+    }
+
+    async fn find_entry(&self, path: &[u16]) -> Result<Found, ViewError> {
         let parts: Vec<&[u16]> = path.split(|unit| *unit == SEPARATOR).filter(|part| !part.is_empty()).collect();
         let root = ask(&self.view, |view, held| view.getattr(held, ROOT)).await?;
-        let mut place = Place { attr: root, path: Vec::new(), moves: true, is_folder: true };
+        let mut place = Place { attr: root, path: Vec::new(), moves: true, is_folder: true, stream: None };
         for (at, part) in parts.iter().enumerate() {
             match place.attr.kind {
                 EntryKind::Directory => {}
@@ -108,7 +152,8 @@ impl Tree {
             };
             place.path.push(SEPARATOR);
             place.path.extend(&line.shown);
-            place = Place { attr: line.attr, path: place.path, moves: line.moves, is_folder: line.attr.kind == EntryKind::Directory };
+            let is_folder = line.attr.kind == EntryKind::Directory;
+            place = Place { attr: line.attr, path: place.path, moves: line.moves, is_folder, stream: None };
         }
         if place.path.is_empty() {
             place.path.push(SEPARATOR);

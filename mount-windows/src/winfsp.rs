@@ -14,7 +14,7 @@ use fs_core::tree::EntryKind;
 use fs_core::view::error::ViewError;
 use winfsp::filesystem::{
     AsyncFileSystemContext, DirInfo, DirMarker, FileInfo, FileSecurity, FileSystemContext, ModificationDescriptor, OpenFileInfo,
-    VolumeInfo, WideNameInfo as _,
+    StreamInfo, VolumeInfo, WideNameInfo as _,
 };
 use winfsp::{FspError, Result, U16CStr};
 
@@ -111,7 +111,11 @@ impl Drive {
 
     fn information_of(&self, place: &Place) -> FileInformation {
         let name = place.path.rsplit(|unit| *unit == SEPARATOR).next().unwrap_or_default();
-        self.information(&place.attr, place.is_folder, name)
+        let of_entry = self.information(&place.attr, place.is_folder, name);
+        match &place.stream {
+            None => of_entry,
+            Some(stream) => status::of_stream(of_entry, stream.size),
+        }
     }
 
     /// Copies the descriptor if there is room; its size either way.
@@ -123,7 +127,7 @@ impl Drive {
     }
 
     fn reparse(&self, place: &Place, buffer: &mut [u8]) -> Result<u64> {
-        if place.attr.kind != EntryKind::Symlink {
+        if place.attr.kind != EntryKind::Symlink || place.stream.is_some() {
             return Err(refused(status::NOT_A_REPARSE_POINT));
         }
         let target = self.wait(&place.path, self.tree.target(&place.path, place.attr.inode))?;
@@ -310,6 +314,27 @@ impl FileSystemContext for Drive {
         self.reparse(&context.place, buffer)
     }
 
+    /// As many as there is room for; the last one is followed by an end.
+    fn get_stream_info(&self, context: &Opened, buffer: &mut [u8]) -> Result<u32> {
+        let Place { attr, path, .. } = &context.place;
+        let alternate = self.wait(path, self.tree.streams(attr.inode))?;
+        let own = (attr.kind == EntryKind::File).then_some((&[][..], attr.size));
+        let mut cursor = 0;
+        for (shown, size) in own.into_iter().chain(alternate.iter().map(|stream| (&*stream.shown, stream.size))) {
+            let mut info = StreamInfo::<255>::new();
+            if info.set_name_raw(shown).is_err() {
+                tracing::warn!(name = String::from_utf16_lossy(shown), "the name of a stream is too long for Windows and is left out");
+                continue;
+            }
+            (info.stream_size, info.stream_alloc_size) = (size, status::allocation(size));
+            if !info.append_to_buffer(buffer, &mut cursor) {
+                return Ok(cursor);
+            }
+        }
+        StreamInfo::<255>::finalize_buffer(buffer, &mut cursor);
+        Ok(cursor)
+    }
+
     /// Nothing is ever waiting to be written.
     fn flush(&self, context: Option<&Opened>, file_info: &mut FileInfo) -> Result<()> {
         if let Some(opened) = context {
@@ -413,8 +438,16 @@ impl AsyncFileSystemContext for Drive {
         }
         let view = self.tree.view();
         let length = (buffer.len() as u64).min(size - offset);
-        view.read_ahead(index, offset, length);
-        let bytes = ask(view, move |view, held| view.read(held, index, offset, length));
+        let bytes = match &context.place.stream {
+            None => {
+                view.read_ahead(index, offset, length);
+                ask(view, move |view, held| view.read(held, index, offset, length))
+            }
+            Some(stream) => {
+                let name = stream.name.clone();
+                ask(view, move |view, held| view.read_stream(held, index, &name, offset, length))
+            }
+        };
         let bytes = bytes.await.map_err(|error| failed(&error, &context.place.path, Some(offset)))?;
         // Fewer would be taken for the end of the file.
         let place = buffer.get_mut(..bytes.len()).filter(|_| bytes.len() as u64 == length);

@@ -38,6 +38,7 @@ pub mod driven;
 pub mod hooked;
 pub mod http;
 pub mod line;
+pub mod other_system;
 pub mod pages;
 pub mod picture;
 pub mod proxy;

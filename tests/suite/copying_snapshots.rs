@@ -104,50 +104,22 @@ fn every_snapshot_comes_back_as_it_was_saved_the_first_time() {
 
 /// A sealed snapshot of another system, with what none that runs this test can make. Each has the same root.
 fn plant(two: &Two, sequence: u64, previous: Option<SnapshotId>, signer: &Signer) -> SnapshotId {
-    let from = two.from.open().unwrap();
-    let pace = Arc::new(Pace::new(Pauses::default(), Arc::clone(from.clock())));
-    let shared = Arc::new(Shared::new(Arc::clone(&from), pace).unwrap());
-    let mut packer = Packer::new(shared, Arc::clone(&two.from.store), signer.clone());
-    let mut data = |bytes: &[u8]| Content::Inline(vec![packer.put(RecordKind::Data, bytes).unwrap()]);
-    let named = |name: &[u8], kind| Entry::new(Some(Name::new(name).unwrap()), kind);
-    let (mut file, mut folder) = (named(b"a file", EntryKind::File), named(b"a folder", EntryKind::Directory));
-    (file.size, file.content) = (11, data(b"hello world"));
-    (file.windows_attributes, file.placeholder, file.reparse) = (Some(0x20), Some(7), Some(vec![1, 2, 3]));
-    file.security_descriptor = Some(Value::Stored { size: 5000, content: data(&noise(1, 5000)) });
-    file.unknown = vec![(200, vec![0x18, 0x2a])];
-    file.streams = vec![
-        tree::Stream { name: b"empty".to_vec(), value: Value::Stored { size: 0, content: Content::EMPTY } },
-        tree::Stream { name: b"long".to_vec(), value: Value::Stored { size: 100_000, content: data(&noise(2, 100_000)) } },
-    ];
-    folder.security_descriptor = Some(Value::Inline(noise(3, 100)));
-    folder.streams =
-        vec![tree::Stream { name: b"of a folder".to_vec(), value: Value::Stored { size: 300, content: data(&noise(4, 300)) } }];
-    let page = Page::Leaf(Leaf::new(vec![file, folder])).encode();
-    let mut root = Entry::new(None, EntryKind::Directory);
-    let page = Some(packer.put(RecordKind::Tree, &page).unwrap());
-    root.subtree = Some(Subtree { page, position_count: 3, directory_count: 1, byte_count: 11, file_count: 1 });
-    packer.finish().unwrap();
-    let model = from.snapshots().unwrap()[0].manifest().unwrap();
-    let manifest = Manifest {
-        device: signer.device,
-        sequence,
-        previous,
-        parent: None,
-        heads: Vec::new(),
-        link_table: Vec::new(),
-        findings: Vec::new(),
-        changes: Vec::new(),
-        host: "other system".into(),
-        root,
-        ..model
+    let planter = Planter { repository: two.from.open().unwrap(), store: Arc::clone(&two.from.store), signer: signer.clone() };
+    let entries = |packer: &mut Packer| -> anyhow::Result<Vec<Entry>> {
+        let (mut file, mut folder) = (named("a file", EntryKind::File), named("a folder", EntryKind::Directory));
+        (file.size, file.content) = (11, content(packer, b"hello world")?);
+        (file.windows_attributes, file.placeholder, file.reparse) = (Some(0x20), Some(7), Some(vec![1, 2, 3]));
+        file.security_descriptor = Some(Value::Stored { size: 5000, content: content(packer, &noise(1, 5000))? });
+        file.unknown = vec![(200, vec![0x18, 0x2a])];
+        file.streams = vec![
+            tree::Stream { name: b"empty".to_vec(), value: Value::Stored { size: 0, content: Content::EMPTY } },
+            stream(packer, "long", &noise(2, 100_000))?,
+        ];
+        folder.security_descriptor = Some(Value::Inline(noise(3, 100)));
+        folder.streams = vec![stream(packer, "of a folder", &noise(4, 300))?];
+        Ok(vec![file, folder])
     };
-    let object = manifest.encode_object(from.ring(), signer, &*two.from.random).unwrap();
-    let name = |kind| move |hash: &ObjectHash| object::sequence_name(kind, &signer.device, sequence, hash);
-    let id = SnapshotId::from(put_hashed(&*two.from.store, object, name(ObjectKind::Manifest)).unwrap());
-    let seal = Seal { device: signer.device, sequence, manifest: id, time: manifest.ended };
-    let seal = seal.encode_object(from.ring(), signer, &*two.from.random);
-    put_hashed(&*two.from.store, seal, name(ObjectKind::Seal)).unwrap();
-    id
+    planter.plant((sequence, previous), entries).unwrap()
 }
 
 #[test]

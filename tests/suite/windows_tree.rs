@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use backup_writer::device;
 use crossbeam_channel::never;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::CountingStore;
+use fs_core::tree::{EntryKind, Stream, Value};
 use fs_core::view::error::ViewError;
 use fs_core::view::{Links, View};
-use mount_windows::tasks::wait;
+use mount_windows::tasks::{ask, wait};
 use mount_windows::tree::{Found, Line, Tree};
-use tests::Bench;
+use tests::other_system::{Planter, content, named, stream};
+use tests::{Bench, noise};
 
 use super::mount::view_with;
 
@@ -60,6 +63,47 @@ fn shown(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Bench, Arc<CountingSto
     let inside = source.to_str().unwrap().replace('/', "\\");
     let path = format!("\\Snapshots\\host\\{}{inside}", String::from_utf16(&snapshot.shown).unwrap());
     (place, bench, counting, view, path)
+}
+
+#[test]
+fn alternate_streams_stand_behind_a_colon_and_beside_what_has_them() {
+    let (_place, bench, _, view, _) = shown(|source| std::fs::write(source.join("model"), "of a manifest").unwrap());
+    let repository = bench.open().unwrap();
+    let signer = device::open(&repository, &*bench.store, None, "other system").unwrap();
+    let planter = Planter { repository, store: Arc::clone(&bench.store), signer };
+    let planted = planter.plant((1, None), |packer| {
+        let (mut file, mut folder) = (named("file", EntryKind::File), named("folder", EntryKind::Directory));
+        (file.size, file.content) = (7, content(packer, b"content")?);
+        file.streams = vec![
+            Stream { name: b"Empty".to_vec(), value: Value::Inline(Vec::new()) },
+            Stream { name: b"inline".to_vec(), value: Value::Inline(b"in the entry".to_vec()) },
+            stream(packer, "long", &noise(1, 70_000))?,
+        ];
+        folder.streams = vec![stream(packer, "of a folder", b"said of a folder")?];
+        Ok(vec![file, folder])
+    });
+    planted.unwrap();
+    view.refresh().unwrap();
+    let tree = Tree::new(Arc::clone(&view));
+    let Found::Entry(link) = find(&tree, "\\Latest\\other system").unwrap() else { panic!("a link") };
+    let target = wait(tree.target(&link.path, link.attr.inode), &never()).unwrap().unwrap();
+    let root = String::from_utf16(&target).unwrap().replace("..\\", "\\");
+    let read = |path: &str, offset, length| {
+        let Found::Entry(place) = find(&tree, path).unwrap() else { panic!("{path}") };
+        let stream = place.stream.unwrap();
+        let asked = ask(&view, move |view, held| view.read_stream(held, place.attr.inode, &stream.name, offset, length));
+        (stream.size, wait(asked, &never()).unwrap().unwrap().to_vec())
+    };
+    assert_eq!(read(&format!("{root}\\file:EMPTY"), 0, 10), (0, Vec::new()));
+    assert_eq!(read(&format!("{root}\\File:inline"), 3, 3), (12, b"the".to_vec()));
+    assert_eq!(read(&format!("{root}\\file:long"), 69_000, 5000), (70_000, noise(1, 70_000)[69_000..].to_vec()));
+    assert_eq!(read(&format!("{root}\\folder:of a folder"), 0, 100), (16, b"said of a folder".to_vec()));
+    assert!(matches!(find(&tree, &format!("{root}\\file:nothing")).unwrap(), Found::NoName));
+    assert!(matches!(find(&tree, &format!("{root}\\nothing:long")).unwrap(), Found::NoName));
+    assert!(matches!(find(&tree, &format!("{root}\\nothing\\file:long")).unwrap(), Found::NoPath));
+    assert!(matches!(find(&tree, "\\Snapshots:long").unwrap(), Found::NoName));
+    // A colon in a name is shown as another character, so it separates nothing else.
+    assert_eq!(entry(&tree, &format!("{root}\\file")).1, format!("{root}\\file"));
 }
 
 #[test]

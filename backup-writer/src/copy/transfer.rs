@@ -35,11 +35,12 @@ pub(super) enum Unsound {
     Stopped,
 }
 
+/// EIO; on Windows the error of a checksum.
+const ROTTEN: i32 = if cfg!(windows) { 23 } else { 5 };
+
 impl Unsound {
     /// Whether it is the object that is damaged, and the store works: a disk says of a rotten sector that it cannot be read.
     pub(super) fn is_damage(&self) -> bool {
-        /// EIO; on Windows the error of a checksum.
-        const ROTTEN: i32 = if cfg!(windows) { 23 } else { 5 };
         match self {
             Self::Damaged(_) => true,
             Self::Unreadable(StoreError::Failed { source, .. }) => source.raw_os_error() == Some(ROTTEN),
@@ -298,7 +299,7 @@ mod tests {
     #[test]
     fn what_the_disk_cannot_read_is_damage_and_what_the_line_loses_is_not() {
         let failed = |source| Unsound::Unreadable(StoreError::Failed { place: "x".into(), source });
-        assert!(failed(std::io::Error::from_raw_os_error(5)).is_damage());
+        assert!(failed(std::io::Error::from_raw_os_error(ROTTEN)).is_damage());
         assert!(!failed(std::io::Error::other("cut")).is_damage());
         assert!(!failed(std::io::Error::from_raw_os_error(104)).is_damage());
         assert!(!Unsound::Gone.is_damage() && Unsound::Damaged("x".into()).is_damage());

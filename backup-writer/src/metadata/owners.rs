@@ -61,7 +61,8 @@ fn number(known: &Mutex<HashMap<String, Option<u32>>>, name: Option<&str>, look_
     number
 }
 
-#[cfg(test)]
+// There are no such numbers elsewhere.
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
     use fs_core::tree::EntryKind;

@@ -349,7 +349,11 @@ mod tests {
         filled(&mut placed, 10_000);
         assert!(placed.rows.recent.len() < 100, "the rest is in the file");
         check_all(&placed, 10_000);
-        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "it has no name");
+        let files = || std::fs::read_dir(place.path()).unwrap().count();
+        // On Windows it has one until it is closed.
+        assert!(files() == 0 || cfg!(windows), "it has no name");
+        drop(placed);
+        assert_eq!(files(), 0);
     }
 
     #[test]

@@ -78,11 +78,38 @@ impl View {
             return Ok(acl.into());
         }
         let value = entry.xattrs.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        match value.ok_or(ViewError::NoAttribute)? {
-            Value::Inline(bytes) => Ok(bytes.clone().into()),
+        self.value(held, value.ok_or(ViewError::NoAttribute)?, 0, u64::MAX)
+    }
+
+    /// The alternate streams of an entry: names, and lengths in bytes.
+    ///
+    /// # Errors
+    /// [`Stop`](super::Stop).
+    pub fn streams(&self, held: &Held, inode: u64) -> Answer<Vec<(Vec<u8>, u64)>> {
+        if Inode::from_number(inode).is_made_up() {
+            return Ok(Vec::new());
+        }
+        let entry = self.node(&self.tree(), held, inode)?.entry;
+        Ok(entry.streams.iter().map(|stream| (stream.name.clone(), stream.value.len())).collect())
+    }
+
+    /// Reads exactly `length` bytes of an alternate stream, fewer only at its end.
+    ///
+    /// # Errors
+    /// [`Stop`](super::Stop). [`ViewError::NotFound`] if the entry has no such stream.
+    pub fn read_stream(&self, held: &Held, inode: u64, name: &[u8], offset: u64, length: u64) -> Answer<Bytes> {
+        let entry = self.node(&self.tree(), held, inode)?.entry;
+        let stream = entry.streams.iter().find(|stream| stream.name == name).ok_or(ViewError::NotFound)?;
+        self.value(held, &stream.value, offset, length)
+    }
+
+    /// A part of what stands beside the content of an entry.
+    fn value(&self, held: &Held, value: &Value, offset: u64, length: u64) -> Answer<Bytes> {
+        match value {
+            Value::Inline(bytes) => Ok(part_of(&bytes.clone().into(), offset, length)),
             Value::Stored { size, content } => {
                 let reader = ContentReader::new(Arc::clone(&self.repository), *size, content.clone(), None);
-                Ok(reader.read_in_memory(held, 0, *size)?)
+                Ok(reader.read_in_memory(held, offset, length.min(size.saturating_sub(offset)))?)
             }
         }
     }

@@ -12,7 +12,8 @@ use mount_windows::{Mount, MountOptions, mount};
 use winfsp_sys::{
     FSP_FSCTL_FILE_INFO, FspFsctlTransactCleanupKind, FspFsctlTransactCloseKind, FspFsctlTransactCreateKind,
     FspFsctlTransactFileSystemControlKind, FspFsctlTransactQueryDirectoryKind, FspFsctlTransactQueryInformationKind,
-    FspFsctlTransactQuerySecurityKind, FspFsctlTransactQueryVolumeInformationKind, FspFsctlTransactReadKind,
+    FspFsctlTransactQuerySecurityKind, FspFsctlTransactQueryStreamInformationKind, FspFsctlTransactQueryVolumeInformationKind,
+    FspFsctlTransactReadKind,
 };
 
 use super::driver::{self, Volume, wide};
@@ -131,6 +132,8 @@ impl Client {
         let create = unsafe { &mut request.head().Req.Create };
         (create.CreateOptions, create.DesiredAccess, create.ShareAccess) = (how.disposition << 24 | how.options, how.access, 7);
         create.AccessToken = self.token;
+        // Where the name of a stream begins, in bytes.
+        create.NamedStream = path.iter().position(|unit| *unit == u16::from(b':')).map_or(0, |at| 2 * at as u16);
         create.set_UserMode(1);
         create.set_HasTraversePrivilege(how.traverse.into());
         request.ask(&self.volume)
@@ -141,8 +144,8 @@ impl Client {
         let mut path = path.to_vec();
         for _ in 0..32 {
             let response = self.create(&path, how);
-            // SAFETY: the status says which part is set.
             let opened = match response.status() {
+                // SAFETY: the status says which part is set.
                 0 => unsafe { &response.body().Rsp.Create.Opened },
                 REPARSE => {
                     // SAFETY: as above.
@@ -299,6 +302,28 @@ impl Client {
         assert_eq!(response.status(), 0);
         // SAFETY: as above.
         unsafe { response.body().Rsp.QueryInformation.FileInfo }
+    }
+
+    /// The streams of an entry: names, and sizes in bytes. That of the content has no name.
+    pub fn streams(&self, handle: &Handle) -> Vec<(String, u64)> {
+        let mut request = Request::new(FspFsctlTransactQueryStreamInformationKind, None);
+        // SAFETY: this is the part that the kind names.
+        let query = unsafe { &mut request.head().Req.QueryStreamInformation };
+        (query.UserContext, query.UserContext2) = handle.contexts;
+        let response = request.ask(&self.volume);
+        assert_eq!(response.status(), 0);
+        // SAFETY: as above.
+        let bytes = response.buffer(unsafe { response.body().Rsp.QueryStreamInformation }.Buffer);
+        let (mut streams, mut at) = (Vec::new(), 0);
+        loop {
+            let size = usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+            if size == 0 {
+                return streams;
+            }
+            let name: Vec<u16> = bytes[at + 24..at + size].as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+            streams.push((String::from_utf16(&name).unwrap(), u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap())));
+            at += size.next_multiple_of(8);
+        }
     }
 
     pub fn security(&self, handle: &Handle) -> Vec<u8> {

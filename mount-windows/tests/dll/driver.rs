@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ type Handle = *mut c_void;
 #[link(name = "kernel32")]
 unsafe extern "system" {
     fn GetModuleHandleW(name: *const u16) -> Handle;
+    fn GetProcAddress(module: Handle, name: *const c_char) -> *const c_void;
     fn VirtualProtect(address: *mut c_void, size: usize, protection: u32, old: *mut u32) -> i32;
     fn SetLastError(error: u32);
 }
@@ -30,6 +31,13 @@ const OPERATION_ABORTED: u32 = 995;
 
 pub fn wide(text: &str) -> Vec<u16> {
     text.encode_utf16().chain([0]).collect()
+}
+
+/// Whether this is Wine, which says so itself.
+pub fn is_wine() -> bool {
+    let name = wide("ntdll.dll");
+    // SAFETY: both names end with zero, and this library is always loaded.
+    unsafe { !GetProcAddress(GetModuleHandleW(name.as_ptr()), c"wine_get_version".as_ptr()).is_null() }
 }
 
 /// A volume as its driver sees it.
@@ -56,6 +64,8 @@ static ORIGINALS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
 static NEXT_HINT: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
+    // It is const; what this target makes of the macro misleads the lint.
+    #[allow(clippy::missing_const_for_thread_local)]
     /// The volume that this thread has made last.
     static MADE: Cell<Option<usize>> = const { Cell::new(None) };
 }
@@ -233,10 +243,10 @@ unsafe fn replace(module: Handle, name: &CStr, replacement: *const c_void) -> *c
     panic!("the library imports no {name:?}");
 }
 
+/// What a replacement replaces. Unsafe: the table of the library must have held a function of this signature.
 macro_rules! original {
     ($number:expr, $signature:ty) => {
-        // SAFETY: the table of the library held a function of this signature.
-        unsafe { std::mem::transmute::<usize, $signature>(ORIGINALS[$number].load(Ordering::SeqCst)) }
+        std::mem::transmute::<usize, $signature>(ORIGINALS[$number].load(Ordering::SeqCst))
     };
 }
 

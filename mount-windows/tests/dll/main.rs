@@ -21,5 +21,6 @@ mod names;
 mod opening;
 mod reading;
 mod requests;
+mod streams;
 mod volume;
 mod writes;

@@ -70,7 +70,8 @@ fn folders_and_hosts_may_be_twins_too() {
     assert_eq!(client.content(&format!("{root}\\twins\\folder\\which")).unwrap(), b"Folder");
     let twin = "\u{f066}older";
     assert_eq!(client.content(&format!("{root}\\twins\\{twin}\\WHICH")).unwrap(), b"folder");
-    let hosts = client.names("\\Snapshots");
+    let mut hosts = client.names("\\Snapshots");
+    hosts.retain(|host| host != "other system");
     assert_eq!(hosts.len(), 2);
     let folded: BTreeSet<_> = hosts.iter().map(|host| case_key(&units(host))).collect();
     assert_eq!(folded.len(), 2);

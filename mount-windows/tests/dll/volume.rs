@@ -26,7 +26,7 @@ fn the_driver_is_told_what_the_volume_is() {
     assert_eq!((parameters.CaseSensitiveSearch(), parameters.CasePreservedNames(), parameters.UnicodeOnDisk()), (0, 1, 1));
     assert_eq!((parameters.PersistentAcls(), parameters.ReparsePoints(), parameters.ReadOnlyVolume()), (1, 1, 1));
     assert_eq!((parameters.PassQueryDirectoryFileName(), parameters.PassQueryDirectoryPattern()), (1, 1));
-    assert_eq!((parameters.NamedStreams(), parameters.ExtendedAttributes(), parameters.HardLinks()), (0, 0, 0));
+    assert_eq!((parameters.NamedStreams(), parameters.ExtendedAttributes(), parameters.HardLinks()), (1, 0, 0));
     assert_ne!(parameters.VolumeSerialNumber, 0);
     assert_eq!(parameters.Prefix[0], 0);
     let name: Vec<u16> = parameters.FileSystemName.into_iter().take_while(|unit| *unit != 0).collect();
@@ -76,7 +76,7 @@ fn the_status_is_made_anew_for_everybody_who_opens_it_and_kept_by_nobody() {
     assert!(!status.is_kept, "the system must not keep what changes");
     let text = client.read(&status, 0, 1 << 16).unwrap();
     assert_eq!(text.len() as u64, status.info.FileSize);
-    assert!(String::from_utf8(text).unwrap().contains("\"snapshots\": 2"));
+    assert!(String::from_utf8(text).unwrap().contains("\"snapshots\": 3"));
     assert!(client.open(&format!("{root}\\plain.txt")).unwrap().is_kept, "contents of snapshots never change");
 }
 

@@ -17,6 +17,7 @@ use crate::backup::{BackupOptions, backup};
 use crate::create::{NewKey, create};
 use crate::pause::Pauses;
 use crate::source::rules::Rules;
+use crate::system::shown_bytes;
 use crate::what::entry_at;
 
 fn how(folder: &Path) -> BackupOptions {
@@ -66,7 +67,7 @@ fn whatever_differs_from_what_was_recorded_is_no_proof() {
     std::fs::write(place.path().join("empty"), "").unwrap();
     let (view, snapshot) = saved(place.path());
     let path_of = |name: &str| {
-        let path = TreePath::parse(place.path().as_os_str().as_encoded_bytes()).unwrap();
+        let path = TreePath::parse(&shown_bytes(place.path())).unwrap();
         path.join(Name::new(name.as_bytes()).unwrap())
     };
     let found = view.repository().snapshots().unwrap().pop().unwrap();
@@ -107,7 +108,7 @@ fn what_was_read_here_and_there_must_be_what_is_read_in_order() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("file"), vec![5; 300_000]).unwrap();
     let (view, snapshot) = saved(place.path());
-    let path = TreePath::parse(place.path().as_os_str().as_encoded_bytes()).unwrap().join(Name::new(&b"file"[..]).unwrap());
+    let path = TreePath::parse(&shown_bytes(place.path())).unwrap().join(Name::new(&b"file"[..]).unwrap());
     let found = view.repository().snapshots().unwrap().pop().unwrap();
     let entry = entry_at(view.repository(), &found, &path).unwrap().unwrap();
     let inode = find(&view, &snapshot, &path, &entry).unwrap();

@@ -48,7 +48,7 @@ impl Pipe {
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.begun.is_empty() {
             // Without a thread this is after the end.
-            self.begun = self.pieces.recv().map_or_else(|_| Ok(Vec::new()), |piece| piece)?.into();
+            self.begun = self.pieces.recv().unwrap_or_else(|_| Ok(Vec::new()))?.into();
         }
         self.begun.read(buffer)
     }

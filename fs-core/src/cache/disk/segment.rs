@@ -280,7 +280,9 @@ impl Active {
         self.file.set_len(self.end)?;
         write_at(&self.file, self.end, &table)?;
         std::fs::rename(self.name.path(folder, Stage::Open), self.name.path(folder, Stage::Finished))?;
-        self.file.unlock()
+        // If it stays locked nobody goes on with it before it is closed, and nothing else. (Wine says so of locks that are gone.)
+        let _ = self.file.unlock();
+        Ok(())
     }
 }
 

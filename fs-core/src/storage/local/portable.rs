@@ -41,9 +41,18 @@ impl PortableDisk {
     }
 
     /// A disk that believes its file system to lack hard links.
-    #[cfg(test)]
+    #[cfg(all(test, not(windows)))]
     pub(super) fn open_limited(path: &Path) -> io::Result<Self> {
         Ok(Self { publisher: Publisher::limited(), ..Self::open(path)? })
+    }
+
+    /// What stands in the way of a name is no absence, though Windows says so of a path that leads through a file.
+    fn told(&self, name: &str, error: io::Error) -> io::Error {
+        let leads_through_file = || {
+            let mut folders = name.match_indices('/').map(|(at, _)| self.resolve(name.get(..at).unwrap_or_default()));
+            folders.any(|folder| fs::symlink_metadata(folder).is_ok_and(|meta| !meta.is_dir()))
+        };
+        if error.kind() == io::ErrorKind::NotFound && leads_through_file() { io::ErrorKind::NotADirectory.into() } else { error }
     }
 
     fn resolve(&self, name: &str) -> PathBuf {
@@ -57,7 +66,7 @@ impl Disk for PortableDisk {
     fn open_file(&self, name: &str) -> io::Result<(File, u64)> {
         let path = self.resolve(name);
         // Looked at before opening: a device or pipe must not be opened at all.
-        if !fs::symlink_metadata(&path)?.is_file() {
+        if !fs::symlink_metadata(&path).map_err(|error| self.told(name, error))?.is_file() {
             return Err(not_a_file());
         }
         let file = File::open(path)?;
@@ -84,7 +93,7 @@ impl Disk for PortableDisk {
     }
 
     fn stat(&self, name: &str) -> io::Result<FoundFile> {
-        let meta = fs::symlink_metadata(self.resolve(name))?;
+        let meta = fs::symlink_metadata(self.resolve(name)).map_err(|error| self.told(name, error))?;
         if !meta.is_file() {
             return Err(not_a_file());
         }
@@ -113,7 +122,11 @@ impl Disk for PortableDisk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.resolve(name))
+        fs::remove_file(self.resolve(name)).map_err(|error| match error.kind() {
+            // So says Windows of a directory.
+            io::ErrorKind::PermissionDenied if self.stat(name).is_err_and(|why| why.kind() == io::ErrorKind::Other) => not_a_file(),
+            _ => self.told(name, error),
+        })
     }
 
     fn sync(&self, directory: &str) -> io::Result<()> {

@@ -72,6 +72,8 @@ fn keeps_the_contract_with_the_standard_library_alone() {
     run_contract(|path| with_disk(path, PortableDisk::open(path).unwrap()));
 }
 
+// Windows makes do without them.
+#[cfg(not(windows))]
 #[test]
 fn keeps_the_contract_without_links() {
     run_contract(|path| {

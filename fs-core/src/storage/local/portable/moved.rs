@@ -22,12 +22,6 @@ impl Publisher {
         Self
     }
 
-    /// The same: nothing can be missing here.
-    #[cfg(test)]
-    pub(super) fn limited() -> Self {
-        Self
-    }
-
     /// Gives a file that is written its name.
     pub(super) fn publish(&self, file: File, temporary: &Path, path: &Path) -> io::Result<()> {
         let mut waits = WAITS_MS.into_iter().map(Duration::from_millis);
