@@ -7,11 +7,11 @@ use backup_writer::device;
 use crossbeam_channel::never;
 use fs_core::storage::memory::MemoryStore;
 use fs_core::testing::CountingStore;
-use fs_core::tree::{EntryKind, Stream, Value};
+use fs_core::tree::{Content, EntryKind, Stream, Value};
 use fs_core::view::error::ViewError;
 use fs_core::view::{Links, View};
 use mount_windows::tasks::{ask, wait};
-use mount_windows::tree::{Found, Line, Tree};
+use mount_windows::tree::{AlternateStream, Found, Line, Tree};
 use tests::other_system::{Planter, content, named, stream};
 use tests::{Bench, noise};
 
@@ -75,8 +75,8 @@ fn alternate_streams_stand_behind_a_colon_and_beside_what_has_them() {
         let (mut file, mut folder) = (named("file", EntryKind::File), named("folder", EntryKind::Directory));
         (file.size, file.content) = (7, content(packer, b"content")?);
         file.streams = vec![
-            Stream { name: b"Empty".to_vec(), value: Value::Inline(Vec::new()) },
-            Stream { name: b"inline".to_vec(), value: Value::Inline(b"in the entry".to_vec()) },
+            Stream { name: b"Empty".to_vec(), value: Value::Stored { size: 0, content: Content::EMPTY } },
+            stream(packer, "short", b"said of a file")?,
             stream(packer, "long", &noise(1, 70_000))?,
         ];
         folder.streams = vec![stream(packer, "of a folder", b"said of a folder")?];
@@ -90,12 +90,12 @@ fn alternate_streams_stand_behind_a_colon_and_beside_what_has_them() {
     let root = String::from_utf16(&target).unwrap().replace("..\\", "\\");
     let read = |path: &str, offset, length| {
         let Found::Entry(place) = find(&tree, path).unwrap() else { panic!("{path}") };
-        let stream = place.stream.unwrap();
-        let asked = ask(&view, move |view, held| view.read_stream(held, place.attr.inode, &stream.name, offset, length));
-        (stream.size, wait(asked, &never()).unwrap().unwrap().to_vec())
+        let AlternateStream { name, size, .. } = *place.stream.unwrap();
+        let asked = ask(&view, move |view, held| view.read_stream(held, place.attr.inode, &name, offset, length));
+        (size, wait(asked, &never()).unwrap().unwrap().to_vec())
     };
     assert_eq!(read(&format!("{root}\\file:EMPTY"), 0, 10), (0, Vec::new()));
-    assert_eq!(read(&format!("{root}\\File:inline"), 3, 3), (12, b"the".to_vec()));
+    assert_eq!(read(&format!("{root}\\File:SHORT"), 5, 2), (14, b"of".to_vec()));
     assert_eq!(read(&format!("{root}\\file:long"), 69_000, 5000), (70_000, noise(1, 70_000)[69_000..].to_vec()));
     assert_eq!(read(&format!("{root}\\folder:of a folder"), 0, 100), (16, b"said of a folder".to_vec()));
     assert!(matches!(find(&tree, &format!("{root}\\file:nothing")).unwrap(), Found::NoName));
