@@ -241,6 +241,8 @@ pub struct Entry {
     pub placeholder: Option<u64>,
     /// Reparse data.
     pub reparse: Option<Vec<u8>>,
+    /// `st_flags` of macOS.
+    pub flags: Option<u32>,
     /// Keys of later versions with their values, as CBOR.
     pub unknown: Vec<(u64, Vec<u8>)>,
 }
@@ -304,6 +306,7 @@ impl Entry {
             streams: Vec::new(),
             placeholder: None,
             reparse: None,
+            flags: None,
             unknown: Vec::new(),
         }
     }

@@ -38,7 +38,9 @@ pub fn present(name: &[u8]) -> Vec<u16> {
     {
         *letter = escaped_ascii(*letter);
     }
-    shown.into_iter().flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec()).collect()
+    let mut units = Vec::with_capacity(shown.len());
+    shown.into_iter().for_each(|c| push(&mut units, c));
+    units
 }
 
 /// The shown form of a name beside `leader`, which differs from it in case only and is shown as it is.
@@ -91,8 +93,19 @@ pub fn case_key(shown: &[u16]) -> Vec<u16> {
             _ => c,
         }
     };
-    let units = char::decode_utf16(shown.iter().copied()).map(|c| c.map_or_else(|lone| Err(lone.unpaired_surrogate()), |c| Ok(upper(c))));
-    units.flat_map(|unit| unit.map_or_else(|lone| vec![lone], |c| c.encode_utf16(&mut [0; 2]).to_vec())).collect()
+    // Listings of huge folders come here for each name.
+    let mut key = Vec::with_capacity(shown.len());
+    for c in char::decode_utf16(shown.iter().copied()) {
+        match c {
+            Ok(c) => push(&mut key, upper(c)),
+            Err(lone) => key.push(lone.unpaired_surrogate()),
+        }
+    }
+    key
+}
+
+fn push(units: &mut Vec<u16>, c: char) {
+    units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
 }
 
 fn is_forbidden(c: char) -> bool {
@@ -109,8 +122,13 @@ fn escaped_byte(byte: u8) -> char {
 
 /// Where the last letter of a reserved device name stands, if this is one: `CON`, `nul.txt`, `COM¹`.
 fn reserved(shown: &[char]) -> Option<usize> {
-    let stem: String = shown.iter().take_while(|c| **c != '.').collect();
-    let bare = stem.trim_end_matches(' ').to_ascii_uppercase();
+    const LENGTHS: std::ops::RangeInclusive<usize> = 3..="CONOUT$".len();
+    let stem = shown.split(|c| *c == '.').next()?;
+    let length = stem.iter().rposition(|c| *c != ' ')? + 1;
+    if !LENGTHS.contains(&length) {
+        return None;
+    }
+    let bare: String = stem.iter().take(length).map(char::to_ascii_uppercase).collect();
     let numbered = |prefix: &str| {
         let digit = bare.strip_prefix(prefix).map(|rest| rest.chars().collect::<Vec<_>>());
         matches!(digit.as_deref(), Some(['1'..='9' | '¹' | '²' | '³']))

@@ -5,18 +5,32 @@
 
 use crate::names::case_key;
 
-/// Whether a shown name matches a pattern, without regard to case.
-pub fn matches(pattern: &[u16], name: &[u16]) -> bool {
-    let (pattern, name) = (case_key(pattern), case_key(name));
-    // Places in the pattern that are reached by the name so far.
-    let mut reached = vec![false; pattern.len() + 1];
+/// A pattern, without regard to case.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pattern(Vec<u16>);
+
+impl Pattern {
+    /// As a program wrote it, or as the system changed it.
+    pub fn new(pattern: &[u16]) -> Self {
+        Self(case_key(pattern))
+    }
+
+    /// Whether a shown name matches.
+    pub fn matches(&self, name: &[u16]) -> bool {
+        matches(&self.0, &case_key(name))
+    }
+}
+
+fn matches(pattern: &[u16], name: &[u16]) -> bool {
+    // Places in the pattern that are reached by the name so far, and with its next letter.
+    let (mut reached, mut next) = (vec![false; pattern.len() + 1], vec![false; pattern.len() + 1]);
     if let Some(first) = reached.first_mut() {
         *first = true;
     }
-    skip_empty(&pattern, &mut reached, name.first().copied());
+    skip_empty(pattern, &mut reached, name.first().copied());
     let last_dot = name.iter().rposition(|&unit| unit == DOT);
     for (at, &unit) in name.iter().enumerate() {
-        let mut next = vec![false; pattern.len() + 1];
+        next.fill(false);
         for (place, &sign) in pattern.iter().enumerate() {
             if !reached.get(place).copied().unwrap_or(false) {
                 continue;
@@ -38,8 +52,8 @@ pub fn matches(pattern: &[u16], name: &[u16]) -> bool {
             mark(place, stays);
             mark(place + 1, goes_on);
         }
-        reached = next;
-        skip_empty(&pattern, &mut reached, name.get(at + 1).copied());
+        std::mem::swap(&mut reached, &mut next);
+        skip_empty(pattern, &mut reached, name.get(at + 1).copied());
     }
     reached.last().copied().unwrap_or(false)
 }
@@ -98,7 +112,7 @@ mod tests {
             ("", "", true),
             ("", "a", false),
         ] {
-            assert_eq!(matches(&wide(pattern), &wide(name)), expected, "{pattern} {name}");
+            assert_eq!(Pattern::new(&wide(pattern)).matches(&wide(name)), expected, "{pattern} {name}");
         }
     }
 }

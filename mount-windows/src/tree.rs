@@ -208,8 +208,8 @@ impl Tree {
                 lines.push(Line { shown, attr: listed.attr, moves: listed.moves, is_folder: true, next: listed.next });
                 continue;
             }
-            let key = names::key(&listed.name);
             let mut shown = names::present(&listed.name);
+            let key = names::case_key(&shown);
             if folded.find(&key).len() > 1 {
                 let same = self.same_names(folder, &key).await?;
                 if let Some(leader) = same.first().filter(|leader| **leader != listed.name) {

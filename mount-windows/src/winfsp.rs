@@ -18,11 +18,12 @@ use winfsp::filesystem::{
 };
 use winfsp::{FspError, Result, U16CStr};
 
+use crate::ffi;
 use crate::links::{SYMLINK_TAG, reparse_data};
+use crate::pattern::Pattern;
 use crate::status::{self, FileInformation, Look, information};
 use crate::tasks::{self, Tasks, ask};
 use crate::tree::{Found, Line, Place, SEPARATOR, Tree};
-use crate::{ffi, pattern};
 
 /// Lines of a listing to which its reader may come back: more than the system has in one buffer.
 const MARKS_KEPT: usize = 4096;
@@ -156,7 +157,7 @@ impl Drive {
 
     async fn list(&self, opened: &Opened, pattern: Option<&[u16]>, marker: Option<&[u16]>, buffer: &mut [u8]) -> Result<u32> {
         let failed = |error: ViewError| failed(&error, &opened.place.path, None);
-        let pattern = pattern.filter(|pattern| *pattern != [u16::from(b'*')]);
+        let pattern = pattern.filter(|pattern| *pattern != [u16::from(b'*')]).map(Pattern::new);
         let is_root = opened.place.path == [SEPARATOR];
         // Of what does not fit nothing need be read, unless a pattern leaves out most of it.
         let most = if pattern.is_some() { usize::MAX } else { buffer.len() / LINE_SIZE_MIN + 1 };
@@ -180,7 +181,7 @@ impl Drive {
             for line in lines {
                 at = line.next;
                 let is_dots = matches!(&*line.shown, [0x2e] | [0x2e, 0x2e]);
-                if is_root && is_dots || pattern.is_some_and(|pattern| !pattern::matches(pattern, &line.shown)) {
+                if is_root && is_dots || pattern.as_ref().is_some_and(|pattern| !pattern.matches(&line.shown)) {
                     continue;
                 }
                 let Some(info) = self.dir_info(&line) else { continue };

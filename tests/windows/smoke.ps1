@@ -28,6 +28,7 @@ $bytes = New-Object byte[] 5000003
 (New-Object Random 7).NextBytes($bytes)
 [IO.File]::WriteAllBytes("$source\big.bin", $bytes)
 [IO.File]::WriteAllText("$source\Grüße\Brief.txt", 'Hallo')
+Set-Content -Path "$source\Grüße\Brief.txt" -Stream 'Zone.Identifier' -Value 'ZoneId=3'
 1..3000 | ForEach-Object { [IO.File]::WriteAllText("$source\many\file $_.txt", "$_") }
 $long = $source
 1..8 | ForEach-Object { $long = Join-Path $long ('a rather long name of a folder, number ' + $_) }
@@ -63,6 +64,11 @@ try {
     }
     Check 'other_case' { [IO.File]::ReadAllText("$saved\GRÜSSE\brief.TXT".Replace('GRÜSSE', 'GRÜßE')) -eq 'Hallo' }
     Check 'a_long_path' { [IO.File]::ReadAllText("\\?\$long\deep.txt".Replace($source, $saved)) -eq 'deep' }
+    Check 'alternate_streams_are_there' { (Get-Content "$saved\Grüße\Brief.txt" -Stream 'Zone.Identifier') -eq 'ZoneId=3' }
+    Check 'a_restore_brings_streams_back' {
+        & $Program restore "latest:$source" --to "$work\restored" | Out-Null
+        (Get-Content "$work\restored\Grüße\Brief.txt" -Stream 'Zone.Identifier') -eq 'ZoneId=3'
+    }
     Check 'permissions_are_shown' { (Get-Acl "$saved\big.bin").Access.Count -gt 0 }
     Check 'the_volume_is_read_only' { (fsutil fsinfo volumeinfo X:) -match 'Read-Only' }
     Check 'nothing_is_made' { Refused { [IO.File]::WriteAllText("$saved\new.txt", 'x') } }

@@ -1,9 +1,7 @@
 //! The metadata on Unix.
 
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
-use fs_core::path::Name;
 use fs_core::repository::Repository;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
@@ -75,6 +73,10 @@ pub fn apply(
     if let Some(mtime) = entry.mtime {
         note("time of modification", subject.set_time(mtime));
     }
+    // Last: some of them forbid changes.
+    if let (Some(flags), Subject::Open(open)) = (entry.flags, subject) {
+        note("flags", system::set_flags(open, flags));
+    }
     problems.extend(unread.into_iter().map(MetadataProblem::from));
     problems
 }
@@ -103,7 +105,9 @@ impl Subject<'_> {
     fn set_attribute(self, attribute: &[u8], value: &[u8]) -> Result<(), Errno> {
         match self {
             Self::Open(fd) => rustix::fs::fsetxattr(fd, attribute, value, XattrFlags::empty()),
-            Self::Named(directory, name) => rustix::fs::lsetxattr(path_of(directory, name), attribute, value, XattrFlags::empty()),
+            Self::Named(directory, name) => {
+                rustix::fs::lsetxattr(system::path_in(directory, name.as_bytes())?, attribute, value, XattrFlags::empty())
+            }
         }
     }
 
@@ -135,11 +139,6 @@ impl Subject<'_> {
     }
 }
 
-/// A path that leads through an open directory and names the entry itself: calls that follow no links (`l…`) need one.
-fn path_of(directory: Borrowed<'_>, name: &Name) -> Vec<u8> {
-    [format!("/proc/self/fd/{}/", directory.as_raw_fd()).as_bytes(), name.as_bytes()].concat()
-}
-
 /// Whether what is made in a directory gets an access control list from it.
 pub fn hands_down_a_list(directory: Borrowed<'_>) -> bool {
     // A longer list than that is one too.
@@ -151,6 +150,7 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::{MetadataExt as _, symlink};
 
+    use fs_core::path::Name;
     use rustix::fs::Mode;
 
     use super::*;

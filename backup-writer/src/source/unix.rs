@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{IoSliceMut, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,20 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind, Extent};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, SeekFrom, Statx, StatxFlags};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::fs::{CWD, Mode, OFlags, SeekFrom};
+use rustix::io::Errno;
 
 use super::{Child, EXTENTS_MAX, SourceError, Stamp, link_group};
-use crate::system::kind_of;
+use crate::system::{self, Status, kind_of};
 
 mod attributes;
 mod facts;
 
 pub use attributes::Attributes;
 pub use facts::{Facts, Names};
-
-/// Magic number of all FUSE file systems.
-const FUSE: u64 = 0x6573_5546;
 
 /// An open directory. Shared with the threads that read its files.
 #[derive(Clone, Debug)]
@@ -34,7 +31,10 @@ pub struct Directory(Arc<OwnedFd>);
 impl Directory {
     /// The extended attributes and ACLs of an entry, as far as they can be read.
     pub fn attributes(&self, name: &[u8]) -> Attributes {
-        let path = [format!("/proc/self/fd/{}/", self.0.as_raw_fd()).as_bytes(), name].concat();
+        let path = match system::path_in(self.0.as_fd(), name) {
+            Ok(path) => path,
+            Err(problem) => return Attributes::none(problem),
+        };
         let path = path.as_slice();
         Attributes::read(|list| rustix::fs::llistxattr(path, list), |name, value| rustix::fs::lgetxattr(path, name, value))
     }
@@ -123,26 +123,7 @@ impl LiveTree {
 
     /// Whether a directory belongs to a file system that the kernel makes up, or is one of our own mounts.
     pub fn is_pseudo(&self, directory: &Directory) -> bool {
-        const PSEUDO: [u64; 16] = [
-            0x9fa0,      // proc
-            0x6265_6572, // sysfs
-            0x1cd1,      // devpts
-            0x0027_e0eb, // cgroup
-            0x6367_7270, // cgroup2
-            0x6462_6720, // debugfs
-            0x7472_6163, // tracefs
-            0x7363_6673, // securityfs
-            0xcafe_4a11, // bpf
-            0x1980_0202, // mqueue
-            0x0187,      // autofs
-            0x6165_676c, // pstore
-            0x6265_6570, // configfs
-            0xde5e_81e4, // efivarfs
-            0x4249_4e4d, // binfmt_misc
-            0x6e73_6673, // nsfs
-        ];
-        let Some(kind) = file_system(directory) else { return false };
-        PSEUDO.contains(&kind) || (kind == FUSE && is_own_mount(directory)) || is_device_tree(directory)
+        system::is_pseudo(directory.0.as_fd())
     }
 
     /// Opens a regular file that was listed as `stamp`.
@@ -182,18 +163,18 @@ impl LiveTree {
     pub fn device(&self, path: &Path, shown: Option<&Name>) -> Result<(Entry, SourceFile, u64), SourceError> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
         let mut file = SourceFile { file: File::from(fd), cache: None };
-        let stat = rustix::fs::statx(&file.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        if !matches!(kind_of(stat.stx_mode.into()), Some(EntryKind::BlockDevice | EntryKind::File)) {
+        let status = system::status_of(&file.file)?;
+        if !matches!(kind_of(status.mode), Some(EntryKind::BlockDevice | EntryKind::File)) {
             return Err(SourceError::Failed(Errno::NOTBLK));
         }
-        file.cache = self.past_the_cache(stamp_of(&stat).device);
+        file.cache = self.past_the_cache(status.device);
         let size = rustix::fs::seek(&file.file, SeekFrom::End(0))?;
         let mut entry = Entry::new(shown.cloned(), EntryKind::File);
-        (entry.size, entry.mode) = (size, u32::from(stat.stx_mode) & 0o777);
-        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
-        entry.user = cached(&self.users, stat.stx_uid, user_name);
-        entry.group = cached(&self.groups, stat.stx_gid, group_name);
-        entry.mtime = Some(stamp_of(&stat).mtime);
+        (entry.size, entry.mode) = (size, u32::from(status.mode) & 0o777);
+        (entry.uid, entry.gid) = (Some(status.uid), Some(status.gid));
+        entry.user = cached(&self.users, status.uid, user_name);
+        entry.group = cached(&self.groups, status.gid, group_name);
+        entry.mtime = Some(stamp_of(&status).mtime);
         Ok((entry, file, size))
     }
 
@@ -222,32 +203,31 @@ impl LiveTree {
     }
 
     fn child(&self, directory: &Directory, raw_name: &[u8], name: Option<Name>) -> Result<Child, SourceError> {
-        let stat = rustix::fs::statx(&*directory.0, raw_name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, facts::WANTED)?;
-        let facts = Facts::of(&stat).ok_or(SourceError::Failed(Errno::NOTSUP))?;
+        let status = system::status(&*directory.0, raw_name)?;
+        let facts = Facts::of(&status).ok_or(SourceError::Failed(Errno::NOTSUP))?;
         let kind = facts.kind;
         let mut entry = Entry::new(name, kind);
-        let stamp = stamp_of(&stat);
-        entry.mode = u32::from(stat.stx_mode) & 0o7777;
-        (entry.uid, entry.gid) = (Some(stat.stx_uid), Some(stat.stx_gid));
-        entry.user = cached(&self.users, stat.stx_uid, user_name);
-        entry.group = cached(&self.groups, stat.stx_gid, group_name);
+        let stamp = stamp_of(&status);
+        entry.mode = u32::from(status.mode) & 0o7777;
+        (entry.uid, entry.gid) = (Some(status.uid), Some(status.gid));
+        entry.user = cached(&self.users, status.uid, user_name);
+        entry.group = cached(&self.groups, status.gid, group_name);
         (entry.mtime, entry.ctime) = (Some(stamp.mtime), Some(stamp.ctime));
-        if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
-            entry.btime = Timestamp::new(stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec);
-        }
+        entry.btime = status.born.and_then(|(seconds, nanos)| Timestamp::new(seconds, nanos));
+        entry.flags = status.flags.filter(|flags| *flags != 0);
         match kind {
-            EntryKind::File => entry.size = stat.stx_size,
+            EntryKind::File => entry.size = status.size,
             EntryKind::Symlink => {
                 let target = rustix::fs::readlinkat(&*directory.0, raw_name, Vec::new())?.into_bytes();
                 entry.size = target.len() as u64;
                 entry.target = Some(target);
             }
-            EntryKind::CharDevice | EntryKind::BlockDevice => entry.device = Some((stat.stx_rdev_major, stat.stx_rdev_minor)),
+            EntryKind::CharDevice | EntryKind::BlockDevice => entry.device = Some(status.names_device),
             EntryKind::Directory | EntryKind::Fifo | EntryKind::Socket => {}
         }
-        if kind != EntryKind::Directory && stat.stx_nlink > 1 {
+        if kind != EntryKind::Directory && status.link_count > 1 {
             entry.link_group = Some(link_group(stamp.device, stamp.inode));
-            entry.link_count = Some(stat.stx_nlink.into());
+            entry.link_count = Some(status.link_count.into());
         }
         let mut problem = None;
         if kind != EntryKind::File {
@@ -259,9 +239,8 @@ impl LiveTree {
 
     /// File systems that have no inodes make them up, anew after every mount.
     fn keeps_inodes(&self, directory: &Directory, device: (u32, u32)) -> bool {
-        const MAKE_THEM_UP: [u64; 4] = [FUSE, 0x4d44 /* msdos */, 0x2011_bab0 /* exfat */, 0x0102_1997 /* 9p */];
         let mut known = self.lasting.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.entry(device).or_insert_with(|| !file_system(directory).is_some_and(|kind| MAKE_THEM_UP.contains(&kind)))
+        *known.entry(device).or_insert_with(|| system::keeps_inodes(directory.0.as_fd()))
     }
 }
 
@@ -306,13 +285,10 @@ impl SourceFile {
 
     /// Reads at an offset, or where the file stands.
     fn read_from(&self, buffer: &mut [u8], offset: Option<u64>) -> Result<usize, SourceError> {
-        /// `RWF_DONTCACHE`: pages that this read brings in go with it, those that were there stay. To Linux the largest offset means
-        /// where the file stands.
-        const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
         loop {
             let past = self.cache.as_ref().filter(|cache| cache.refused.load(Ordering::Relaxed) != cache.device);
             let read = match (past.is_some(), offset) {
-                (true, _) => preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset.unwrap_or(u64::MAX), DONT_CACHE),
+                (true, _) => system::read_past_cache(&self.file, buffer, offset),
                 (false, Some(offset)) => rustix::io::pread(&self.file, &mut *buffer, offset),
                 (false, None) => rustix::io::read(&self.file, &mut *buffer),
             };
@@ -346,8 +322,8 @@ impl SourceFile {
     /// # Errors
     /// [`SourceError`].
     pub fn stamp(&self) -> Result<Stamp, SourceError> {
-        let stat = rustix::fs::statx(&self.file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?;
-        if kind_of(stat.stx_mode.into()) == Some(EntryKind::File) { Ok(stamp_of(&stat)) } else { Err(SourceError::Replaced) }
+        let status = system::status_of(&self.file)?;
+        if kind_of(status.mode) == Some(EntryKind::File) { Ok(stamp_of(&status)) } else { Err(SourceError::Replaced) }
     }
 
     /// The parts of a sparse file that are present; `None` if it has no holes worth keeping. Reading then begins at its beginning again.
@@ -386,37 +362,24 @@ impl SourceFile {
     }
 }
 
-/// The magic number of the file system that a directory is on.
-fn file_system(directory: &Directory) -> Option<u64> {
-    let info = rustix::fs::fstatfs(&*directory.0).ok()?;
-    #[expect(clippy::cast_sign_loss, reason = "a magic number, whatever type the C library gives it")]
-    Some(info.f_type as u64 & 0xffff_ffff)
-}
-
 fn open_to_read(directory: &Directory, name: &Name) -> Result<SourceFile, Errno> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     // Only the owner may leave the time of access alone.
-    let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | OFlags::NOATIME, Mode::empty())
+    let fd = rustix::fs::openat(&*directory.0, name.as_bytes(), flags | system::UNSEEN, Mode::empty())
         .or_else(|_| rustix::fs::openat(&*directory.0, name.as_bytes(), flags, Mode::empty()))?;
     Ok(SourceFile { file: File::from(fd), cache: None })
 }
 
 fn open_at(parent: impl std::os::fd::AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(&parent, name, flags | OFlags::NOATIME, Mode::empty())
+    rustix::fs::openat(&parent, name, flags | system::UNSEEN, Mode::empty())
         .or_else(|_| rustix::fs::openat(&parent, name, flags, Mode::empty()))
 }
 
-fn stamp_of(stat: &Statx) -> Stamp {
-    let time = |seconds, nanos| Timestamp::new(seconds, nanos).unwrap_or_default();
-    Stamp {
-        device: (stat.stx_dev_major, stat.stx_dev_minor),
-        inode: stat.stx_ino,
-        size: stat.stx_size,
-        mtime: time(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-        ctime: time(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-        allocated: stat.stx_blocks.saturating_mul(512),
-    }
+fn stamp_of(status: &Status) -> Stamp {
+    let Status { device, inode, size, allocated, modified, changed, .. } = *status;
+    let time = |(seconds, nanos)| Timestamp::new(seconds, nanos).unwrap_or_default();
+    Stamp { device, inode, size, mtime: time(modified), ctime: time(changed), allocated }
 }
 
 fn cached(names: &Mutex<HashMap<u32, Option<String>>>, id: u32, look_up: fn(u32) -> Option<String>) -> Option<String> {
@@ -429,19 +392,4 @@ fn user_name(id: u32) -> Option<String> {
 
 fn group_name(id: u32) -> Option<String> {
     nix::unistd::Group::from_gid(nix::unistd::Gid::from_raw(id)).ok().flatten().map(|group| group.name)
-}
-
-fn is_own_mount(directory: &Directory) -> bool {
-    let Ok(stat) = rustix::fs::statx(&*directory.0, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS) else { return false };
-    let device = format!(" {}:{} ", stat.stx_dev_major, stat.stx_dev_minor);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let is_ours = |line: &str| line.contains(" - fuse.yesterdrive ") || line.contains(" - fuse yesterdrive ");
-    mounts.lines().any(|line| line.contains(&device) && is_ours(line))
-}
-
-/// A devtmpfs cannot be told from a tmpfs by its number, only by its mount.
-fn is_device_tree(directory: &Directory) -> bool {
-    let link = format!("/proc/self/fd/{}", directory.0.as_raw_fd());
-    let mounted_on = std::fs::read_link(link).unwrap_or_default();
-    mounted_on == Path::new("/dev")
 }

@@ -3,19 +3,59 @@
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
 
 use fs_core::path::Name;
 use fs_core::tree::{Entry, EntryKind};
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, Uid};
 use rustix::process::{Resource, getrlimit};
 
 pub use rustix::io::Errno;
 
 use super::Found;
+
+#[cfg(not(target_os = "macos"))]
+mod linux;
+#[cfg(target_os = "macos")]
+mod macos;
+
+#[cfg(not(target_os = "macos"))]
+use linux as own;
+#[cfg(target_os = "macos")]
+use macos as own;
+pub(crate) use own::{
+    UNSEEN, forget, is_pseudo, keeps_inodes, list, path_in, punch_hole, read_past_cache, set_flags, status, status_at, status_of, sync_data,
+};
+
+/// What the system tells of an entry in one call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Status {
+    /// Device of the file system, by its two numbers.
+    pub(crate) device: (u32, u32),
+    /// Its number there.
+    pub(crate) inode: u64,
+    /// Kind and mode.
+    pub(crate) mode: u16,
+    /// Length in bytes.
+    pub(crate) size: u64,
+    /// Bytes on the disk.
+    pub(crate) allocated: u64,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) link_count: u32,
+    /// Seconds and nanoseconds since 1970, as all times here.
+    pub(crate) modified: (i64, u32),
+    pub(crate) changed: (i64, u32),
+    /// `None` where the file system does not keep it.
+    pub(crate) born: Option<(i64, u32)>,
+    /// The device that it stands for.
+    pub(crate) names_device: (u32, u32),
+    /// `st_flags` of macOS.
+    pub(crate) flags: Option<u32>,
+}
 
 /// Something open that is ours.
 pub type Owned = OwnedFd;
@@ -109,12 +149,12 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::R
 
 /// What stands under a name.
 pub(crate) fn look(directory: Borrowed<'_>, name: &Name) -> Result<Found, Errno> {
-    rustix::fs::statat(directory, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).map(|stat| found(&stat))
+    status(directory, name.as_bytes()).map(|status| found(&status))
 }
 
 /// What is open.
 pub(crate) fn look_at(open: Borrowed<'_>) -> Result<Found, Errno> {
-    rustix::fs::fstat(open).map(|stat| found(&stat))
+    status_of(open).map(|status| found(&status))
 }
 
 /// Opens a directory by its path; links are followed.
@@ -139,13 +179,13 @@ pub(crate) fn make_path(path: &Path, mode: u32) -> std::io::Result<()> {
 
 /// Makes a directory.
 pub(crate) fn make_directory(parent: Borrowed<'_>, name: &Name, mode: u32) -> Result<(), Errno> {
-    rustix::fs::mkdirat(parent, name.as_bytes(), Mode::from_raw_mode(mode))
+    rustix::fs::mkdirat(parent, name.as_bytes(), bits(mode))
 }
 
 /// Makes a file that is to be written. `None` if something has that name.
 pub(crate) fn make_file(directory: Borrowed<'_>, name: &Name, mode: u32) -> Result<Option<File>, Errno> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(directory, name.as_bytes(), flags, Mode::from_raw_mode(mode)) {
+    match rustix::fs::openat(directory, name.as_bytes(), flags, bits(mode)) {
         Ok(fd) => Ok(Some(File::from(fd))),
         Err(Errno::EXIST) => Ok(None),
         Err(error) => Err(error),
@@ -181,15 +221,9 @@ pub(crate) fn link(from: Borrowed<'_>, first: &Name, directory: Borrowed<'_>, na
 
 /// Makes a link, a pipe, a socket or a device.
 pub(crate) fn make_node(directory: Borrowed<'_>, name: &Name, entry: &Entry) -> Result<(), Errno> {
-    let (raw, mode) = (name.as_bytes(), Mode::from_raw_mode(0o600));
-    let device = device_of(entry);
     match entry.kind {
-        EntryKind::Symlink => rustix::fs::symlinkat(entry.target.as_deref().unwrap_or_default(), directory, raw),
-        EntryKind::Fifo => rustix::fs::mknodat(directory, raw, FileType::Fifo, mode, 0),
-        EntryKind::Socket => rustix::fs::mknodat(directory, raw, FileType::Socket, mode, 0),
-        EntryKind::CharDevice => rustix::fs::mknodat(directory, raw, FileType::CharacterDevice, mode, device),
-        EntryKind::BlockDevice => rustix::fs::mknodat(directory, raw, FileType::BlockDevice, mode, device),
-        EntryKind::File | EntryKind::Directory => Err(Errno::INVAL),
+        EntryKind::Symlink => rustix::fs::symlinkat(entry.target.as_deref().unwrap_or_default(), directory, name.as_bytes()),
+        kind => own::make_special(directory, name.as_bytes(), kind, device_of(entry)),
     }
 }
 
@@ -208,17 +242,12 @@ pub(crate) fn is_same_node(directory: Borrowed<'_>, name: &Name, there: &Found, 
 
 /// Changes the mode of what is open.
 pub(crate) fn set_mode(open: Borrowed<'_>, mode: u32) -> Result<(), Errno> {
-    rustix::fs::fchmod(open, Mode::from_raw_mode(mode))
+    rustix::fs::fchmod(open, bits(mode))
 }
 
-/// Changes the mode of what stands under a name in a directory. Links have none, and a link that took its place meanwhile must not lead elsewhere: the call that takes
-/// names follows links, so the entry is held first, in a way that opens neither pipes nor devices.
+/// Changes the mode of what stands under a name in a directory, and of nothing that a link leads to.
 pub(crate) fn set_mode_of(directory: Borrowed<'_>, name: &Name, mode: u32) -> Result<(), Errno> {
-    let held = rustix::fs::openat(directory, name.as_bytes(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&held)?.st_mode) == FileType::Symlink {
-        return Err(Errno::LOOP);
-    }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::from_raw_mode(mode))
+    own::set_mode_of(directory, name.as_bytes(), bits(mode))
 }
 
 /// Makes what is open somebody's.
@@ -231,21 +260,6 @@ pub(crate) fn make_sparse(_file: &File) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a hole in a file.
-pub(crate) fn punch_hole(file: &File, offset: u64, length: u64) -> Result<(), Errno> {
-    rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)
-}
-
-/// Makes the bytes of a file durable.
-pub(crate) fn sync_data(file: &File) -> Result<(), Errno> {
-    rustix::fs::fdatasync(file)
-}
-
-/// Has the system forget the bytes of a file that are on the disk.
-pub(crate) fn forget(file: &File) {
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
-}
-
 /// Whether the place is why there is no link.
 pub(crate) fn has_no_links(refused: Errno) -> bool {
     matches!(refused, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
@@ -253,14 +267,12 @@ pub(crate) fn has_no_links(refused: Errno) -> bool {
 
 /// File system and number of a path, to recognise it wherever it is met; `None` if there is nothing.
 pub fn identity(path: &Path) -> Option<((u32, u32), u64)> {
-    use rustix::fs::StatxFlags;
-    let stat = rustix::fs::statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty(), StatxFlags::BASIC_STATS).ok()?;
-    Some(((stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
+    status_at(path).ok().map(|status| (status.device, status.inode))
 }
 
 /// The kind of an entry by its mode; `None` for kinds that no snapshot has.
-pub(crate) fn kind_of(mode: u32) -> Option<EntryKind> {
-    match FileType::from_raw_mode(mode) {
+pub(crate) fn kind_of(mode: u16) -> Option<EntryKind> {
+    match FileType::from_raw_mode(RawMode::from(mode)) {
         FileType::RegularFile => Some(EntryKind::File),
         FileType::Directory => Some(EntryKind::Directory),
         FileType::Symlink => Some(EntryKind::Symlink),
@@ -273,19 +285,34 @@ pub(crate) fn kind_of(mode: u32) -> Option<EntryKind> {
 }
 
 fn device_of(entry: &Entry) -> u64 {
-    entry.device.map_or(0, |(major, minor)| rustix::fs::makedev(major, minor))
+    entry.device.map_or(0, |(major, minor)| number_of(major, minor))
 }
 
-fn found(stat: &Stat) -> Found {
+#[cfg(not(target_os = "macos"))]
+fn number_of(major: u32, minor: u32) -> u64 {
+    rustix::fs::makedev(major, minor)
+}
+
+#[cfg(target_os = "macos")]
+fn number_of(major: u32, minor: u32) -> u64 {
+    u64::try_from(rustix::fs::makedev(major, minor)).unwrap_or(0)
+}
+
+/// The twelve bits of a mode.
+fn bits(mode: u32) -> Mode {
+    Mode::from_raw_mode(RawMode::try_from(mode & 0o7777).unwrap_or(0))
+}
+
+fn found(status: &Status) -> Found {
     Found {
-        kind: kind_of(stat.st_mode),
-        mode: stat.st_mode & 0o7777,
-        owner: stat.st_uid,
-        group: stat.st_gid,
-        link_count: stat.st_nlink,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        mtime: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0)),
-        identity: (stat.st_dev, stat.st_ino),
-        device: stat.st_rdev,
+        kind: kind_of(status.mode),
+        mode: u32::from(status.mode) & 0o7777,
+        owner: status.uid,
+        group: status.gid,
+        link_count: status.link_count.into(),
+        size: status.size,
+        mtime: (status.modified.0, status.modified.1.into()),
+        identity: (number_of(status.device.0, status.device.1), status.inode),
+        device: number_of(status.names_device.0, status.names_device.1),
     }
 }

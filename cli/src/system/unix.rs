@@ -17,10 +17,10 @@ const NICENESS: i32 = 10;
 
 /// No core dump and no other program of this user may take keys out of our memory. Best effort: what the system refuses is no reason not to run.
 pub(crate) fn keep_secrets_in_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    use rustix::process::{Resource, Rlimit, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     #[cfg(target_os = "linux")]
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// A restore holds many files open; the usual limit of a shell is meant for programs that cannot count so far.

@@ -8,6 +8,9 @@ use rustix::io::Errno;
 /// As long as Linux lets a list of names or a value be.
 const SIZE_MAX: usize = 1 << 16;
 
+/// Longer ones are not saved. They are held in memory until they are stored.
+const LONG_SIZE_MAX: usize = 32 << 20;
+
 /// The extended attributes and ACLs of an entry.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
@@ -19,6 +22,11 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// None, because they cannot be read.
+    pub(super) fn none(problem: Errno) -> Self {
+        Self { problem: Some(problem), ..Self::default() }
+    }
+
     /// Reads them by the system's calls for a list of names and for a value.
     pub(super) fn read(list: impl Fn(&mut [u8]) -> Result<usize, Errno>, value: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>) -> Self {
         thread_local! {
@@ -41,8 +49,12 @@ impl Attributes {
             Err(problem) => return Self { problem: Some(problem), ..read },
         };
         for name in names.split(|&b| b == 0).filter(|name| !name.is_empty()) {
-            let bytes = match value(name, buffer) {
-                Ok(length) => buffer.get(..length).unwrap_or_default().to_vec(),
+            let bytes = match value(name, buffer).map(|length| buffer.get(..length).unwrap_or_default().to_vec()) {
+                Err(Errno::RANGE) => long_value(|buffer| value(name, buffer)),
+                read => read,
+            };
+            let bytes = match bytes {
+                Ok(bytes) => bytes,
                 // Removed since, or listed for everybody and read by root alone.
                 Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => continue,
                 Err(problem) => {
@@ -68,6 +80,18 @@ impl Attributes {
             format!("not all of its extended attributes could be read: {problem}")
         })
     }
+}
+
+/// A value that is longer than any on Linux: on macOS the resource fork of a file is one.
+fn long_value(value: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let length = value(&mut [])?;
+    if length > LONG_SIZE_MAX {
+        return Err(Errno::FBIG);
+    }
+    let mut bytes = vec![0; length];
+    let length = value(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 #[cfg(test)]

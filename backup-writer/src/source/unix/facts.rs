@@ -6,16 +6,10 @@ use std::os::fd::AsFd as _;
 use fs_core::path::Name;
 use fs_core::time::Timestamp;
 use fs_core::tree::{Entry, EntryKind};
-use rustix::fs::{AtFlags, RawDir, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use super::{Directory, LiveTree, SourceError, group_name, user_name};
-use crate::system::kind_of;
-
-/// Room for the names that the system hands out at once.
-const LISTING_SIZE: usize = 32 << 10;
-/// What is asked of the system for every entry.
-pub(super) const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+use crate::system::{self, Status, kind_of};
 
 /// Everything that an entry of a snapshot takes from the system's answer, and what tells one file from another. Times of access are no part of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,22 +37,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(stat: &Statx) -> Option<Self> {
-        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
-        Some(Self {
-            kind: kind_of(stat.stx_mode.into())?,
-            device: (stat.stx_dev_major, stat.stx_dev_minor),
-            inode: stat.stx_ino,
-            size: stat.stx_size,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
-            mode: stat.stx_mode,
-            link_count: stat.stx_nlink,
-            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-            born: has_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
-            names_device: (stat.stx_rdev_major, stat.stx_rdev_minor),
-        })
+    pub(super) fn of(status: &Status) -> Option<Self> {
+        let Status { device, inode, mode, size, uid, gid, link_count, modified, changed, born, names_device, .. } = *status;
+        Some(Self { kind: kind_of(mode)?, device, inode, size, uid, gid, mode, link_count, modified, changed, born, names_device })
     }
 
     /// Appends all of it in a form of fixed length.
@@ -127,18 +108,10 @@ impl LiveTree {
         names.bytes.clear();
         names.starts.clear();
         let mut buffer = std::mem::take(&mut names.buffer);
-        buffer.reserve(LISTING_SIZE);
-        let mut listing = RawDir::new(directory.0.as_fd(), buffer.spare_capacity_mut());
-        let end = loop {
-            match listing.next() {
-                Some(Ok(item)) => names.push(item.file_name()),
-                Some(Err(error)) => break Err(error.into()),
-                None => break Ok(()),
-            }
-        };
+        let listed = system::list(directory.0.as_fd(), &mut buffer, &mut |name| names.push(name));
         names.buffer = buffer;
         names.sort();
-        end
+        Ok(listed?)
     }
 
     /// What the system tells of an entry.
@@ -146,8 +119,7 @@ impl LiveTree {
     /// # Errors
     /// [`SourceError`].
     pub fn facts(&self, directory: &Directory, name: &CStr) -> Result<Facts, SourceError> {
-        let stat = rustix::fs::statx(&*directory.0, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, WANTED)?;
-        Facts::of(&stat).ok_or(SourceError::Failed(Errno::NOTSUP))
+        Facts::of(&system::status(&*directory.0, name)?).ok_or(SourceError::Failed(Errno::NOTSUP))
     }
 
     /// Names of an owner and a group.

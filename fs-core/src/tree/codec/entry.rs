@@ -66,6 +66,7 @@ pub fn encode_entry(writer: &mut CborWriter, entry: &Entry, places: &mut Places)
         map.optional(31, entry.block_size, |w, size| drop_ref(w.u64(size.into())));
         let start = if let Content::Fragment { start, .. } = entry.content { Some(start) } else { None };
         map.optional(32, start, |w, start| drop_ref(w.u64(start.into())));
+        map.optional(33, entry.flags, |w, flags| drop_ref(w.u64(flags.into())));
     };
     writer.map(|map| {
         known(map, places);
@@ -119,7 +120,7 @@ pub fn decode_entry(reader: &mut CborReader<'_>, references: &mut References<'_>
             28 => subtree.byte_count = reader.u64()?,
             29 => subtree.file_count = reader.u64()?,
             32 => start = Some(reader.u32()?),
-            3..=9 | 20..=25 | 30 | 31 => decode_scalar(key, reader, &mut entry)?,
+            3..=9 | 20..=25 | 30 | 31 | 33 => decode_scalar(key, reader, &mut entry)?,
             10 | 11 | 13..=19 => decode_body(key, reader, &mut entry, references)?,
             _ => entry.unknown.push((key, reader.raw()?.to_vec())),
         }
@@ -179,6 +180,7 @@ fn decode_scalar(key: u64, reader: &mut CborReader<'_>, entry: &mut Entry) -> Re
         25 => entry.link_count = Some(reader.u64()?),
         30 => entry.reparse = Some(reader.bytes(TARGET_MAX)?.to_vec()),
         31 => entry.block_size = Some(reader.u32()?),
+        33 => entry.flags = Some(reader.u32()?),
         _ => reader.skip()?,
     }
     Ok(())

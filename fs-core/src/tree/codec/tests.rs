@@ -79,6 +79,7 @@ prop_compose! {
         (entry.link_group, entry.link_count, entry.windows_attributes, entry.block_size, entry.device, entry.placeholder) = numbers;
         entry.xattrs = xattrs;
         (entry.target, entry.reparse) = (blobs.0, blobs.1);
+        entry.flags = ids.0.map(|id| id ^ 1);
         entry.acl = Acl { access: blobs.2.clone(), default: blobs.2 };
         entry.streams = streams.into_iter().map(|(name, size, content)| Stream { name, value: Value::Stored { size, content } }).collect();
         entry.security_descriptor = descriptor;
