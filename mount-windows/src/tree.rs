@@ -117,6 +117,11 @@ impl Tree {
     }
 
     async fn find_stream(&self, mut place: Place, wanted: &[u16]) -> Result<Found, ViewError> {
+        if place.attr.kind == EntryKind::Symlink {
+            // Those of what it leads to, as the system has it.
+            let Some(end) = self.end_of(&place.path, &place.attr).await? else { return Ok(Found::NoName) };
+            place.attr = end;
+        }
         let wanted = names::case_key(wanted);
         let streams = self.streams(place.attr.inode).await?;
         let Some(stream) = streams.into_iter().find(|stream| names::case_key(&stream.shown) == wanted) else { return Ok(Found::NoName) };
@@ -287,26 +292,32 @@ impl Tree {
         if Inode::from_number(link.inode).is_made_up() {
             return true;
         }
-        let Ok(target) = self.target(path, link.inode).await else { return false };
+        let end = self.end_of(path, link).await;
+        end.is_ok_and(|end| end.is_some_and(|end| end.kind == EntryKind::Directory))
+    }
+
+    /// What the link at a path leads to in the end, if to anything.
+    async fn end_of(&self, path: &[u16], link: &Attr) -> Result<Option<Attr>, ViewError> {
+        let target = self.target(path, link.inode).await?;
         let mut path: Vec<Vec<u16>> = parts(path);
         path.pop();
         apply(&mut path, &target);
-        self.follow(path).await.unwrap_or(false)
+        self.follow(path).await
     }
 
-    /// Whether there is a directory at a path, links followed.
-    async fn follow(&self, mut path: Vec<Vec<u16>>) -> Result<bool, ViewError> {
+    /// What is at a path, links followed.
+    async fn follow(&self, mut path: Vec<Vec<u16>>) -> Result<Option<Attr>, ViewError> {
         let root = ask(&self.view, |view, held| view.getattr(held, ROOT)).await?;
         let (mut at, mut attr, mut links_left) = (0, root, FOLLOWED_MAX);
         while let Some(part) = path.get(at) {
             if attr.kind != EntryKind::Directory {
-                return Ok(false);
+                return Ok(None);
             }
-            let Some(line) = self.step(attr.inode, part).await? else { return Ok(false) };
+            let Some(line) = self.step(attr.inode, part).await? else { return Ok(None) };
             at += 1;
             attr = line.attr;
             if attr.kind == EntryKind::Symlink {
-                let Some(left) = links_left.checked_sub(1) else { return Ok(false) };
+                let Some(left) = links_left.checked_sub(1) else { return Ok(None) };
                 links_left = left;
                 let rest = path.split_off(at);
                 let target = self.target(&path.join(&SEPARATOR), attr.inode).await?;
@@ -316,7 +327,7 @@ impl Tree {
                 (at, attr) = (0, root);
             }
         }
-        Ok(attr.kind == EntryKind::Directory)
+        Ok(Some(attr))
     }
 
     async fn has_one_of(&self, folder: u64, spellings: &'static [&'static str]) -> Result<bool, ViewError> {

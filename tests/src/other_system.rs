@@ -50,7 +50,7 @@ pub struct Planter {
 }
 
 impl Planter {
-    /// Plants a snapshot of the host `other system` with files and empty folders at its top, under a number and after another snapshot.
+    /// Plants a snapshot of the host `other system` with files, links and empty folders at its top, under a number and after another snapshot.
     ///
     /// # Errors
     /// What keeps it from being written.

@@ -80,7 +80,9 @@ fn alternate_streams_stand_behind_a_colon_and_beside_what_has_them() {
             stream(packer, "long", &noise(1, 70_000))?,
         ];
         folder.streams = vec![stream(packer, "of a folder", b"said of a folder")?];
-        Ok(vec![file, folder])
+        let mut link = named("link", EntryKind::Symlink);
+        (link.size, link.target) = (4, Some(b"file".to_vec()));
+        Ok(vec![file, folder, link])
     });
     planted.unwrap();
     view.refresh().unwrap();
@@ -98,7 +100,9 @@ fn alternate_streams_stand_behind_a_colon_and_beside_what_has_them() {
     assert_eq!(read(&format!("{root}\\File:SHORT"), 5, 2), (14, b"of".to_vec()));
     assert_eq!(read(&format!("{root}\\file:long"), 69_000, 5000), (70_000, noise(1, 70_000)[69_000..].to_vec()));
     assert_eq!(read(&format!("{root}\\folder:of a folder"), 0, 100), (16, b"said of a folder".to_vec()));
+    assert_eq!(read(&format!("{root}\\LINK:short"), 0, 4), (14, b"said".to_vec()), "a link has those of what it leads to");
     assert!(matches!(find(&tree, &format!("{root}\\file:nothing")).unwrap(), Found::NoName));
+    assert!(matches!(find(&tree, &format!("{root}\\link:nothing")).unwrap(), Found::NoName));
     assert!(matches!(find(&tree, &format!("{root}\\nothing:long")).unwrap(), Found::NoName));
     assert!(matches!(find(&tree, &format!("{root}\\nothing\\file:long")).unwrap(), Found::NoPath));
     assert!(matches!(find(&tree, "\\Snapshots:long").unwrap(), Found::NoName));

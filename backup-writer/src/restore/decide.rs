@@ -84,7 +84,7 @@ impl Run<'_> {
     /// Opens a file to write the parts that differ, if it can be opened and is of nobody else than who restores or who is to have it. From here on it is marked, which
     /// it is only as one's own: where modes or owners are not kept it is not opened.
     pub(super) fn open_to_patch(&self, directory: Borrowed<'_>, name: &Name, entry: &Entry) -> Option<File> {
-        if self.options.dry_run {
+        if self.options.dry_run || entry.sparse.is_some() && !system::MAKES_HOLES {
             return None;
         }
         let file = system::open_to_write(directory, name).ok()?;

@@ -169,6 +169,9 @@ impl LiveTree {
         }
         file.cache = self.past_the_cache(status.device);
         let size = rustix::fs::seek(&file.file, SeekFrom::End(0))?;
+        if size == 0 && !system::DEVICES_END {
+            return Err(SourceError::Failed(Errno::NOTSUP));
+        }
         let mut entry = Entry::new(shown.cloned(), EntryKind::File);
         (entry.size, entry.mode) = (size, u32::from(status.mode) & 0o777);
         (entry.uid, entry.gid) = (Some(status.uid), Some(status.gid));
@@ -331,7 +334,7 @@ impl SourceFile {
     /// # Errors
     /// [`SourceError`].
     pub fn extents(&self, stamp: &Stamp) -> Result<Option<Vec<Extent>>, SourceError> {
-        if stamp.allocated >= stamp.size {
+        if stamp.allocated >= stamp.size || !system::TELLS_HOLES {
             return Ok(None);
         }
         let found = self.look_for_extents(stamp);

@@ -27,7 +27,8 @@ use linux as own;
 #[cfg(target_os = "macos")]
 use macos as own;
 pub(crate) use own::{
-    UNSEEN, forget, is_pseudo, keeps_inodes, list, path_in, punch_hole, read_past_cache, set_flags, status, status_at, status_of, sync_data,
+    DEVICES_END, MAKES_HOLES, NO_ATTRIBUTE, TELLS_HOLES, UNSEEN, forget, is_pseudo, keeps_inodes, list, path_in, punch_hole,
+    read_past_cache, set_flags, status, status_at, status_of, sync_data,
 };
 
 /// What the system tells of an entry in one call.
@@ -149,12 +150,12 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::R
 
 /// What stands under a name.
 pub(crate) fn look(directory: Borrowed<'_>, name: &Name) -> Result<Found, Errno> {
-    status(directory, name.as_bytes()).map(|status| found(&status))
+    rustix::fs::statat(directory, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).map(|stat| found(&stat.into()))
 }
 
 /// What is open.
 pub(crate) fn look_at(open: Borrowed<'_>) -> Result<Found, Errno> {
-    status_of(open).map(|status| found(&status))
+    rustix::fs::fstat(open).map(|stat| found(&stat.into()))
 }
 
 /// Opens a directory by its path; links are followed.
@@ -262,7 +263,8 @@ pub(crate) fn make_sparse(_file: &File) -> Result<(), Errno> {
 
 /// Whether the place is why there is no link.
 pub(crate) fn has_no_links(refused: Errno) -> bool {
-    matches!(refused, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
+    // One number on Linux, two on macOS.
+    refused == Errno::NOTSUP || matches!(refused, Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS)
 }
 
 /// File system and number of a path, to recognise it wherever it is met; `None` if there is nothing.

@@ -37,6 +37,8 @@ pub(crate) type Borrowed<'a> = BorrowedHandle<'a>;
 pub(crate) const HAS_MODES: bool = false;
 /// Whether two names that differ only in case are two names.
 pub(crate) const HAS_CASE: bool = false;
+/// Whether holes can be made in a file.
+pub(crate) const MAKES_HOLES: bool = true;
 
 pub(crate) const ATTRIBUTE_READONLY: u32 = rights::FILE_ATTRIBUTE_READONLY;
 pub(crate) const ATTRIBUTE_DIRECTORY: u32 = rights::FILE_ATTRIBUTE_DIRECTORY;

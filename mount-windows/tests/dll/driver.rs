@@ -64,9 +64,8 @@ static ORIGINALS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
 static NEXT_HINT: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    // It is const; what this target makes of the macro misleads the lint.
-    #[allow(clippy::missing_const_for_thread_local)]
     /// The volume that this thread has made last.
+    #[cfg_attr(target_env = "gnu", expect(clippy::missing_const_for_thread_local, reason = "it is const; what this target makes of the macro misleads the lint"))]
     static MADE: Cell<Option<usize>> = const { Cell::new(None) };
 }
 

@@ -31,7 +31,7 @@ fn streams_are_listed_with_their_sizes() {
 #[test]
 fn streams_are_read_like_files_in_any_case() {
     let Some((client, root)) = planted() else { return };
-    for name in ["download.exe:Zone.Identifier", "DOWNLOAD.EXE:zone.identifier"] {
+    for name in ["download.exe:Zone.Identifier", "DOWNLOAD.EXE:zone.identifier", "shortcut:Zone.Identifier"] {
         assert_eq!(client.content(&format!("{root}\\{name}")).unwrap(), b"[ZoneTransfer]\r\nZoneId=3\r\n", "{name}");
     }
     let long = client.open(&format!("{root}\\download.exe:LONG")).unwrap();

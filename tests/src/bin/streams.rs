@@ -30,7 +30,9 @@ fn main() -> Result<()> {
         file.streams =
             vec![stream(packer, "Zone.Identifier", b"[ZoneTransfer]\r\nZoneId=3\r\n")?, stream(packer, "long", &text(3, 100_000))?];
         folder.streams = vec![stream(packer, "of a folder", b"said of a folder")?];
-        Ok(vec![file, folder])
+        let mut link = named("shortcut", EntryKind::Symlink);
+        (link.size, link.target) = (12, Some(b"download.exe".to_vec()));
+        Ok(vec![file, folder, link])
     })?;
     Ok(())
 }

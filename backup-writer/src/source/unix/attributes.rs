@@ -5,6 +5,8 @@ use std::cell::RefCell;
 use fs_core::tree::{Acl, Entry, Value};
 use rustix::io::Errno;
 
+use crate::system::NO_ATTRIBUTE;
+
 /// As long as Linux lets a list of names or a value be.
 const SIZE_MAX: usize = 1 << 16;
 
@@ -56,7 +58,7 @@ impl Attributes {
             let bytes = match bytes {
                 Ok(bytes) => bytes,
                 // Removed since, or listed for everybody and read by root alone.
-                Err(Errno::NODATA | Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => continue,
+                Err(NO_ATTRIBUTE | Errno::NOTSUP | Errno::NOENT | Errno::ACCESS | Errno::PERM) => continue,
                 Err(problem) => {
                     read.problem = Some(problem);
                     continue;

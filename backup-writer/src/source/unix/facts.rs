@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use super::{Directory, LiveTree, SourceError, group_name, user_name};
 use crate::system::{self, Status, kind_of};
 
-/// Everything that an entry of a snapshot takes from the system's answer, and what tells one file from another. Times of access are no part of it.
+/// Everything that an entry of a snapshot takes from the system's answer, and what tells one file from another. Times of access are no part of it; flags of macOS need
+/// none, because whoever changes them changes the time of change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// Kind.

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
 use fs_core::tree::EntryKind;
-use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawDir, Stat, Statx, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::path::Arg;
 
@@ -15,6 +15,14 @@ use super::Status;
 
 /// Reading leaves the time of access alone; only the owner may.
 pub(crate) const UNSEEN: OFlags = OFlags::NOATIME;
+/// Whether what the system tells of holes can be relied on.
+pub(crate) const TELLS_HOLES: bool = true;
+/// Whether holes can be made in a file.
+pub(crate) const MAKES_HOLES: bool = true;
+/// There is no such attribute.
+pub(crate) const NO_ATTRIBUTE: Errno = Errno::NODATA;
+/// Whether the end of a device can be found by going there.
+pub(crate) const DEVICES_END: bool = true;
 /// What is asked of the system for every entry.
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 /// Room for the names that the system hands out at once.
@@ -38,6 +46,29 @@ impl From<Statx> for Status {
             changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
             born: has_birth.then_some((stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)),
             names_device: (stat.stx_rdev_major, stat.stx_rdev_minor),
+            flags: None,
+        }
+    }
+}
+
+/// From the older call, which does not tell of birth, and which every kernel has.
+impl From<Stat> for Status {
+    fn from(stat: Stat) -> Self {
+        let numbers = |device| (rustix::fs::major(device), rustix::fs::minor(device));
+        let time = |seconds, nanos: u64| (seconds, u32::try_from(nanos).unwrap_or(0));
+        Self {
+            device: numbers(stat.st_dev),
+            inode: stat.st_ino,
+            mode: u16::try_from(stat.st_mode & 0xffff).unwrap_or(0),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            link_count: u32::try_from(stat.st_nlink).unwrap_or(u32::MAX),
+            modified: time(stat.st_mtime, stat.st_mtime_nsec),
+            changed: time(stat.st_ctime, stat.st_ctime_nsec),
+            born: None,
+            names_device: numbers(stat.st_rdev),
             flags: None,
         }
     }

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_core::tree::EntryKind;
 use nix::sys::stat::{FileFlag, SFlag};
@@ -15,6 +15,14 @@ use super::Status;
 
 /// Every reading shows in the time of access.
 pub(crate) const UNSEEN: OFlags = OFlags::empty();
+/// Whether what the system tells of holes can be relied on: disk images on APFS call what was just written a hole.
+pub(crate) const TELLS_HOLES: bool = false;
+/// Whether holes can be made in a file.
+pub(crate) const MAKES_HOLES: bool = false;
+/// There is no such attribute.
+pub(crate) const NO_ATTRIBUTE: Errno = Errno::NOATTR;
+/// Whether the end of a device can be found by going there.
+pub(crate) const DEVICES_END: bool = false;
 
 impl From<Stat> for Status {
     fn from(stat: Stat) -> Self {
@@ -89,11 +97,14 @@ pub(crate) fn set_mode_of(directory: BorrowedFd<'_>, name: &[u8], mode: Mode) ->
     rustix::fs::chmodat(directory, name, mode, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Sets the flags that a user may set: hidden, no dump, and the like. Those of the system need its administrator in a mode of its own.
+/// Sets the flags that a user may set: hidden, no dump, and the like. Not those that lock a file, which would keep the restore from giving it its name; and those of
+/// the system need its administrator in a mode of its own.
 pub(crate) fn set_flags(open: BorrowedFd<'_>, flags: u32) -> Result<(), Errno> {
     const OF_USERS: u32 = 0xffff;
+    /// `UF_IMMUTABLE | UF_APPEND`
+    const LOCKS: u32 = 0x2 | 0x4;
     let path = rustix::fs::getpath(open)?;
-    nix::unistd::chflags(&*path, FileFlag::from_bits_retain(flags & OF_USERS)).map_err(told)
+    nix::unistd::chflags(&*path, FileFlag::from_bits_retain(flags & OF_USERS & !LOCKS)).map_err(told)
 }
 
 fn told(error: nix::errno::Errno) -> Errno {
@@ -124,22 +135,23 @@ pub(crate) fn read_past_cache(file: &File, buffer: &mut [u8], offset: Option<u64
 
 /// Whether the file system of a directory gives its entries the same inodes again after a remount: those that have none make them up.
 pub(crate) fn keeps_inodes(directory: BorrowedFd<'_>) -> bool {
-    !matches!(&*file_system(directory), b"msdos" | b"exfat" | b"smbfs" | b"webdav" | b"macfuse" | b"osxfuse" | b"fuse-t")
+    let Some((kind, _)) = file_system(directory) else { return true };
+    !is_fuse(&kind) && !matches!(&*kind, b"msdos" | b"exfat" | b"smbfs" | b"webdav")
 }
 
 /// Whether a directory belongs to a file system that the kernel makes up, or is one of our own mounts.
 pub(crate) fn is_pseudo(directory: BorrowedFd<'_>) -> bool {
-    let path = rustix::fs::getpath(directory).map(|path| PathBuf::from(path.to_string_lossy().into_owned())).unwrap_or_default();
-    match &*file_system(directory) {
-        b"devfs" | b"autofs" => true,
-        // The name of our mounts is that of their repository; the drive says itself what it is.
-        b"macfuse" | b"osxfuse" => path.join(".yesterdrive/status.json").exists(),
-        _ => false,
-    }
+    let Some((kind, source)) = file_system(directory) else { return false };
+    matches!(&*kind, b"devfs" | b"autofs") || is_fuse(&kind) && source == b"yesterdrive"
 }
 
-/// The name of the file system that a directory is on.
-fn file_system(directory: BorrowedFd<'_>) -> Vec<u8> {
-    let Ok(info) = rustix::fs::fstatfs(directory) else { return Vec::new() };
-    info.f_fstypename.iter().take_while(|unit| **unit != 0).map(|unit| unit.to_ne_bytes()[0]).collect()
+fn is_fuse(kind: &[u8]) -> bool {
+    matches!(kind, b"macfuse" | b"osxfuse")
+}
+
+/// The kind of the file system that a directory is on, and what is mounted.
+fn file_system(directory: BorrowedFd<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
+    let text = |units: &[nix::libc::c_char]| units.iter().take_while(|unit| **unit != 0).map(|unit| unit.to_ne_bytes()[0]).collect();
+    let info = rustix::fs::fstatfs(directory).ok()?;
+    Some((text(&info.f_fstypename), text(&info.f_mntfromname)))
 }

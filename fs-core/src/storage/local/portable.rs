@@ -135,8 +135,9 @@ impl Disk for PortableDisk {
 
     fn children(&self, directory: &str, _detail: Detail) -> io::Result<Children> {
         let mut children = Children::default();
-        let directory = self.resolve(directory);
-        if !fs::symlink_metadata(&directory)?.is_dir() {
+        let name = directory;
+        let directory = self.resolve(name);
+        if !fs::symlink_metadata(&directory).map_err(|error| self.told(name, error))?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         for entry in fs::read_dir(directory)? {
