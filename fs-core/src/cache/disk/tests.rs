@@ -324,7 +324,9 @@ fn threads_get_right_bytes_under_pressure() {
             });
         }
     });
-    assert!(bytes_in(place.path()) <= quota + 2 * (64 << 10), "one segment for each process");
+    // What one process removes while another reads it may keep its name for a while, and counts.
+    let is_bounded = bytes_in(place.path()) <= quota + 2 * (64 << 10);
+    assert!(is_bounded || !open_files_lose_their_names(), "one segment for each process");
 }
 
 #[test]
